@@ -1,0 +1,141 @@
+# rlhf.c - GNU make 4.3.  make | deps | demo | test | check | check-long | bench | install | fmt
+#
+# Sources are found by wildcard: a folder with a main.c is a program, everything else goes into
+# librlhf.a. Each file of common/runtime/cpu is compiled once per instruction set (plain, avx2,
+# avx512); the double build librlhf64.a serves the gradient test alone.
+
+CC       ?= gcc
+BUILD    ?= build
+PREFIX   ?= /usr/local
+OPT      ?= -O2
+SAN      ?=
+WERROR   ?=
+V        ?=
+Q        := $(if $(V),,@)
+
+ifneq ($(SAN),)
+comma    := ,
+BUILD    := build/san-$(subst $(comma),-,$(SAN))
+SANFLAGS := -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
+endif
+
+CFLAGS_ALL := -std=gnu11 $(OPT) -g -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+              $(if $(WERROR),-Werror) -ffp-contract=off -fno-math-errno -fno-trapping-math -I. -D_GNU_SOURCE -pthread $(SANFLAGS) $(CFLAGS)
+LIBS       := -lyaml -ljansson -lzstd -lz -lpcre2-8 -lutf8proc -lxxhash -lm -pthread
+PACKAGES   := gcc make pkgconf git libyaml-dev libjansson-dev libzstd-dev zlib1g-dev libpcre2-dev libutf8proc-dev libxxhash-dev libcmocka-dev
+
+VERSION    := 0.1.0
+GIT_ID     := $(shell git rev-parse --short=9 HEAD 2>/dev/null || echo unknown)
+
+# ---- what is there: decided by compiling and linking, never by asking a package manager
+have = $(shell echo 'int main(void){return 0;}' | $(CC) -include $(1) -xc - $(2) -o /dev/null 2>/dev/null && echo 1)
+ifeq ($(filter deps clean fmt help,$(MAKECMDGOALS)),)
+HAVE_LIBS := $(and $(call have,yaml.h,-lyaml),$(call have,jansson.h,-ljansson),$(call have,zstd.h,-lzstd),$(call have,zlib.h,-lz),$(call have,utf8proc.h,-lutf8proc),$(call have,xxhash.h,-lxxhash))
+ifeq ($(HAVE_LIBS),)
+NEED_DEPS := 1
+endif
+endif
+
+# ---- sources
+DIRS       := common/base common/runtime common/runtime/comm common/text common/data common/model common/train common/generate \
+              rlhf rlhf/sft rlhf/demo reward rejection ppo
+MAINS      := $(wildcard $(addsuffix /main.c,$(DIRS)))
+LIB_SRC    := $(filter-out $(MAINS),$(wildcard $(addsuffix /*.c,$(DIRS))))
+CPU_SRC    := $(wildcard common/runtime/cpu/*.c)
+LIB_OBJ    := $(LIB_SRC:%.c=$(BUILD)/%.o) $(CPU_SRC:%.c=$(BUILD)/%__plain.o) \
+              $(CPU_SRC:%.c=$(BUILD)/%__avx2.o) $(CPU_SRC:%.c=$(BUILD)/%__avx512.o)
+# the double build: what the gradient test needs
+SRC64      := $(wildcard common/base/*.c common/runtime/*.c common/model/llama.c common/model/acts.c common/model/heads.c common/model/params.c \
+              common/model/kv.c common/data/pack.c)
+OBJ64      := $(SRC64:%.c=$(BUILD)/f64/%.o) $(CPU_SRC:%.c=$(BUILD)/f64/%__plain.o)
+# rlhf/main.c -> rlhf, rlhf/sft/main.c -> rlhf-sft, reward/main.c -> rlhf-reward
+prog        = $(if $(filter rlhf/main.c,$(1)),rlhf,rlhf-$(notdir $(patsubst %/main.c,%,$(1))))
+PROGRAMS   := $(foreach m,$(MAINS),$(BUILD)/bin/$(call prog,$(m)))
+UNIT_SRC   := $(wildcard tests/unit/test_*.c)
+UNIT       := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
+OPS_SRC    := $(wildcard tests/ops/*.c)
+TESTS      := $(UNIT) $(if $(OPS_SRC),$(BUILD)/tests/test_ops $(BUILD)/tests/test_grad)
+
+.PHONY: all deps demo test check check-long bench install fmt clean lint tests config FORCE
+.DEFAULT_GOAL := all
+
+all: $(if $(NEED_DEPS),deps-message) $(BUILD)/librlhf.a $(PROGRAMS)
+	@echo "rlhf.c $(VERSION) ($(GIT_ID)): $(words $(PROGRAMS)) programs in $(BUILD)/bin; cuda=no nccl=no mpi=no"
+
+.PHONY: deps-message
+deps-message:
+	@echo "make: libraries are missing; run 'make deps' (installs: $(PACKAGES))" >&2; exit 1
+
+tests: $(TESTS)
+
+# ---- flags are a prerequisite: another CC or CFLAGS rebuilds everything in this BUILD
+ALLFLAGS = $(CC) $(CFLAGS_ALL)
+$(BUILD)/flags: FORCE
+	@mkdir -p $(BUILD); echo '$(ALLFLAGS)' | cmp -s - $@ || echo '$(ALLFLAGS)' > $@
+
+compile = @mkdir -p $(@D); $(if $(V),,echo '  CC   $@';) $(if $(V),set -x;) $(CC) $(CFLAGS_ALL) $(1) -MMD -MP -c $< -o $@
+
+$(BUILD)/common/base/version.o: CFLAGS_ALL += -DRLHF_VERSION='"$(VERSION) ($(GIT_ID))"'
+$(BUILD)/f64/common/base/version.o: CFLAGS_ALL += -DRLHF_VERSION='"$(VERSION) ($(GIT_ID))"'
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	$(call compile,)
+# reference bodies are vectorised by the compiler alone: no fast-math, so lanes cannot change a bit
+CPUFLAGS := -O3 -fno-semantic-interposition
+$(BUILD)/%__plain.o: %.c $(BUILD)/flags
+	$(call compile,$(CPUFLAGS) -DCPU_ISA=plain)
+$(BUILD)/%__avx2.o: %.c $(BUILD)/flags
+	$(call compile,$(CPUFLAGS) -DCPU_ISA=avx2 -mavx2 -mfma)
+$(BUILD)/%__avx512.o: %.c $(BUILD)/flags
+	$(call compile,$(CPUFLAGS) -DCPU_ISA=avx512 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512)
+$(BUILD)/f64/%__plain.o: %.c $(BUILD)/flags
+	$(call compile,$(CPUFLAGS) -DCPU_ISA=plain -DRLHF_REAL_DOUBLE)
+$(BUILD)/f64/%.o: %.c $(BUILD)/flags
+	$(call compile,-DRLHF_REAL_DOUBLE)
+
+$(BUILD)/librlhf.a: $(LIB_OBJ)
+	@rm -f $@; ar rcs $@ $^
+$(BUILD)/librlhf64.a: $(OBJ64)
+	@rm -f $@; ar rcs $@ $^
+
+define program_rule
+$(BUILD)/bin/$(call prog,$(1)): $(BUILD)/$(1:%.c=%.o) $(BUILD)/librlhf.a
+	@mkdir -p $$(@D); $(if $(V),,echo '  LD   $$@';) $(CC) $(CFLAGS_ALL) $$^ $(LIBS) -o $$@
+endef
+$(foreach m,$(MAINS),$(eval $(call program_rule,$(m))))
+
+$(BUILD)/tests/test_%: $(BUILD)/tests/unit/test_%.o $(BUILD)/librlhf.a
+	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ -lcmocka $(LIBS) -o $@
+$(BUILD)/tests/test_grad: $(OPS_SRC:%.c=$(BUILD)/f64/%.o) $(BUILD)/librlhf64.a
+	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ $(LIBS) -o $@
+$(BUILD)/tests/test_ops: $(OPS_SRC:%.c=$(BUILD)/%.o) $(BUILD)/librlhf.a
+	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ $(LIBS) -o $@
+
+-include $(shell test -d $(BUILD) && find $(BUILD) -name '*.d' -not -path '$(BUILD)/san-*' 2>/dev/null)
+.SECONDARY:
+
+# ---- what people run
+deps:
+	sh tests/deps.sh $(PACKAGES)
+demo:
+	@tests/ensure-deps.sh && $(MAKE) -s all && sh rlhf/demo/run.sh $(BUILD)
+lint:
+	@sh tests/lint.sh
+test:
+	@tests/ensure-deps.sh && $(MAKE) -s all tests && sh tests/run.sh test $(BUILD)
+check:
+	@tests/ensure-deps.sh && sh tests/run.sh check $(BUILD)
+check-long:
+	@tests/ensure-deps.sh && sh tests/run.sh check-long $(BUILD)
+bench: all tests
+	$(BUILD)/tests/test_ops perf
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin && install $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+fmt:
+	git ls-files '*.c' '*.h' | xargs clang-format -i
+compile_commands.json: FORCE
+	bear -- $(MAKE) -B all tests
+config:
+	@echo "CC=$(CC) BUILD=$(BUILD) libraries=$(if $(HAVE_LIBS),found,missing) cuda=no nccl=no mpi=no"
+clean:
+	rm -rf build compile_commands.json

@@ -1,0 +1,39 @@
+/* file.h - whole files, atomic replacement, folders. Every error names the path and the cause. */
+#ifndef RLHF_BASE_FILE_H
+#define RLHF_BASE_FILE_H
+
+#include "common/base/mem.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+bool file_exists(const char *path);
+bool file_is_dir(const char *path);
+int64_t file_bytes(const char *path); /* size; negative ERR_* */
+int file_read(const char *path, char **data, size_t *n); /* NUL added after n bytes; caller frees */
+
+/* Writes path.tmp in the same folder, fsyncs, renames, fsyncs the folder. ERR_CANTCREATE (also for
+ * a full disk) leaves the old file as it was and no temporary behind. */
+int file_write_atomic(const char *path, const void *data, size_t n);
+int file_copy(const char *from, const char *to); /* byte for byte, atomic */
+
+int dir_make(const char *path);            /* mkdir -p */
+int dir_remove(const char *path);          /* recursive; absent is fine */
+int dir_commit(const char *tmp, const char *path); /* fsync the files and folder of tmp, rename it to
+                                                      path (an existing path is replaced) */
+int dir_list(const char *path, char ***names, int *n); /* sorted, without . and ..; free each + list */
+void dir_list_free(char **names, int n);
+
+char *path_join(const char *a, const char *b); /* caller frees; an absolute b is returned alone */
+char *path_dir(const char *path);              /* "." for a bare name */
+const char *path_base(const char *path);
+
+/* mmap of a whole file, read only. */
+typedef struct {
+    const unsigned char *data;
+    size_t n;
+} FileMap;
+int file_map(FileMap *m, const char *path);
+void file_unmap(FileMap *m);
+
+#endif

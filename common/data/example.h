@@ -1,0 +1,55 @@
+/* example.h - records turned into ids, and packs: what a model step reads.
+ *
+ * There are no padding tokens anywhere. Sequences lie one after another; `starts` holds their
+ * offsets, positions restart at 0. Target and weight of row t speak about predicting token t + 1 of
+ * the same sequence, so the last row of a sequence has weight 0. */
+#ifndef RLHF_DATA_EXAMPLE_H
+#define RLHF_DATA_EXAMPLE_H
+
+#include "common/data/record.h"
+
+typedef struct {
+    int32_t *ids;
+    uint8_t *mask; /* 1: this token is trained on (it is a target) */
+    int n;
+    int n_prompt;  /* ids before the (last) answer */
+    int64_t record; /* index into the RecordSet */
+} Example;
+
+typedef struct {
+    Example *at;
+    int64_t n, cap;
+    int64_t n_long; /* dropped or cut by on_long */
+    int64_t n_tokens, n_targets;
+} ExampleSet;
+
+typedef enum { LONG_DROP, LONG_TRUNCATE_LEFT, LONG_ERROR } OnLong; /* "drop|truncate_left|error" */
+
+/* RECORD_TEXT: BOS text EOS, every token but BOS trained. RECORD_SFT: assistant spans trained.
+ * RECORD_PROMPT: the open prompt, nothing trained. PAIR and LABELLED: which = 0 / 1 chooses the
+ * answer; trained span = the answer. ERR_DATA with file:line for an empty trained span. */
+int example_make(Example *e, const Record *r, int which, const ChatTemplate *t, int max_length,
+                 OnLong on_long, bool *dropped);
+int example_set_make(ExampleSet *s, const RecordSet *records, int which, const ChatTemplate *t,
+                     int max_length, OnLong on_long);
+void example_free(Example *e);
+void example_set_free(ExampleSet *s);
+
+/* A pack on the host; arrays have room for max_tokens / max_seqs. */
+typedef struct {
+    int32_t *ids, *pos;     /* (T) */
+    int32_t *target;        /* (T): next token of the same sequence, 0 at its end */
+    float *weight;          /* (T): mask of the target */
+    int32_t *starts;        /* (S + 1) */
+    int64_t *item;          /* (S): caller's index of the sequence */
+    int n_tokens, n_seqs, n_targets;
+    int max_tokens, max_seqs;
+} Pack;
+
+void pack_init(Pack *p, int max_tokens, int max_seqs); /* xmalloc'ed host arrays */
+void pack_free(Pack *p);
+void pack_clear(Pack *p);
+bool pack_fits(const Pack *p, int n);
+void pack_add(Pack *p, const int32_t *ids, const uint8_t *mask, int n, int64_t item); /* mask may be NULL */
+
+#endif

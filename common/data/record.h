@@ -1,0 +1,76 @@
+/* record.h - one training or evaluation record, whatever its file calls the fields.
+ *
+ * Accepted per line of .jsonl (.gz, .zst), TRL's names first:
+ *   text        {text}
+ *   prompt      {prompt}                              string or [{role, content}]
+ *   sft         {messages}, {prompt, completion}
+ *   pair        {prompt, chosen, rejected}, {chosen, rejected} with the prompt inside both
+ *               + strength: "significant|better|slight|negligible|unsure|unknown", margin: number,
+ *                 chosen_safe, rejected_safe: bool
+ *   labelled    {prompt, response|completion, is_safe|label}
+ * and for all: id (string or integer), tags ["safety"], weight, source. Other fields are ignored;
+ * tools and tool_calls are refused. A string prompt is one user message. */
+#ifndef RLHF_DATA_RECORD_H
+#define RLHF_DATA_RECORD_H
+
+#include "common/base/json.h"
+#include "common/text/template.h"
+
+typedef enum { RECORD_TEXT, RECORD_PROMPT, RECORD_SFT, RECORD_PAIR, RECORD_LABELLED } RecordKind;
+typedef enum { STRENGTH_SIGNIFICANT, STRENGTH_BETTER, STRENGTH_SLIGHT, STRENGTH_NEGLIGIBLE,
+               STRENGTH_UNSURE, STRENGTH_UNKNOWN, STRENGTH_COUNT } Strength;
+typedef enum { SAFETY_UNKNOWN, SAFETY_SAFE, SAFETY_UNSAFE } SafetyLabel;
+
+typedef struct {
+    RecordKind kind;
+    const char *file; /* borrowed from the RecordSet */
+    int64_t line;
+    uint64_t id;         /* hash of "id" if given, else prompt_hash */
+    char *id_text;       /* as in the file, or NULL */
+    uint64_t prompt_hash; /* XXH3-64 over roles and texts of the prompt: splits and overlap */
+    Message *messages;   /* prompt messages; for RECORD_SFT the whole conversation */
+    int n_messages;
+    char *text[2];       /* TEXT: [0]; PAIR: chosen, rejected; LABELLED: response in [0] */
+    SafetyLabel safety[2];
+    Strength strength;
+    double margin;       /* NaN unless given */
+    double weight;       /* 1 unless given */
+    bool tagged;         /* tags hold "safety" */
+    char *source;        /* NULL unless given */
+} Record;
+
+typedef struct {
+    Record *at;
+    int64_t n, cap;
+    int64_t n_bad;       /* skipped under on_bad_row: skip */
+    char **files;
+    int n_files;
+} RecordSet;
+
+typedef enum { BAD_ROW_ERROR, BAD_ROW_SKIP } BadRow; /* "error|skip" */
+
+/* One JSON object -> record of the wanted kind. ERR_DATA with file:line and the field at fault:
+ * missing field, wrong type, empty answer, identical chosen and rejected, unknown role, ... */
+int record_parse(Record *r, const Json *j, RecordKind want, const char *file, int64_t line);
+void record_free(Record *r);
+/* Writes the canonical form of a record as one JSON line (without the newline). */
+void record_write(const Record *r, Str *out);
+
+/* Appends all records of a file. Counts go to the set; the caller logs them. */
+int record_set_read(RecordSet *s, const char *path, RecordKind want, BadRow on_bad);
+void record_set_free(RecordSet *s);
+
+const char *strength_name(Strength s);
+/* Llama 2, table 27. kinds "none|small|large". UNSURE and UNKNOWN have margin 0. */
+typedef enum { MARGIN_NONE, MARGIN_SMALL, MARGIN_LARGE } MarginKind;
+double strength_margin(Strength s, MarginKind kind);
+
+/* ERR_DATA naming both places when a prompt of `b` also stands in `a`. */
+int record_check_overlap(const RecordSet *a, const char *a_name, const RecordSet *b, const char *b_name);
+
+/* A set of prompt hashes kept in a file beside each stage's run, so that the check spans stages:
+ * prompts.bin holds sorted u64. */
+int prompt_hashes_write(const char *path, const RecordSet *s);
+int prompt_hashes_check(const char *path, const RecordSet *held_out, const char *held_out_name);
+
+#endif

@@ -1,0 +1,48 @@
+/* generate.h - batched decoding and sampling with the trainer's own weights: no copy, no second
+ * engine. Continuous batching over `slots` sequences; a draw depends only on (seed, round, prompt
+ * id, sample, position), so the batch never changes an answer. The log-probabilities are bit for
+ * bit those of lm_head_run on the same tokens. */
+#ifndef RLHF_GENERATE_GENERATE_H
+#define RLHF_GENERATE_GENERATE_H
+
+#include "common/model/llama.h"
+
+typedef struct {
+    uint64_t seed;
+    uint32_t round;
+    double temperature; /* 0 = greedy */
+    int max_new_tokens;
+    const int32_t *stop; /* ids that end an answer (kept as its last token) */
+    int n_stop;
+} GenOptions;
+
+typedef struct {
+    const int32_t *prompt; /* borrowed */
+    int n_prompt;
+    uint64_t prompt_id;
+    uint32_t sample;
+} GenRequest;
+
+typedef struct {
+    int32_t *ids; /* the answer; caller's memory, room for max_new_tokens */
+    float *logp;  /* of each answer token at the sampling temperature (greedy: 1); may be NULL */
+    int n;
+    bool finished; /* ended by a stop id */
+} GenResult;
+
+typedef struct Generator Generator;
+
+/* Room for n_slots sequences of at most max_length tokens (prompt + answer) and prefill in chunks of
+ * max_rows rows. */
+Generator *generator_new(const Model *m, int64_t n_slots, int64_t max_length, int64_t max_rows);
+void generator_alloc(Generator *g, Arena *device, Arena *host);
+void generator_free(Generator *g);
+
+/* Runs all requests. Returns 0, or 1 when *stop (may be NULL) became non-zero in between: results
+ * are then incomplete and to be thrown away. A prompt that leaves no room for one new token is
+ * ERR_DATA naming its index and length. */
+int generate(Generator *g, const ParamSet *p, const GenRequest *req, int64_t n, const GenOptions *o,
+             GenResult *out, const volatile int *stop, void (*progress)(void *ctx, int64_t done),
+             void *ctx);
+
+#endif

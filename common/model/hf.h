@@ -1,0 +1,36 @@
+/* hf.h - Hugging Face folders in and out.
+ *
+ * In: config.json, model.safetensors, tokenizer files. Out: the same, loadable unmodified by
+ * transformers, vLLM and llama.cpp's converter. A missing or extra tensor, or one of another shape,
+ * is an error naming it, never a silent random init. */
+#ifndef RLHF_MODEL_HF_H
+#define RLHF_MODEL_HF_H
+
+#include "common/base/json.h"
+#include "common/model/params.h"
+
+typedef enum { HEAD_AS_STORED, HEAD_FRESH_SCALAR } HeadInit;
+
+/* Fills p from folder/model.safetensors. HEAD_FRESH_SCALAR: the folder holds a causal model and p's
+ * table a scalar head; the trunk is read, lm_head ignored, score drawn N(0, 1/(C + 1)) from seed. */
+int hf_load_params(ParamSet *p, const char *folder, HeadInit head, uint64_t seed);
+
+/* Keys added to config.json of a reward model, e.g. "rlhf_calibration": an object; NULL = none. */
+typedef struct {
+    const char *key;
+    const char *json; /* value as JSON text */
+} HfExtra;
+
+/* Writes folder (as folder.tmp, then renamed): config.json (the base's, changed only where needed),
+ * model.safetensors in `dtype` (ST_F32 or ST_BF16), generation_config.json, and the tokenizer files of
+ * base_folder byte for byte. */
+int hf_save(const ParamSet *p, const char *folder, const char *base_folder, int dtype,
+            const HfExtra *extra, int n_extra);
+/* A folder with config.json alone describes a model to be trained from scratch. */
+bool hf_has_weights(const char *folder);
+/* An object that hf_save put into config.json; 0 with *out = NULL when absent. */
+int hf_read_extra(const char *folder, const char *key, Json **out);
+/* Hash of config.json + model.safetensors, hex: "reference hash" of checkpoints. */
+int hf_hash(const char *folder, char out[33]);
+
+#endif

@@ -1,0 +1,121 @@
+/* llama.h - forward and hand-written backward of the Llama family on packed sequences, the heads,
+ * and the same forward over a KV cache. One file serves every family; flags in ModelConfig.
+ *
+ *   x = embed(ids)
+ *   per layer:  x += o(attention(rope(q(n1)), rope(k(n1)), v(n1))), n1 = rmsnorm(x)
+ *               x += down(swiglu(gate(n2), up(n2))),                 n2 = rmsnorm(x)
+ *   hidden = rmsnorm(x)
+ *
+ * Every linear goes through model_linear(), which takes an optional adapter. */
+#ifndef RLHF_MODEL_LLAMA_H
+#define RLHF_MODEL_LLAMA_H
+
+#include "common/data/example.h"
+#include "common/model/params.h"
+#include "common/runtime/ops.h"
+
+/* LoRA, later: NULL everywhere today. */
+typedef struct Adapter Adapter;
+
+typedef struct {
+    ParamTable table; /* table.config is the architecture */
+    Device *dev;
+    Tensor rope;      /* (max positions used, D): cos, sin; made in double */
+    int64_t max_positions;
+} Model;
+
+/* Plans / allocates the constant tables (rope) in `a`; call for planning and for real. The table is
+ * made at the first call. max_positions <= config.max_position. */
+int model_init(Model *m, const ModelConfig *c, Device *dev, Arena *a, int64_t max_positions);
+void model_free(Model *m);
+
+/* A micro-batch on the device: views filled from a Pack. */
+typedef struct {
+    Tensor ids, pos;  /* i32 (T) */
+    Tensor starts;    /* i32 (S + 1), host-visible */
+    int64_t T, S;
+} Batch;
+
+void batch_alloc(Batch *b, Arena *a, Device *dev, int64_t max_tokens, int64_t max_seqs);
+void batch_set(Batch *b, const Pack *p);
+
+/* Activations of one micro-batch, allocated for max_tokens; slots by layer where backward needs
+ * them, else shared. See the slot table in acts.c: name, shape, lifetime, keep | recompute. */
+typedef struct Acts Acts;
+Acts *acts_new(const Model *m, int64_t max_tokens, bool backward); /* host bookkeeping only */
+void acts_alloc(Acts *a, Arena *arena);
+void acts_free(Acts *a);
+Tensor acts_hidden(const Acts *a, const Batch *b);  /* (T, C): after the final norm */
+Tensor acts_dhidden(const Acts *a, const Batch *b); /* (T, C): heads add to it; zeroed by forward */
+
+/* Hidden states of a batch into acts_hidden. With acts of backward = false only the forward works. */
+void model_forward(const Model *m, const ParamSet *p, const Adapter *lora, const Batch *b, Acts *a);
+/* From acts_dhidden: adds into grads. */
+void model_backward(const Model *m, const ParamSet *p, const Adapter *lora, const Batch *b, Acts *a,
+                    Grads *g);
+
+/* ---- heads -------------------------------------------------------------------------------------- */
+
+enum { HEAD_CHUNK = 128 }; /* rows of logits that exist at a time */
+
+typedef enum {
+    LM_LOGP,   /* forward only: logp, entropy */
+    LM_XENT,   /* loss = -weight * logp, dlogp = -weight */
+    LM_POLICY, /* PPO's clipped surrogate, op_policy_loss */
+} LmLossKind;
+
+/* Scratch and row vectors of the LM head, allocated for max_rows. */
+typedef struct {
+    Tensor rows, target;                      /* i32 (R): hidden rows, ids to predict */
+    Tensor weight, old_logp, adv;             /* (R): inputs */
+    Tensor logp, entropy, lse, loss, ratio, dlogp; /* (R): outputs */
+    Tensor hidden, dhidden;                   /* (HEAD_CHUNK, C) */
+    Tensor logits;                            /* (HEAD_CHUNK, V) */
+    int64_t max_rows;
+} LmHead;
+
+void lm_head_alloc(LmHead *h, const Model *m, Arena *a, Arena *host, int64_t max_rows, bool backward);
+/* R rows of hidden (T, C) by h->rows. With g and dhidden (T, C): adds gradients, in row order;
+ * forward and backward of a chunk share one product. inv_temp = 1 / temperature, 0 is not allowed. */
+void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, int64_t R,
+                 const Tensor *hidden, Tensor *dhidden, Grads *g, double inv_temp, double clip);
+
+/* Scalar head: scores of chosen rows. */
+typedef struct {
+    Tensor rows;             /* i32 (R) */
+    Tensor hidden, dhidden;  /* (R, C) */
+    Tensor score, dscore;    /* (R, 1) */
+    int64_t max_rows;
+} ScalarHead;
+
+void scalar_head_alloc(ScalarHead *h, const Model *m, Arena *a, int64_t max_rows, bool backward);
+void scalar_head_forward(ScalarHead *h, const Model *m, const ParamSet *p, int64_t R,
+                         const Tensor *hidden); /* -> score */
+void scalar_head_backward(ScalarHead *h, const Model *m, const ParamSet *p, int64_t R,
+                          Tensor *dhidden, Grads *g); /* from dscore */
+
+/* ---- KV cache: the same rows, one or many tokens at a time --------------------------------------- */
+
+typedef struct {
+    Tensor *k, *v;       /* (L): KV_PAGE (pages, K, D, KV_TILE) and (pages, K, KV_TILE, D) */
+    Tensor page_table;   /* i32 (slots, pages per slot) */
+    int64_t n_slots, pages_per_slot, n_pages;
+} KvCache;
+
+void kv_alloc(KvCache *kv, const Model *m, Arena *a, int64_t n_slots, int64_t max_length);
+void kv_free(KvCache *kv);
+
+/* Scratch for up to max_rows rows of model_extend. */
+typedef struct ExtendWork ExtendWork;
+ExtendWork *extend_new(const Model *m, int64_t max_rows);
+void extend_alloc(ExtendWork *w, Arena *a);
+void extend_free(ExtendWork *w);
+
+/* Runs R rows (ids[r] at position row_pos[r] of slot row_seq[r]; rows of one slot ascending) through
+ * the model, writing their keys and values into the cache, and returns their hidden states (R, C):
+ * bit for bit those of model_forward on the whole sequences, for any cut into calls. Host arrays. */
+Tensor model_extend(const Model *m, const ParamSet *p, const Adapter *lora, KvCache *kv,
+                    ExtendWork *w, const int32_t *ids, const int32_t *row_seq, const int32_t *row_pos,
+                    int64_t R);
+
+#endif

@@ -1,0 +1,80 @@
+/* params.h - the one parameter table of an architecture, and sets of bytes laid out by it.
+ *
+ * The table alone drives allocation, init, checkpoint names, weight decay, trainability, later
+ * sharding and tensor parallelism, and tests. ParamSet = bytes (shared or owned, frozen or trained);
+ * forward and backward bracket each group (layer) with params_acquire / params_release: nothing
+ * today; gathering of shards and host offload later. */
+#ifndef RLHF_MODEL_PARAMS_H
+#define RLHF_MODEL_PARAMS_H
+
+#include "common/model/config.h"
+#include "common/runtime/arena.h"
+
+typedef enum { INIT_ONES, INIT_NORMAL, INIT_ZERO } InitKind;
+typedef enum { AXIS_NONE = -1, AXIS_OUT = 0, AXIS_IN = 1 } ParamAxis;
+
+typedef struct {
+    char name[48];      /* "layers.3.attn.q" */
+    char hf_name[80];   /* "model.layers.3.self_attn.q_proj.weight" */
+    int64_t dim[2];     /* (N, K) of a matrix; (C, 0) of a vector */
+    Layout layout;      /* PANEL: matrices; ROWS: vectors and an untied embedding */
+    int group;          /* -1 = embedding, 0..L-1 = layer, L = final norm and head */
+    InitKind init;
+    double init_std;
+    bool decay;         /* weight decay applies (matrices; not norms) */
+    int tied_to;        /* index of the parameter whose bytes this one is; -1 */
+    bool lora_target;
+    ParamAxis shard_axis, tp_axis;
+} ParamDef;
+
+enum { PARAMS_PER_LAYER = 9 };
+/* Order inside a layer. */
+typedef enum { P_NORM1, P_Q, P_K, P_V, P_O, P_NORM2, P_GATE, P_UP, P_DOWN } LayerParam;
+
+typedef struct {
+    ModelConfig config;
+    ParamDef *def;
+    int n;                          /* entries, tied ones included */
+    int embed, final_norm, head;    /* indices; head: lm_head or score */
+} ParamTable;
+
+void param_table_init(ParamTable *t, const ModelConfig *c); /* xmalloc'ed rows */
+void param_table_free(ParamTable *t);
+int param_layer(const ParamTable *t, int64_t layer, LayerParam p); /* index */
+int64_t param_table_count(const ParamTable *t);  /* parameters, tied counted once */
+
+typedef struct {
+    const ParamTable *table;
+    Tensor *w;          /* (n); a tied entry is a view of the same bytes */
+    const char *role;   /* "policy", "reference", ...: for messages */
+    bool frozen;
+} ParamSet;
+
+/* Tensors of every parameter from the arena (same call for planning and for real; the array itself
+ * is made once). dtype DTYPE_REAL. */
+void params_alloc(ParamSet *p, const ParamTable *t, Arena *a, const char *role, bool frozen);
+void params_free(ParamSet *p); /* the array only */
+void params_init_random(ParamSet *p, uint64_t seed);
+void params_copy(ParamSet *dst, const ParamSet *src); /* same table shapes */
+
+void params_acquire(const ParamSet *p, int group);
+void params_release(const ParamSet *p, int group);
+
+/* Gradients: one tensor per parameter in its layout; a tied head has its own (head part) beside the
+ * embedding's (ROWS), and grads_finish() adds the two once, in the head's layout. */
+typedef struct {
+    const ParamTable *table;
+    Tensor *g;          /* (n): for a tied pair, g[embed] is ROWS (V, C), g[head] is PANEL */
+} Grads;
+
+void grads_alloc(Grads *g, const ParamTable *t, Arena *a);
+void grads_free(Grads *g);
+void grads_zero(Grads *g);
+/* Adds the embedding part of a tied head into the head's gradient; call once per optimizer step,
+ * after the last micro-batch. Afterwards g[head] is the gradient of the shared bytes. */
+void grads_finish(Grads *g);
+/* Whether parameter i has bytes and a gradient of its own after grads_finish (an embedding tied to
+ * the head is served by the head's entry). What optimizer and norm walk over, in table order. */
+bool grads_is_own(const ParamTable *t, int i);
+
+#endif

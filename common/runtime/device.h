@@ -1,0 +1,49 @@
+/* device.h - where tensors live and ops run: "cpu", later "cuda:N" through librlhf_cuda.so.
+ *
+ * Opaque. A device has a compute and a copy stream (on the CPU everything is done when the call
+ * returns), a table of op bodies, and capabilities. Asking for a kind that is not there is one
+ * clear line and ERR_UNAVAILABLE. */
+#ifndef RLHF_RUNTIME_DEVICE_H
+#define RLHF_RUNTIME_DEVICE_H
+
+#include "common/runtime/tensor.h"
+
+typedef enum { DEVICE_CPU, DEVICE_CUDA } DeviceKind;
+typedef enum { ISA_AUTO, ISA_PLAIN, ISA_AVX2, ISA_AVX512 } CpuIsa; /* config choices in this order */
+
+typedef struct {
+    const char *name; /* "auto", "cpu", "cuda", "cuda:1" */
+    int threads;      /* CPU team; 0 = all cores this process may use */
+    CpuIsa isa;       /* ISA_AUTO = best the CPU has; asking for one it lacks is an error */
+} DeviceOptions;
+
+int device_open(Device **dev, const DeviceOptions *options); /* 0, ERR_UNAVAILABLE, ERR_CONFIG */
+void device_close(Device *dev);                              /* NULL is fine */
+
+DeviceKind device_kind(const Device *dev);
+const char *device_text(const Device *dev); /* "cpu, 2 threads, avx512" */
+int device_threads(const Device *dev);
+size_t device_memory_bytes(const Device *dev); /* of the machine or card */
+
+typedef struct OpTable OpTable;
+const OpTable *device_ops(const Device *dev);
+
+/* Raw memory; arena.c is the only caller. NULL when there is not that much. Zero-filled. */
+void *device_alloc(Device *dev, size_t bytes, int arena_kind);
+void device_free(Device *dev, void *p, size_t bytes, int arena_kind);
+
+/* Copies between host memory and a dense tensor (or storage of a PANEL tensor, as it is). */
+void device_upload(Tensor *dst, const void *src, size_t bytes);
+void device_download(void *dst, const Tensor *src, size_t bytes);
+
+/* Streams and events: on the CPU all of them return at once. */
+typedef enum { STREAM_COMPUTE, STREAM_COPY, STREAM_COUNT } StreamId;
+typedef struct {
+    void *handle;
+} Event;
+void device_sync(Device *dev);
+void event_record(Event *e, Device *dev, StreamId on);
+void event_wait(Event *e, Device *dev, StreamId on);
+bool device_can_capture(const Device *dev); /* CUDA graphs; false on the CPU */
+
+#endif

@@ -1,0 +1,182 @@
+/* ops.h - every operation, once: documented prototype, then its name in OPS.
+ *
+ * op_x() (ops.c) checks shapes, dtypes, layouts and devices once for all backends and calls the
+ * device's body, so bodies trust their arguments. A shape mistake is a CHECK. From OPS follow the
+ * prototypes of the bodies cpu_x, cuda_x, the table of a backend and the test table: a name without
+ * a body is a link error, without a test a compile error.
+ *
+ * Letters: T tokens of all sequences packed, S sequences, C channels, F feed-forward width, V
+ * vocabulary, H query heads, K kv heads, D head size, N x K a weight's rows x columns. "real" is
+ * f32 (f64 in the double build). Unless said otherwise tensors are real, ROWS; row stride may
+ * exceed the row length. Aliasing is allowed only where it is said.
+ *
+ * Arithmetic (exact mode, design note in runtime/README.md): a product is one FMA chain over the
+ * summed index ascending; row reductions use SUM_LANES interleaved accumulators (element i goes to
+ * lane i % 32 in ascending order), then the tree 16, 8, 4, 2, 1 (a[i] += a[i + 16], ...); exp, log,
+ * sigmoid are those of cpu/kmath.h. A row's result depends on that row, the weights and the build
+ * alone. */
+#ifndef RLHF_RUNTIME_OPS_H
+#define RLHF_RUNTIME_OPS_H
+
+#include "common/base/rng.h"
+#include "common/runtime/tensor.h"
+
+/* ---- linear layers (cpu/linear.c) ------------------------------------------------------------ */
+
+/* y[m, n] (+)= sum_k x[m, k] w[n, k]: one FMA chain over k ascending, from +0, or from y when
+ * accumulate. y: (M, N); x: (M, K); w: PANEL (N, K). */
+void op_linear(Tensor *y, const Tensor *x, const Tensor *w, bool accumulate);
+/* dx[m, k] (+)= sum_n dy[m, n] w[n, k], n ascending. dx: (M, K); dy: (M, N); w: PANEL (N, K). */
+void op_linear_dx(Tensor *dx, const Tensor *dy, const Tensor *w, bool accumulate);
+/* dw[n, k] (+)= sum_m dy[m, n] x[m, k], m ascending: the chain starts from the stored gradient, so
+ * any cut of the rows into calls gives the same bits. dw: PANEL (N, K); dy: (M, N); x: (M, K). */
+void op_linear_dw(Tensor *dw, const Tensor *dy, const Tensor *x, bool accumulate);
+
+/* ---- embedding (cpu/embedding.c) -------------------------------------------------------------- */
+
+/* y[t] = w[ids[t]]. y: (T, C); ids: i32 (T), 0 <= id < V; w: (V, C), ROWS or PANEL. */
+void op_embedding(Tensor *y, const Tensor *ids, const Tensor *w);
+/* dw[id] += sum over tokens t with ids[t] = id, t ascending. dw: (V, C) ROWS; dy: (T, C). */
+void op_embedding_backward(Tensor *dw, const Tensor *dy, const Tensor *ids);
+
+/* ---- norms (cpu/norm.c) ------------------------------------------------------------------------ */
+
+/* r[t] = 1 / sqrt(sum_c x^2 / C + eps); y = (x * r) * w. y, x: (T, C); w: (C); rstd: (T).
+ * y may alias x. (Zhang & Sennrich 2019, eq. 4.) */
+void op_rmsnorm(Tensor *y, Tensor *rstd, const Tensor *x, const Tensor *w, double eps);
+/* dx += rmsnorm's input gradient; dw += sum_t dy * x * rstd as partials over NORM_BLOCK tokens
+ * counted from each sequence's start, tokens ascending inside a block from +0, blocks added
+ * ascending. starts: i32 (S + 1), host-visible offsets of the sequences, starts[0] = 0,
+ * starts[S] = T. dw may be an empty tensor (data NULL, n_dims 0): frozen. */
+void op_rmsnorm_backward(Tensor *dx, Tensor *dw, const Tensor *dy, const Tensor *x, const Tensor *w,
+                         const Tensor *rstd, const Tensor *starts);
+
+/* ---- elementwise (cpu/elementwise.c) ------------------------------------------------------------ */
+
+/* y = a + b. Same shapes; y may alias a or b. */
+void op_add(Tensor *y, const Tensor *a, const Tensor *b);
+/* y = silu(gate) * up, silu(x) = x * sigmoid(x). All (T, F); y may alias neither. (Shazeer 2020.) */
+void op_swiglu(Tensor *y, const Tensor *gate, const Tensor *up);
+/* dgate, dup from dy; dgate may alias gate, dup may alias up. */
+void op_swiglu_backward(Tensor *dgate, Tensor *dup, const Tensor *dy, const Tensor *gate,
+                        const Tensor *up);
+/* Rotates pairs (d, d + D/2) of every head by the token's position (rotate_half, as Hugging Face):
+ * (a, b) -> (a cos - b sin, b cos + a sin), each as fma(a, cos, -(b * sin)). x: (T, n * D) in place;
+ * pos: i32 (T); table: (P, D) with cos in [0, D/2) and sin in [D/2, D), made in double by the
+ * model. backward = true rotates the other way. */
+void op_rope(Tensor *x, const Tensor *pos, const Tensor *table, int64_t head_dim, bool backward);
+/* y = x for every storage slot; dtypes and layouts may differ (ROWS <-> PANEL, f32 <-> f64, f32 ->
+ * bf16 round to nearest even). Same dims. */
+void op_convert(Tensor *y, const Tensor *x);
+/* y (+)= a * x, one FMA an element from y (or a product). Same dims; layouts may differ. */
+void op_axpy(Tensor *y, double a, const Tensor *x, bool accumulate);
+/* Every storage slot = value. Any dtype. */
+void op_fill(Tensor *y, double value);
+/* y[i] = x[rows[i]]. y: (R, C); x: (T, C); rows: i32 (R). */
+void op_gather_rows(Tensor *y, const Tensor *x, const Tensor *rows);
+/* y[rows[i]] += x[i], i ascending; rows may repeat. y: (T, C); x: (R, C). */
+void op_scatter_rows(Tensor *y, const Tensor *x, const Tensor *rows);
+
+/* ---- attention (cpu/attention.c) ----------------------------------------------------------------- */
+
+/* Causal grouped-query attention inside each packed sequence. Query i of a sequence sees keys 0..i.
+ * Key tiles of KV_TILE inside chunks of KV_CHUNK, both at absolute positions in the sequence:
+ * scores s = (q . k) * scale, q . k one FMA chain over d; within a chunk an online softmax by tile
+ *     m' = max(m, max s), p = exp(s - m'), c = exp(m - m'),
+ *     l = fma(l, c, rowsum p), o = o * c, then o[d] FMA chain over the tile's keys ascending,
+ * from m = -inf, l = 0, o = 0; chunk states merged ascending, the first a copy:
+ *     m' = max(m1, m2), l = fma(l1, exp(m1 - m'), l2 * exp(m2 - m')), o likewise;
+ * out = o / l, lse = m + log(l). Masked keys are never read. (Milakov & Gimelshein 2018; Dao 2022.)
+ * o, q: (T, H * D); k, v: (T, K * D); lse: (T, H); starts: i32 (S + 1), host-visible. */
+void op_attention(Tensor *o, Tensor *lse, const Tensor *q, const Tensor *k, const Tensor *v,
+                  const Tensor *starts, int64_t head_dim, double scale);
+/* p = exp(s - lse); delta[t, h] = rowsum(do * o); ds = p * (dp - delta) * scale.
+ * dv[j], dk[j]: chains over query heads of the group ascending, then queries ascending, from +0;
+ * dq[i]: chain over keys ascending, from +0. delta: (T, H) scratch. Overwrites dq, dk, dv. */
+void op_attention_backward(Tensor *dq, Tensor *dk, Tensor *dv, Tensor *delta, const Tensor *d_o,
+                           const Tensor *o, const Tensor *lse, const Tensor *q, const Tensor *k,
+                           const Tensor *v, const Tensor *starts, int64_t head_dim, double scale);
+/* Puts k, v of row r into the page of (row_seq[r], row_pos[r]).
+ * k, v: (R, K * D); k_pages: KV_PAGE (P, K, D, KV_TILE); v_pages: KV_PAGE (P, K, KV_TILE, D);
+ * page_table: i32 (S, max pages): page of positions [64 i, 64 i + 64) of slot s; row_seq, row_pos:
+ * i32 (R). */
+void op_kv_write(Tensor *k_pages, Tensor *v_pages, const Tensor *k, const Tensor *v,
+                 const Tensor *page_table, const Tensor *row_seq, const Tensor *row_pos);
+/* Row r attends to positions 0..row_pos[r] of slot row_seq[r]: bit for bit the row that
+ * op_attention gives. o, q: (R, H * D). */
+void op_attention_paged(Tensor *o, const Tensor *q, const Tensor *k_pages, const Tensor *v_pages,
+                        const Tensor *page_table, const Tensor *row_seq, const Tensor *row_pos,
+                        int64_t head_dim, double scale);
+
+/* ---- vocabulary rows (cpu/vocab.c) ---------------------------------------------------------------- */
+
+/* With z = logits * inv_temp, per row: max, sum of e = exp(z - max) over VOCAB_TILE tiles (each tile
+ * a row reduction, tiles added ascending), lse = max + log(sum),
+ *     logp = (z[target] - max) - log(sum),
+ *     entropy = log(sum) - rowsum(e * (z - max)) / sum   (tiles as above).
+ * logits: (R, V); targets: i32 (R); logp, lse, entropy: (R). inv_temp = (float)(1 / T). */
+void op_logprob(Tensor *logp, Tensor *lse, Tensor *entropy, const Tensor *logits,
+                const Tensor *targets, double inv_temp);
+/* In place: logits become dlogits[v] = dlogp[r] * inv_temp * ([v = target] - exp(z - lse)).
+ * Cross-entropy of weight w is dlogp = -w. */
+void op_logprob_backward(Tensor *logits, const Tensor *dlogp, const Tensor *lse,
+                         const Tensor *targets, double inv_temp);
+/* Draws one id per row by inverse CDF over the same tiles and exponentials as op_logprob: u in
+ * [0, 1) (53 bits) of keys[r], target u * sum walked in f64 over tile sums, then over elements;
+ * a rest left by rounding takes the last entry with e > 0. logp is bit for bit op_logprob's.
+ * inv_temp = 0: greedy, lowest id among equal maxima, logp at temperature 1.
+ * ids: i32 (R); logp: (R); logits: (R, V); keys: i32 (R, 6), rows are RngKey. */
+void op_sample(Tensor *ids, Tensor *logp, const Tensor *logits, const Tensor *keys, double inv_temp);
+
+/* ---- losses (cpu/loss.c): per-sample values and gradients; reductions are the host's, in f64 ----- */
+
+/* loss[i] = -log sigmoid(chosen - rejected - margin), dscores = weight[i] * its gradient.
+ * scores, dscores: (2 B): pair i is rows 2i (chosen) and 2i + 1 (rejected); margin, weight, loss: (B).
+ * (Llama 2, eq. 2.) log sigmoid(x) = min(x, 0) - log(1 + exp(-|x|)). Adds to dscores. */
+void op_rank_loss(Tensor *loss, Tensor *dscores, const Tensor *scores, const Tensor *margin,
+                  const Tensor *weight);
+/* Binary cross-entropy on the linear score: loss[i] = -(y log s(x) + (1 - y) log s(-x)); label 1 =
+ * safe. scores, labels, weight, loss: (B); adds weight * (s(x) - y) to dscores. */
+void op_bce_loss(Tensor *loss, Tensor *dscores, const Tensor *scores, const Tensor *labels,
+                 const Tensor *weight);
+/* PPO's clipped surrogate per token (Schulman 2017, eq. 7), ratio = exp(logp - old_logp):
+ *     loss = -min(ratio * adv, clamp(ratio, 1 - clip, 1 + clip) * adv); dlogp = weight * d loss / d logp
+ * (0 where the clipped branch is the smaller and flat). All (R). ratio is an output. */
+void op_policy_loss(Tensor *loss, Tensor *dlogp, Tensor *ratio, const Tensor *logp,
+                    const Tensor *old_logp, const Tensor *adv, const Tensor *weight, double clip);
+/* loss = 0.5 max((v - ret)^2, (clamp(v, old - clip, old + clip) - ret)^2), dvalue = weight * d loss / d v.
+ * clip <= 0: no clipping. All (R). */
+void op_value_loss(Tensor *loss, Tensor *dvalue, const Tensor *value, const Tensor *old_value,
+                   const Tensor *ret, const Tensor *weight, double clip);
+
+/* ---- optimizer (cpu/optimizer.c) ------------------------------------------------------------------- */
+
+/* partial[b] = sum in f64 of the squares of slots [b * SUMSQ_BLOCK, ...), one f64 chain ascending per
+ * SUM_LANES lane, then the tree. partial: f64 (ceil(slots / SUMSQ_BLOCK)); x: any layout. */
+void op_sumsq(Tensor *partial, const Tensor *x);
+
+typedef struct {
+    double lr, beta1, beta2, eps, decay; /* decay: decoupled (Loshchilov & Hutter 2019) */
+    double grad_scale;                   /* clip factor, applied to the gradient as it is read */
+    int64_t step;                        /* 1 for the first update */
+} AdamwArgs;
+/* PyTorch's AdamW: w -= lr * decay * w; m, v moments; w -= lr / (1 - b1^t) * m / (sqrt(v) /
+ * sqrt(1 - b2^t) + eps). Scalars are combined in f64 and rounded once to real. Same layout and dims;
+ * elementwise over storage slots. */
+void op_adamw(Tensor *w, Tensor *m, Tensor *v, const Tensor *grad, AdamwArgs args);
+
+#define OPS(X)                                                                                     \
+    X(linear) X(linear_dx) X(linear_dw) X(embedding) X(embedding_backward) X(rmsnorm)              \
+    X(rmsnorm_backward) X(add) X(swiglu) X(swiglu_backward) X(rope) X(convert) X(axpy) X(fill)     \
+    X(gather_rows) X(scatter_rows) X(attention) X(attention_backward) X(kv_write)                  \
+    X(attention_paged) X(logprob) X(logprob_backward) X(sample) X(rank_loss) X(bce_loss)           \
+    X(policy_loss) X(value_loss) X(sumsq) X(adamw)
+
+struct OpTable {
+#define X(name) __typeof__(&op_##name) name;
+    OPS(X)
+#undef X
+};
+typedef struct OpTable OpTable;
+
+#endif

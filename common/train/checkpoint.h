@@ -1,0 +1,40 @@
+/* checkpoint.h - everything a run needs to go on, to the bit.
+ *
+ * A folder checkpoints/step-N holds state.bin (the blobs, one after another) and manifest.json (name,
+ * bytes, XXH3-128 of each; config text; step). It is written as step-N.tmp, fsynced, renamed; one with
+ * a bad or missing checksum is never loaded. The trainer lists its blobs once; the same list saves and
+ * loads. */
+#ifndef RLHF_TRAIN_CHECKPOINT_H
+#define RLHF_TRAIN_CHECKPOINT_H
+
+#include "common/model/params.h"
+#include "common/train/optim.h"
+
+typedef struct {
+    char name[96];
+    void *data;       /* host memory, or */
+    Tensor tensor;    /* a device tensor when data is NULL */
+    size_t bytes;
+} Blob;
+
+typedef struct {
+    Blob *at;
+    int n, cap;
+} BlobList;
+
+void blob_add(BlobList *l, const char *name, void *data, size_t bytes);
+void blob_add_tensor(BlobList *l, const char *name, const Tensor *t);
+void blob_add_params(BlobList *l, const char *prefix, ParamSet *p);
+void blob_add_optim(BlobList *l, const char *prefix, Optim *o); /* moments, step, skipped */
+void blob_list_free(BlobList *l);
+
+int checkpoint_save(const char *run_dir, int64_t step, const BlobList *l, const char *config_yaml);
+/* Newest step whose manifest and checksums hold; ERR_NOINPUT when there is none. Folders found broken
+ * are named in a warning. */
+int checkpoint_find(const char *run_dir, int64_t *step);
+/* Loads blobs of checkpoint `step`; names and sizes must match exactly (ERR_DATA). */
+int checkpoint_load(const char *run_dir, int64_t step, const BlobList *l);
+/* Removes all but the newest `keep` and those in keep_steps; also leftover .tmp folders. */
+void checkpoint_prune(const char *run_dir, int keep, const int64_t *keep_steps, int n_keep_steps);
+
+#endif

@@ -1,0 +1,55 @@
+/* test_ops.h - one tool for every op: correctness between bodies, gradients, golden values, speed.
+ *
+ *   test_ops [-o OP] [-s SEED] [test|grad|perf|list]
+ *
+ * `test`  each body of this machine (plain, avx2, avx512; threads 1, 2, 3) against the plain body
+ *         on one thread: equal bits, guard zones untouched. Built against librlhf.a.
+ * `grad`  central differences in double. Built against librlhf64.a as test_grad, from the same files.
+ *
+ * An op's file (tests/ops/linear.c) defines void test_linear(Case *c) for each op of its family: it
+ * makes tensors with the case_* calls, runs the op, and says which outputs to compare. The harness
+ * runs it once per body and compares. OPS builds the table of tests, so a missing one is a compile
+ * error. */
+#ifndef RLHF_TEST_OPS_H
+#define RLHF_TEST_OPS_H
+
+#include "common/runtime/arena.h"
+#include "common/runtime/device.h"
+#include "common/runtime/ops.h"
+
+typedef enum { FILL_NORMAL, FILL_ZERO, FILL_EXTREME, FILL_ONE_HOT, FILL_POSITIVE } Fill;
+
+typedef struct Case Case;
+
+/* Sizes to try: the harness calls the test for variant 0, 1, ... until it returns false. Sizes must
+ * include 1, 31, 33, tile - 1, tile, tile + 1 where a tile matters. */
+typedef bool (*CaseFn)(Case *c, int variant);
+
+Device *case_device(Case *c);
+bool case_grad(const Case *c);                 /* this run is the gradient check: keep sizes small */
+/* Tensors with guard zones, filled by (seed, call number): the same values for every body. */
+Tensor case_rows(Case *c, const char *name, int64_t d0, int64_t d1, Fill fill); /* d1 = 0: rank 1 */
+Tensor case_panel(Case *c, const char *name, int64_t n, int64_t k, Fill fill);
+Tensor case_ids(Case *c, const char *name, int64_t n, int64_t below);   /* i32, random */
+Tensor case_i32(Case *c, const char *name, const int32_t *values, int64_t n);
+Tensor case_f64(Case *c, const char *name, int64_t n);
+/* The op's results: compared by memcmp between bodies. */
+void case_output(Case *c, const char *name, const Tensor *t);
+void case_flops(Case *c, double flops, double bytes); /* for perf */
+
+/* Gradient check. The test runs forward, then backward with dy chosen by the harness:
+ *   case_loss(c, &y)          in the forward part: the scalar is sum(y * r) with a fixed random r
+ *   case_dy(c, &y, &dy)       fills dy with r
+ *   case_check(c, "dx", &x, &dx)  x was an input, dx is claimed to be d loss / d x
+ * The harness perturbs x, reruns the whole test function in forward mode, and compares by norm-relative
+ * error <= 1e-7; every planted wrong backward (one entry of dx off by 1e-3 of its norm) must fail. */
+void case_loss(Case *c, const Tensor *y);
+void case_dy(Case *c, const Tensor *y, Tensor *dy);
+void case_check(Case *c, const char *name, const Tensor *x, const Tensor *dx);
+bool case_forward_only(const Case *c); /* a perturbed rerun: stop after case_loss */
+
+#define X(name) bool test_##name(Case *c, int variant);
+OPS(X)
+#undef X
+
+#endif
