@@ -17,7 +17,9 @@ typedef struct {
 } Calibration;
 
 typedef struct {
-    const char *folder;
+    const char *folder; /* borrowed */
+    Device *dev;
+    ModelConfig config;
     Model model;
     ParamSet params;
     Calibration calibration;
@@ -25,15 +27,16 @@ typedef struct {
     Batch batch;
     ScalarHead head;
     Pack pack;
-    float *host; /* scores of a pack */
-    bool shares_work; /* acts, batch, head are another model's (same shapes) */
+    float *host;    /* (max_tokens) scores of a pack */
+    int32_t *rows;  /* (max_tokens) */
 } RewardModel;
 
-/* Reads config.json, checks that it is a scalar head with vocabulary size V and tokenizer hash. */
+/* Reads config.json and the calibration; checks for a scalar head, and, unless tokenizer_hash is
+ * NULL, that the folder's tokenizer is that of the policy. ERR_DATA, ERR_NOINPUT. */
 int reward_model_open(RewardModel *r, const char *folder, Device *dev, const char *tokenizer_hash);
-/* Planning and real; `weights` holds parameters and constants, `work` activations for packs of
- * max_tokens / max_seqs. */
-void reward_model_alloc(RewardModel *r, Arena *weights, Arena *work, int max_tokens, int max_seqs);
+/* Called twice, planning and real: `weights` holds parameters and constants, `work` the activations
+ * for packs of max_tokens; sequences are at most max_tokens long. */
+int reward_model_alloc(RewardModel *r, Arena *weights, Arena *work, int max_tokens);
 int reward_model_load(RewardModel *r); /* weights */
 void reward_model_free(RewardModel *r);
 
