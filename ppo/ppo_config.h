@@ -1,0 +1,41 @@
+/* ppo_config.h - the keys of rlhf-ppo. Defaults are the paper's (Llama 2, section 3.2.3 and 5.1). */
+#ifndef RLHF_PPO_CONFIG_H
+#define RLHF_PPO_CONFIG_H
+
+#include "common/train/optim.h"
+#include "common/train/trainer.h"
+
+typedef struct {
+    RunConfig run;
+    const char *model, *reference, *critic_model;
+    const char *reward_helpful, *reward_safety;
+    bool allow_unanchored;
+    int template_kind; /* TemplateKind */
+    const char *train_path, *eval_path;
+    int on_bad_row; /* BadRow */
+    int on_long;    /* OnLong */
+    int64_t max_prompt_length, max_new_tokens;
+    double temperature;
+    int64_t batch_size, minibatch_size, iterations;
+    int64_t micro_batch_tokens, slots;
+    double kl_coef, gamma, lam, clip, clip_value;
+    bool whiten_scores, whiten_advantages;
+    bool switch_on;
+    double switch_threshold;
+    OptimConfig policy, critic;
+    bool critic_refit;
+    double critic_ridge;
+    int64_t critic_warmup;
+    int64_t eval_iterations, eval_prompts, patience;
+    double kl_max;
+    const char *dump_dir;
+    int64_t dump_iteration;
+} PpoConfig;
+
+extern const CfgField ppo_fields[];
+extern const CliOption ppo_options[];
+
+/* What the table cannot say: two keys that contradict each other. ERR_CONFIG. */
+int ppo_config_check(const PpoConfig *c, const Config *where);
+
+#endif

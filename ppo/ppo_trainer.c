@@ -1,0 +1,668 @@
+/* ppo_trainer.c - rlhf-ppo: PPO with a KL penalty whose reward switches to the safety model on tagged
+ * prompts or below 0.15 (Llama 2, section 3.2.3). Order of one iteration:
+ *
+ *   answers from the policy -> scores -> switch -> whitening -> EOS rule -> - beta KL -> GAE
+ *   -> advantages whitened over the batch -> one gradient step per minibatch, policy and critic
+ *
+ * rollout.c, critic.c and ppo_update.c hold the parts, ppo_math.c the formulas. Tested by
+ * tests/e2e/test_ppo.sh. */
+#include "ppo/ppo_trainer.h"
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/base/progress.h"
+#include "common/model/safetensors.h"
+#include "ppo/ppo.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { EVAL_ROUND = 0x7e5a1 };
+
+static const char *reference_folder(const PpoConfig *c)
+{
+    return c->reference[0] ? c->reference : c->model;
+}
+
+static const char *critic_folder(const PpoConfig *c)
+{
+    return c->critic_model[0] ? c->critic_model : c->reward_helpful;
+}
+
+/* ---- inputs ------------------------------------------------------------------------------------- */
+
+static int read_prompts(Ppo *p)
+{
+    const PpoConfig *c = p->c;
+    int rc = 0;
+    TRY(record_set_read(&p->train, c->train_path, RECORD_PROMPT, (BadRow)c->on_bad_row));
+    TRY(example_set_make(&p->prompts, &p->train, 0, &p->chat, (int)c->max_prompt_length,
+                         (OnLong)c->on_long));
+    if (p->prompts.n == 0) {
+        rc = error_set(ERR_DATA, "%s: no prompt of at most %lld tokens is left; raise "
+                                 "max_prompt_length or give other prompts",
+                       c->train_path, (long long)c->max_prompt_length);
+        goto fail;
+    }
+    if (c->eval_path[0]) {
+        TRY(record_set_read(&p->eval, c->eval_path, RECORD_PROMPT, (BadRow)c->on_bad_row));
+        TRY(record_check_overlap(&p->train, c->train_path, &p->eval, c->eval_path));
+        TRY(example_set_make(&p->held_out, &p->eval, 0, &p->chat, (int)c->max_prompt_length,
+                             (OnLong)c->on_long));
+        if (p->held_out.n > c->eval_prompts)
+            p->held_out.n = c->eval_prompts;
+    }
+fail:
+    return rc;
+}
+
+static int check_safety_model(Ppo *p)
+{
+    const Calibration *k = &p->safety.calibration;
+    if (k->anchored || p->c->allow_unanchored || !p->c->switch_on)
+        return 0;
+    return error_set(ERR_DATA,
+                     "%s: the safety model is not anchored (%s), so sigmoid(score) < %g means nothing; "
+                     "train it with safety_loss.weight > 0 or set reward.allow_unanchored: true",
+                     p->safety.folder,
+                     k->present ? "trained without the classification loss" : "no rlhf_calibration",
+                     p->c->switch_threshold);
+}
+
+static int same_tokenizer(const Ppo *p, const char *folder)
+{
+    Tokenizer *tok = NULL;
+    int rc = tokenizer_open(&tok, folder);
+    if (rc == 0 && strcmp(tokenizer_hash(tok), tokenizer_hash(p->tok)) != 0)
+        rc = error_set(ERR_DATA, "%s/tokenizer.json: differs from the policy's; all models of a run "
+                                 "share one tokenizer", folder);
+    tokenizer_close(tok);
+    return rc;
+}
+
+static int open_models(Ppo *p, Device *dev)
+{
+    const PpoConfig *c = p->c;
+    const char *hash = tokenizer_hash(p->tok);
+    ModelConfig ref;
+    int rc = 0;
+    TRY(model_config_read(&p->policy_config, c->model));
+    if (p->policy_config.head != HEAD_LM) {
+        rc = error_set(ERR_DATA, "%s/config.json: architectures: found a scalar head, expected a "
+                                 "causal model as policy", c->model);
+        goto fail;
+    }
+    if (tokenizer_vocab_size(p->tok) > p->policy_config.V) {
+        rc = error_set(ERR_DATA, "%s/tokenizer.json: ids up to %d, but config.json: vocab_size is %lld; "
+                                 "the tokenizer belongs to another model",
+                       c->model, tokenizer_vocab_size(p->tok) - 1, (long long)p->policy_config.V);
+        goto fail;
+    }
+    TRY(model_config_read(&ref, reference_folder(c)));
+    if (ref.head != HEAD_LM || ref.C != p->policy_config.C || ref.L != p->policy_config.L ||
+        ref.F != p->policy_config.F || ref.V != p->policy_config.V || ref.H != p->policy_config.H ||
+        ref.K != p->policy_config.K || ref.D != p->policy_config.D || ref.tied != p->policy_config.tied) {
+        rc = error_set(ERR_DATA, "%s/config.json: the reference has another shape than the policy %s; "
+                                 "the KL penalty needs the same architecture",
+                       reference_folder(c), c->model);
+        goto fail;
+    }
+    TRY(same_tokenizer(p, reference_folder(c)));
+    TRY(reward_model_open(&p->helpful, c->reward_helpful, dev, hash));
+    p->has_safety = c->switch_on;
+    if (p->has_safety) {
+        TRY(reward_model_open(&p->safety, c->reward_safety, dev, hash));
+        TRY(check_safety_model(p));
+    }
+    TRY(model_config_read(&p->critic_config, critic_folder(c)));
+    if (p->critic_config.head != HEAD_SCALAR) {
+        rc = error_set(ERR_DATA, "%s/config.json: critic.model: found a causal model, expected a "
+                                 "reward model", critic_folder(c));
+        goto fail;
+    }
+    TRY(same_tokenizer(p, critic_folder(c)));
+fail:
+    return rc;
+}
+
+static void find_stop_ids(Ppo *p)
+{
+    p->stop_ids[p->n_stop++] = p->chat.end;
+    for (int i = 0; i < p->policy_config.n_eos && p->n_stop <= MODEL_MAX_EOS; i++) {
+        if (p->policy_config.eos[i] != p->chat.end)
+            p->stop_ids[p->n_stop++] = p->policy_config.eos[i];
+    }
+}
+
+static int ppo_init(Trainer *t)
+{
+    Ppo *p = t->state;
+    const PpoConfig *c = p->c = t->config;
+    int rc = 0;
+    p->best_score = -INFINITY;
+    p->best_step = -1;
+    TRY(ppo_config_check(c, t->cli.config));
+    TRY(tokenizer_open(&p->tok, c->model));
+    TRY(template_init(&p->chat, (TemplateKind)c->template_kind, p->tok));
+    TRY(open_models(p, t->dev));
+    find_stop_ids(p);
+    TRY(read_prompts(p));
+    t->total_steps = c->iterations * (c->batch_size / c->minibatch_size);
+    t->memory_advice = "micro_batch_tokens, slots, max_new_tokens, batch_size";
+fail:
+    return rc;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------- */
+
+static void plan_arenas(Trainer *t, Ppo *p)
+{
+    arena_init(&p->weights, t->dev, ARENA_DEVICE, "weights (policy, reference, rewards, critic)");
+    arena_init(&p->grads, t->dev, ARENA_DEVICE, "gradients (policy, critic)");
+    arena_init(&p->optim, t->dev, ARENA_DEVICE, "optimizer (policy, critic)");
+    arena_init(&p->work, t->dev, ARENA_DEVICE, "activations and KV cache");
+    arena_init(&p->host, t->dev, ARENA_HOST, "rollout");
+    memory_plan_add(&t->plan, &p->weights);
+    memory_plan_add(&t->plan, &p->grads);
+    memory_plan_add(&t->plan, &p->optim);
+    memory_plan_add(&t->plan, &p->work);
+    memory_plan_add(&t->plan, &p->host);
+}
+
+static void alloc_stage(Ppo *p, int64_t n)
+{
+    size_t words = (size_t)n;
+    p->max_tokens = n;
+    p->stage = arena_bytes(&p->host, words * sizeof *p->stage);
+    p->stage_ratio = arena_bytes(&p->host, words * sizeof *p->stage_ratio);
+    p->stage_entropy = arena_bytes(&p->host, words * sizeof *p->stage_entropy);
+    p->stage_rows = arena_bytes(&p->host, words * sizeof *p->stage_rows);
+    p->stage_target = arena_bytes(&p->host, words * sizeof *p->stage_target);
+    p->stage_seq = arena_bytes(&p->host, words * sizeof *p->stage_seq);
+}
+
+static int alloc_models(Trainer *t, Ppo *p, int64_t tokens)
+{
+    int rc = 0;
+    TRY(model_init(&p->model, &p->policy_config, t->dev, &p->weights, tokens));
+    TRY(model_init(&p->critic_model, &p->critic_config, t->dev, &p->weights, tokens));
+    params_alloc(&p->policy, &p->model.table, &p->weights, "policy", false);
+    params_alloc(&p->reference, &p->model.table, &p->weights, "reference", true);
+    params_alloc(&p->critic, &p->critic_model.table, &p->weights, "critic", false);
+    grads_alloc(&p->policy_grads, &p->model.table, &p->grads);
+    grads_alloc(&p->critic_grads, &p->critic_model.table, &p->grads);
+    optim_alloc(&p->policy_optim, &p->c->policy, &p->policy, &p->policy_grads, &p->optim);
+    optim_alloc(&p->critic_optim, &p->c->critic, &p->critic, &p->critic_grads, &p->optim);
+    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens));
+    if (p->has_safety)
+        TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens));
+fail:
+    return rc;
+}
+
+static int ppo_alloc(Trainer *t)
+{
+    Ppo *p = t->state;
+    const PpoConfig *c = p->c;
+    int64_t tokens = c->micro_batch_tokens, longest = c->max_prompt_length + c->max_new_tokens;
+    int rc = 0;
+    if (t->planning)
+        plan_arenas(t, p);
+    TRY(alloc_models(t, p, tokens));
+    if (!p->acts) {
+        p->acts = acts_new(&p->model, tokens, true);
+        p->critic_acts = acts_new(&p->critic_model, tokens, true);
+        p->gen = generator_new(&p->model, c->slots, longest, tokens);
+        pack_init(&p->pack, (int)tokens, (int)tokens);
+    }
+    acts_alloc(p->acts, &p->work);
+    acts_alloc(p->critic_acts, &p->work);
+    batch_alloc(&p->batch, &p->work, t->dev, tokens, tokens);
+    lm_head_alloc(&p->head, &p->model, &p->work, &p->host, tokens, true);
+    scalar_head_alloc(&p->value_head, &p->critic_model, &p->work, tokens, true);
+    p->value_loss = arena_rows1(&p->work, DTYPE_F32, tokens);
+    p->value_old = arena_rows1(&p->work, DTYPE_F32, tokens);
+    p->value_ret = arena_rows1(&p->work, DTYPE_F32, tokens);
+    p->value_weight = arena_rows1(&p->work, DTYPE_F32, tokens);
+    generator_alloc(p->gen, &p->work, &p->host);
+    rollout_alloc(&p->roll, &p->host, c->batch_size, c->max_new_tokens);
+    rollout_alloc(&p->probe, &p->host, p->held_out.n > 0 ? p->held_out.n : 1, c->max_new_tokens);
+    alloc_stage(p, tokens);
+fail:
+    return rc;
+}
+
+static int ppo_load(Trainer *t)
+{
+    Ppo *p = t->state;
+    const PpoConfig *c = p->c;
+    int rc = 0;
+    TRY(hf_load_params(&p->policy, c->model, HEAD_AS_STORED, 0));
+    TRY(hf_load_params(&p->reference, reference_folder(c), HEAD_AS_STORED, 0));
+    TRY(hf_load_params(&p->critic, critic_folder(c), HEAD_AS_STORED, 0));
+    TRY(reward_model_load(&p->helpful));
+    TRY(hf_hash(reference_folder(c), p->inputs[0]));
+    TRY(hf_hash(c->reward_helpful, p->inputs[1]));
+    if (p->has_safety) {
+        TRY(reward_model_load(&p->safety));
+        TRY(hf_hash(c->reward_safety, p->inputs[2]));
+    }
+    grads_zero(&p->policy_grads);
+    grads_zero(&p->critic_grads);
+fail:
+    return rc;
+}
+
+/* ---- checkpoint --------------------------------------------------------------------------------- */
+
+static void add_rollout(BlobList *l, Rollout *r)
+{
+    size_t b = (size_t)r->B, bm = (size_t)(r->B * r->M);
+    blob_add(l, "rollout.n_used", &r->n_used, sizeof r->n_used);
+    blob_add(l, "rollout.prompt", r->prompt, b * sizeof *r->prompt);
+    blob_add(l, "rollout.n", r->n, b * sizeof *r->n);
+    blob_add(l, "rollout.raw", r->raw, b * sizeof *r->raw);
+    blob_add(l, "rollout.k1", r->k1, b * sizeof *r->k1);
+    blob_add(l, "rollout.ids", r->ids, bm * sizeof *r->ids);
+    blob_add(l, "rollout.logp", r->logp, bm * sizeof *r->logp);
+    blob_add(l, "rollout.value", r->value, bm * sizeof *r->value);
+    blob_add(l, "rollout.adv", r->adv, bm * sizeof *r->adv);
+    blob_add(l, "rollout.ret", r->ret, bm * sizeof *r->ret);
+}
+
+static int ppo_state(Trainer *t, BlobList *l)
+{
+    Ppo *p = t->state;
+    blob_add_params(l, "policy", &p->policy);
+    blob_add_optim(l, "policy", &p->policy_optim);
+    blob_add_params(l, "critic", &p->critic);
+    blob_add_optim(l, "critic", &p->critic_optim);
+    add_rollout(l, &p->roll);
+    blob_add(l, "best_score", &p->best_score, sizeof p->best_score);
+    blob_add(l, "best_step", &p->best_step, sizeof p->best_step);
+    blob_add(l, "evals_without_gain", &p->evals_without_gain, sizeof p->evals_without_gain);
+    blob_add(l, "inputs", p->saved_inputs, sizeof p->saved_inputs);
+    return 0;
+}
+
+/* The reference and the reward models must be those the run began with. */
+static int check_inputs(Ppo *p)
+{
+    const char *const names[3] = {reference_folder(p->c), p->c->reward_helpful, p->c->reward_safety};
+    const char *const keys[3] = {"reference", "reward.helpful", "reward.safety"};
+    if (!p->saved_inputs[0][0])
+        memcpy(p->saved_inputs, p->inputs, sizeof p->inputs);
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(p->saved_inputs[i], p->inputs[i]) != 0)
+            return error_set(ERR_DATA, "%s: %s: its weights changed since this run began (hash %s, was "
+                                       "%s); restore the folder or start a new run",
+                             keys[i], names[i], p->inputs[i], p->saved_inputs[i]);
+    }
+    return 0;
+}
+
+/* ---- one iteration ------------------------------------------------------------------------------ */
+
+/* Prompts of an iteration: the next batch_size of an endless walk over per-epoch permutations. */
+static void choose_prompts(const Ppo *p, Rollout *r, int64_t iteration, uint64_t seed)
+{
+    int64_t n = p->prompts.n, made = -1;
+    int64_t *order = xmalloc((size_t)n * sizeof *order);
+    for (int64_t b = 0; b < r->B; b++) {
+        int64_t at = iteration * r->B + b, epoch = at / n;
+        if (epoch != made)
+            rng_permutation(order, n, seed, RNG_SHUFFLE, (uint64_t)epoch);
+        made = epoch;
+        r->prompt[b] = order[at % n];
+    }
+    free(order);
+}
+
+static double mean(const double *x, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += x[i];
+    return n ? sum / (double)n : NAN;
+}
+
+/* Count, mean and spread of the score per branch; the gain of switching on untagged prompts: how much
+ * better an answer does by being judged unsafe than by staying with the helpfulness model. */
+static void branch_metrics(Metrics *m, const Rollout *r)
+{
+    static const char *const names[BRANCH_COUNT][3] = {
+        {"branch/helpful_n", "branch/helpful_mean", "branch/helpful_std"},
+        {"branch/tagged_n", "branch/tagged_mean", "branch/tagged_std"},
+        {"branch/unsafe_n", "branch/unsafe_mean", "branch/unsafe_std"}};
+    double gain = 0;
+    int64_t n_unsafe = 0;
+    for (int k = 0; k < BRANCH_COUNT; k++) {
+        double sum = 0, sq = 0;
+        int64_t n = 0;
+        for (int64_t b = 0; b < r->n_used; b++) {
+            if (r->branch[b] != k)
+                continue;
+            sum += r->raw[b];
+            sq += r->raw[b] * r->raw[b];
+            n++;
+            if (k == BRANCH_UNSAFE) {
+                gain += r->safety[b] - r->helpful[b];
+                n_unsafe++;
+            }
+        }
+        double mu = n ? sum / (double)n : 0, var = n ? sq / (double)n - mu * mu : 0;
+        metrics_set(m, names[k][0], (double)n);
+        metrics_set(m, names[k][1], mu);
+        metrics_set(m, names[k][2], sqrt(var > 0 ? var : 0));
+    }
+    gain = n_unsafe ? gain / (double)n_unsafe : 0;
+    metrics_set(m, "branch/gain_of_switching", gain);
+    if (n_unsafe && gain > 0)
+        log_warn("%lld untagged answers below the safety threshold score %.3f higher by the safety model "
+                 "than by the helpful one: becoming unsafe pays", (long long)n_unsafe, gain);
+}
+
+static void rollout_metrics(Metrics *m, const Ppo *p, const Rollout *r, bool flat)
+{
+    double kl = mean(r->k1, r->n_used), length = 0, eos = 0;
+    for (int64_t b = 0; b < r->n_used; b++) {
+        length += r->n[b];
+        eos += r->finished[b];
+    }
+    metrics_set(m, "objective/kl", kl);
+    metrics_set(m, "objective/kl_k3", mean(r->k3, r->n_used));
+    metrics_set(m, "objective/scores", mean(r->raw, r->n_used));
+    metrics_set(m, "objective/scores_helpful", mean(r->helpful, r->n_used));
+    metrics_set(m, "objective/scores_safety", mean(r->safety, r->n_used));
+    metrics_set(m, "objective/non_score_reward", -p->c->kl_coef * kl);
+    metrics_set(m, "objective/rlhf_reward", mean(r->shaped, r->n_used) - p->c->kl_coef * kl);
+    metrics_set(m, "objective/length", length / (double)r->n_used);
+    metrics_set(m, "objective/finished", eos / (double)r->n_used);
+    metrics_set(m, "val/num_eos_tokens", eos);
+    metrics_set(m, "objective/flat_scores", flat);
+    branch_metrics(m, r);
+}
+
+static void critic_metric(Metrics *m, const Rollout *r)
+{
+    int64_t n = 0, at = 0;
+    for (int64_t b = 0; b < r->n_used; b++)
+        n += r->n[b];
+    double *ret = xmalloc((size_t)n * sizeof *ret);
+    float *value = xmalloc((size_t)n * sizeof *value);
+    for (int64_t b = 0; b < r->n_used; b++) {
+        for (int t = 0; t < r->n[b]; t++, at++) {
+            ret[at] = (double)r->ret[b * r->M + t];
+            value[at] = r->value[b * r->M + t];
+        }
+    }
+    metrics_set(m, "critic/explained_variance", ppo_explained_variance(ret, value, n));
+    free(ret);
+    free(value);
+}
+
+/* 0, 1 = KL beyond kl_max: the run is over, TRAINER_ABANDONED, or an error. */
+static int begin_iteration(Trainer *t, Ppo *p, int64_t iteration)
+{
+    Rollout *r = &p->roll;
+    bool flat;
+    choose_prompts(p, r, iteration, (uint64_t)t->run->seed);
+    int rc = rollout_run(p, r, &p->prompts, &p->train, r->B, (uint32_t)iteration,
+                         (uint64_t)t->run->seed, t->stop);
+    if (rc)
+        return rc < 0 ? rc : TRAINER_ABANDONED;
+    bool same = strcmp(reference_folder(p->c), p->c->model) == 0;
+    for (int64_t b = 0; iteration == 0 && same && b < r->n_used; b++) {
+        if (r->k1[b] != 0)
+            return error_set(ERR_INTERNAL, "answer %lld: KL to the reference is %g before the first "
+                                           "update although policy and reference are equal",
+                             (long long)b, r->k1[b]);
+    }
+    if (iteration == 0 && p->c->critic_refit && (rc = critic_refit(p, r, &p->prompts)) < 0)
+        return rc;
+    critic_values(p, r, &p->prompts);
+    rollout_advantages(p, r, &flat);
+    if (flat)
+        log_warn("iteration %lld: all finished answers have the same score (spread below 1e-4): only the "
+                 "KL penalty is left", (long long)iteration);
+    rollout_metrics(&t->metrics, p, r, flat);
+    critic_metric(&t->metrics, r);
+    double kl = mean(r->k1, r->n_used);
+    if (p->c->kl_max > 0 && kl > p->c->kl_max) {
+        log_warn("iteration %lld: mean sequence KL %.3f exceeds eval.kl_max %.3f: stopping",
+                 (long long)iteration, kl, p->c->kl_max);
+        return 1;
+    }
+    return 0;
+}
+
+/* ---- held-out prompts ---------------------------------------------------------------------------- */
+
+static int write_samples(const Trainer *t, Ppo *p)
+{
+    Str out = {0}, text = {0};
+    JsonWriter w;
+    int rc = 0;
+    const Rollout *r = &p->probe;
+    for (int64_t b = 0; b < r->n_used; b++) {
+        const Record *rec = &p->eval.at[p->held_out.at[r->prompt[b]].record];
+        str_clear(&text);
+        TRY(template_answer_text(&p->chat, r->ids + b * r->M, r->n[b], &text));
+        jw_init(&w, &out, false);
+        jw_object(&w);
+        jw_kint(&w, "step", t->step + 1);
+        jw_kstr(&w, "prompt", rec->messages[rec->n_messages - 1].text);
+        jw_kstr(&w, "answer", str_get(&text));
+        jw_kbool(&w, "finished", r->finished[b]);
+        jw_knum(&w, "helpful", r->helpful[b]);
+        jw_knum(&w, "safety", r->safety[b]);
+        jw_knum(&w, "kl", r->k1[b]);
+        jw_object_end(&w);
+        str_add(&out, "\n");
+    }
+    char *path = path_join(t->run->out_dir, "samples.jsonl");
+    rc = file_write_atomic(path, str_get(&out), out.n);
+    free(path);
+fail:
+    str_free(&out);
+    str_free(&text);
+    return rc;
+}
+
+/* Score - beta KL on the held-out prompts; keeps the best weights; 1 = patience is over. */
+static int evaluate(Trainer *t, Ppo *p)
+{
+    Rollout *r = &p->probe;
+    int64_t n = p->held_out.n;
+    for (int64_t b = 0; b < n; b++)
+        r->prompt[b] = b;
+    int rc = rollout_run(p, r, &p->held_out, &p->eval, n, EVAL_ROUND, (uint64_t)t->run->seed, NULL);
+    if (rc < 0)
+        return rc;
+    double kl = mean(r->k1, n), raw = mean(r->raw, n), score = raw - p->c->kl_coef * kl;
+    metrics_set(&t->metrics, "eval/scores", raw);
+    metrics_set(&t->metrics, "eval/scores_helpful", mean(r->helpful, n));
+    metrics_set(&t->metrics, "eval/scores_safety", mean(r->safety, n));
+    metrics_set(&t->metrics, "eval/kl", kl);
+    metrics_set(&t->metrics, "eval/objective", score);
+    if ((rc = write_samples(t, p)) < 0)
+        return rc;
+    if (score > p->best_score) {
+        p->best_score = score;
+        p->best_step = t->step + 1;
+        p->evals_without_gain = 0;
+        char *best = path_join(t->run->out_dir, "best");
+        rc = hf_save(&p->policy, best, p->c->model, t->run->export_dtype ? ST_BF16 : ST_F32, NULL, 0);
+        free(best);
+        return rc;
+    }
+    p->evals_without_gain++;
+    if (p->c->patience && p->evals_without_gain >= p->c->patience) {
+        log_info("no better score - beta KL on held-out prompts for %lld evaluations: stopping",
+                 (long long)p->evals_without_gain);
+        return 1;
+    }
+    return 0;
+}
+
+/* ---- step ---------------------------------------------------------------------------------------- */
+
+static int dump(Trainer *t, Ppo *p, int64_t iteration, int64_t mini, const char *when)
+{
+    if (!p->c->dump_dir[0] || iteration != p->c->dump_iteration)
+        return 0;
+    if (!strcmp(when, "gradients"))
+        return mini == 0 ? ppo_dump_gradients(p, p->c->dump_dir) : 0;
+    if (!strcmp(when, "after"))
+        return mini == t->total_steps / p->c->iterations - 1 ? ppo_dump_weights(p, p->c->dump_dir, when) : 0;
+    return ppo_dump_weights(p, p->c->dump_dir, when);
+}
+
+static void update_metrics(Trainer *t, const Ppo *p, const UpdateStats *s, int64_t iteration, bool policy,
+                           double lr)
+{
+    Metrics *m = &t->metrics;
+    metrics_set(m, "episode", (double)((iteration + 1) * p->c->batch_size));
+    metrics_set(m, "iteration", (double)iteration);
+    if (policy) {
+        metrics_set(m, "loss/policy_avg", s->policy_loss);
+        metrics_set(m, "policy/approxkl_avg", s->approxkl);
+        metrics_set(m, "policy/clipfrac_avg", s->clipfrac);
+        metrics_set(m, "policy/entropy_avg", s->entropy);
+        metrics_set(m, "val/ratio", s->ratio);
+        metrics_set(m, "grad_norm", s->policy_norm);
+    }
+    metrics_set(m, "loss/value_avg", s->value_loss);
+    metrics_set(m, "val/clipfrac_avg", s->value_clipfrac);
+    metrics_set(m, "critic/grad_norm", s->value_norm);
+    metrics_set(m, "lr", lr);
+    snprintf(t->progress, sizeof t->progress, "score %.3f  kl %.3f  length %.1f",
+             mean(p->roll.raw, p->roll.n_used), mean(p->roll.k1, p->roll.n_used),
+             (double)metrics_get(m, "objective/length"));
+}
+
+static int update(Trainer *t, Ppo *p, int64_t iteration, int64_t mini, UpdateStats *s)
+{
+    const PpoConfig *c = p->c;
+    bool policy = iteration >= c->critic_warmup;
+    const char *bad = NULL;
+    int rc = 0;
+    ppo_gradients(p, &p->roll, mini * c->minibatch_size, (mini + 1) * c->minibatch_size, policy, s);
+    if (policy && mini == 0 && s->ratio_max_dev != 0)
+        return error_set(ERR_INTERNAL, "iteration %lld: the ratio of the first minibatch is off by %g; "
+                                       "sampler and trainer must give the same bits",
+                         (long long)iteration, s->ratio_max_dev);
+    if ((rc = dump(t, p, iteration, mini, "gradients")) < 0)
+        return rc;
+    if (policy) {
+        int64_t first = c->critic_warmup * (c->batch_size / c->minibatch_size);
+        double lr = schedule_lr(&c->policy, t->step - first, t->total_steps - first);
+        s->policy_norm = optim_step(&p->policy_optim, lr, &bad);
+        if (bad)
+            log_warn("step %lld: gradient of %s is not finite: policy step dropped",
+                     (long long)t->step + 1, bad);
+    }
+    bad = NULL;
+    s->value_norm = optim_step(&p->critic_optim, schedule_lr(&c->critic, t->step, t->total_steps), &bad);
+    if (bad)
+        log_warn("step %lld: gradient of %s is not finite: critic step dropped", (long long)t->step + 1,
+                 bad);
+    if (p->policy_optim.skipped + p->critic_optim.skipped > 10)
+        return error_set(ERR_DIVERGED, "%lld steps were dropped for non-finite gradients; lower "
+                                       "optim.learning_rate", (long long)(p->policy_optim.skipped +
+                                                                          p->critic_optim.skipped));
+    return dump(t, p, iteration, mini, "after");
+}
+
+static int ppo_step(Trainer *t)
+{
+    Ppo *p = t->state;
+    int64_t per = p->c->batch_size / p->c->minibatch_size;
+    int64_t iteration = t->step / per, mini = t->step % per;
+    UpdateStats s = {0};
+    int rc = 0;
+    TRY(check_inputs(p));
+    if (mini == 0) {
+        TRY(begin_iteration(t, p, iteration));
+        if (rc > 0)
+            return rc;
+        if (p->c->dump_dir[0] && iteration == p->c->dump_iteration) {
+            TRY(ppo_dump_rollout(p, p->c->dump_dir, metrics_get(&t->metrics, "objective/flat_scores") > 0));
+            TRY(dump(t, p, iteration, mini, "before"));
+        }
+    }
+    TRY(update(t, p, iteration, mini, &s));
+    update_metrics(t, p, &s, iteration, iteration >= p->c->critic_warmup,
+                   schedule_lr(&p->c->policy, t->step, t->total_steps));
+    bool last = t->step + 1 == t->total_steps;
+    if (p->held_out.n && mini == per - 1 && (last || (iteration + 1) % p->c->eval_iterations == 0))
+        return evaluate(t, p);
+fail:
+    return rc;
+}
+
+static int ppo_finish(Trainer *t)
+{
+    Ppo *p = t->state;
+    char *folder = path_join(t->run->out_dir, "export");
+    int rc = hf_save(&p->policy, folder, p->c->model, t->run->export_dtype ? ST_BF16 : ST_F32, NULL, 0);
+    if (rc == 0 && p->best_step >= 0)
+        log_info("best on held-out prompts: step %lld, score - beta KL %.4f, in %s/best",
+                 (long long)p->best_step, p->best_score, t->run->out_dir);
+    free(folder);
+    return rc;
+}
+
+static void ppo_free(Trainer *t)
+{
+    Ppo *p = t->state;
+    acts_free(p->acts);
+    acts_free(p->critic_acts);
+    generator_free(p->gen);
+    pack_free(&p->pack);
+    reward_model_free(&p->helpful);
+    reward_model_free(&p->safety);
+    optim_free(&p->policy_optim);
+    optim_free(&p->critic_optim);
+    grads_free(&p->policy_grads);
+    grads_free(&p->critic_grads);
+    params_free(&p->policy);
+    params_free(&p->reference);
+    params_free(&p->critic);
+    model_free(&p->model);
+    model_free(&p->critic_model);
+    example_set_free(&p->prompts);
+    example_set_free(&p->held_out);
+    record_set_free(&p->train);
+    record_set_free(&p->eval);
+    tokenizer_close(p->tok);
+    arena_free(&p->weights);
+    arena_free(&p->grads);
+    arena_free(&p->optim);
+    arena_free(&p->work);
+    arena_free(&p->host);
+}
+
+const TrainerDef ppo_trainer = {
+    .cli = {.program = "rlhf-ppo",
+            .summary = "train a policy with PPO against a helpfulness and a safety reward model",
+            .description =
+                "Each iteration samples batch_size answers, scores them, switches to the safety model on\n"
+                "tagged prompts or where sigmoid(score) < switch.threshold, whitens the scores, subtracts\n"
+                "the KL penalty and takes one gradient step per minibatch (Llama 2, section 3.2.3).",
+            .examples = "  rlhf-ppo -c configs/ppo.yaml --set model=runs/sft/export --resume auto\n",
+            .fields = ppo_fields,
+            .config_bytes = sizeof(PpoConfig),
+            .options = ppo_options},
+    .state_bytes = sizeof(Ppo),
+    .init = ppo_init,
+    .alloc = ppo_alloc,
+    .load = ppo_load,
+    .step = ppo_step,
+    .state = ppo_state,
+    .finish = ppo_finish,
+    .free = ppo_free,
+};
