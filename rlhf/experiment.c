@@ -1,0 +1,340 @@
+/* experiment.c - reading and expanding an experiment file. Tested by tests/e2e/test_run.sh. */
+#include "rlhf/experiment.h"
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const stage_keys[] = {"name", "program", "config", "args", "inputs", "if"};
+static const char *const top_keys[] = {"root", "vars", "stages"};
+
+static int bad(const YamlNode *n, const char *what)
+{
+    return error_set(ERR_CONFIG, "%s:%d:%d: %s", n->file, n->line, n->column, what);
+}
+
+static int known_keys(const YamlNode *map, const char *const *keys, size_t n_keys)
+{
+    for (const YamlNode *c = map->child; c; c = c->next) {
+        size_t i = 0;
+        while (i < n_keys && strcmp(c->key, keys[i]) != 0)
+            i++;
+        if (i == n_keys)
+            return error_set(ERR_CONFIG, "%s:%d:%d: unknown key '%s'", c->file, c->key_line,
+                             c->key_column, c->key);
+    }
+    return 0;
+}
+
+static void var_set(Experiment *e, const char *name, const char *value)
+{
+    for (int i = 0; i < e->n_vars; i++) {
+        if (!strcmp(e->vars[i].name, name)) {
+            free(e->vars[i].value);
+            e->vars[i].value = xstrdup(value);
+            return;
+        }
+    }
+    int i = VEC_GROW(e->vars, e->n_vars, e->cap_vars);
+    e->vars[i].name = xstrdup(name);
+    e->vars[i].value = xstrdup(value);
+}
+
+/* Appends text with every ${name} replaced; values may hold further ones. */
+static int expand(const Experiment *e, const YamlNode *at, const char *text, Str *out, int depth)
+{
+    while (*text) {
+        const char *open = strstr(text, "${"), *close = open ? strchr(open, '}') : NULL;
+        if (!open) {
+            str_add(out, text);
+            return 0;
+        }
+        if (!close || depth > 16)
+            return bad(at, close ? "variables refer to each other in a circle" : "${ without }");
+        str_add_bytes(out, text, (size_t)(open - text));
+        const char *value = NULL;
+        size_t n = (size_t)(close - open - 2);
+        for (int i = 0; i < e->n_vars; i++) {
+            if (strlen(e->vars[i].name) == n && !strncmp(e->vars[i].name, open + 2, n))
+                value = e->vars[i].value;
+        }
+        if (!value)
+            return error_set(ERR_CONFIG, "%s:%d:%d: unknown variable ${%.*s}; add it to vars", at->file,
+                             at->line, at->column, (int)n, open + 2);
+        int rc = expand(e, at, value, out, depth + 1);
+        if (rc < 0)
+            return rc;
+        text = close + 1;
+    }
+    return 0;
+}
+
+static int expanded(const Experiment *e, const YamlNode *n, char **out)
+{
+    Str s = {0};
+    if (n->kind != YAML_SCALAR)
+        return bad(n, "expected a text or number");
+    int rc = expand(e, n, n->text, &s, 0);
+    if (rc < 0)
+        str_free(&s);
+    else
+        *out = s.s ? str_take(&s) : xstrdup("");
+    return rc;
+}
+
+static void add_input(Stage *s, const char *path)
+{
+    if (!path[0] || !file_exists(path))
+        return;
+    int i = VEC_GROW(s->inputs, s->n_inputs, s->cap_inputs);
+    s->inputs[i] = xstrdup(path);
+}
+
+/* Output keys never count as inputs. */
+static bool is_output(const char *key)
+{
+    return key && (!strcmp(key, "out_dir") || !strcmp(key, "out"));
+}
+
+/* Prints a node as YAML with variables replaced, and notes paths it names. */
+static int emit(Experiment *e, Stage *s, const YamlNode *n, int indent, const char *key, Str *out)
+{
+    int rc = 0;
+    if (n->kind == YAML_SCALAR) {
+        char *text = NULL;
+        if ((rc = expanded(e, n, &text)) < 0)
+            return rc;
+        if (!is_output(key))
+            add_input(s, text);
+        if (n->quoted || !text[0]) {
+            str_add(out, " '");
+            for (const char *c = text; *c; c++)
+                str_addf(out, *c == '\'' ? "''" : "%c", *c);
+            str_add(out, "'\n");
+        } else {
+            str_addf(out, " %s\n", text);
+        }
+        free(text);
+        return 0;
+    }
+    if (!n->child)
+        str_add(out, n->kind == YAML_MAP ? " {}\n" : " []\n");
+    else if (indent > 0)
+        str_add(out, "\n");
+    for (const YamlNode *c = n->child; c; c = c->next) {
+        str_addf(out, "%*s", indent, "");
+        if (n->kind == YAML_MAP)
+            str_addf(out, "%s:", c->key);
+        else
+            str_add(out, "-");
+        if ((rc = emit(e, s, c, indent + 2, n->kind == YAML_MAP ? c->key : key, out)) < 0)
+            return rc;
+    }
+    return rc;
+}
+
+static void add_arg(Stage *s, int *cap, const char *word)
+{
+    int i = VEC_GROW(s->argv, s->argc, *cap);
+    s->argv[i] = word ? xstrdup(word) : NULL;
+}
+
+/* "rlhf-reward train" -> words. */
+static void add_program(Stage *s, int *cap, char *text)
+{
+    char *save = NULL;
+    for (char *w = strtok_r(text, " \t", &save); w; w = strtok_r(NULL, " \t", &save))
+        add_arg(s, cap, w);
+}
+
+static bool is_trainer(const Stage *s)
+{
+    const char *const names[] = {"rlhf-sft", "rlhf-rejection", "rlhf-ppo"};
+    for (size_t i = 0; i < 3; i++) {
+        if (!strcmp(s->argv[0], names[i]))
+            return true;
+    }
+    return s->argc > 1 && !strcmp(s->argv[0], "rlhf-reward") && !strcmp(s->argv[1], "train");
+}
+
+static int read_config(Experiment *e, Stage *s, const YamlNode *node, int *cap)
+{
+    Str text = {0};
+    int rc = emit(e, s, node, 0, NULL, &text);
+    s->config = text.s ? str_take(&text) : xstrdup("");
+    if (rc < 0)
+        return rc;
+    s->config_path = xasprintf("%s/configs/%s.yaml", e->root, s->name);
+    add_arg(s, cap, "-c");
+    add_arg(s, cap, s->config_path);
+    return 0;
+}
+
+static int read_list(Experiment *e, Stage *s, const YamlNode *list, int *cap)
+{
+    if (list->kind != YAML_LIST)
+        return bad(list, "expected a list");
+    for (const YamlNode *c = list->child; c; c = c->next) {
+        char *text = NULL;
+        int rc = expanded(e, c, &text);
+        if (rc < 0)
+            return rc;
+        add_input(s, text);
+        if (cap)
+            add_arg(s, cap, text);
+        free(text);
+    }
+    return 0;
+}
+
+/* 1 = left out by `if`. */
+static int read_condition(Experiment *e, const YamlNode *node)
+{
+    char *text = NULL;
+    if (!node)
+        return 0;
+    int rc = expanded(e, node, &text);
+    if (rc == 0 && strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
+        rc = error_set(ERR_CONFIG, "%s:%d:%d: if: expected true or false, found '%s'", node->file,
+                       node->line, node->column, text);
+    else if (rc == 0)
+        rc = !strcmp(text, "false");
+    free(text);
+    return rc;
+}
+
+static int read_stage(Experiment *e, const YamlNode *node)
+{
+    const YamlNode *name, *program, *config, *args, *inputs;
+    char *text = NULL;
+    int rc = 0, cap = 0;
+    if (node->kind != YAML_MAP)
+        return bad(node, "expected a stage: a map with name and program");
+    TRY(known_keys(node, stage_keys, sizeof stage_keys / sizeof *stage_keys));
+    if (!(name = yaml_get(node, "name")) || !(program = yaml_get(node, "program")))
+        return bad(node, "a stage needs name and program");
+    char *stage_name = NULL;
+    TRY(expanded(e, name, &stage_name));
+    for (int i = 0; i < e->n; i++) {
+        if (!strcmp(e->stages[i].name, stage_name)) {
+            free(stage_name);
+            return bad(name, "two stages have this name");
+        }
+    }
+    var_set(e, "name", stage_name);
+    char *out = path_join(e->root, stage_name);
+    var_set(e, "out", out);
+    free(out);
+    rc = read_condition(e, yaml_get(node, "if"));
+    if (rc) {
+        free(stage_name);
+        return rc < 0 ? rc : 0;
+    }
+    int index = VEC_GROW(e->stages, e->n, e->cap);
+    Stage *s = &e->stages[index];
+    *s = (Stage){.name = stage_name, .line = node->line};
+    TRY(expanded(e, program, &text));
+    add_program(s, &cap, text);
+    if (s->argc == 0) {
+        rc = bad(program, "program is empty");
+        goto fail;
+    }
+    if ((config = yaml_get(node, "config")))
+        TRY(read_config(e, s, config, &cap));
+    if ((args = yaml_get(node, "args")))
+        TRY(read_list(e, s, args, &cap));
+    if ((inputs = yaml_get(node, "inputs")))
+        TRY(read_list(e, s, inputs, NULL));
+    s->resumable = is_trainer(s);
+    add_arg(s, &cap, NULL);
+    s->argc--;
+fail:
+    free(text);
+    return rc;
+}
+
+static int apply_sets(Experiment *e, const char *const *sets, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const char *eq = strchr(sets[i], '=');
+        if (eq && !strncmp(sets[i], "root=", 5)) {
+            free(e->root);
+            e->root = xstrdup(eq + 1);
+        } else if (eq && !strncmp(sets[i], "vars.", 5)) {
+            char *name = xstrndup(sets[i] + 5, (size_t)(eq - sets[i] - 5));
+            bool there = false;
+            for (int k = 0; k < e->n_vars; k++)
+                there |= !strcmp(e->vars[k].name, name);
+            if (there)
+                var_set(e, name, eq + 1);
+            free(name);
+            if (!there)
+                return error_set(ERR_CONFIG, "--set argument %d: %s: the experiment has no such variable",
+                                 i + 1, sets[i]);
+        } else {
+            return error_set(ERR_USAGE, "--set argument %d: expected root=DIR or vars.NAME=VALUE, found "
+                                        "\"%s\"", i + 1, sets[i]);
+        }
+    }
+    return 0;
+}
+
+int experiment_read(Experiment *e, const char *path, const char *const *sets, int n_sets)
+{
+    const YamlNode *root, *node;
+    int rc = 0;
+    *e = (Experiment){.path = path};
+    TRY(yaml_read_file(&e->doc, path));
+    root = yaml_root(e->doc);
+    TRY(known_keys(root, top_keys, sizeof top_keys / sizeof *top_keys));
+    e->root = xstrdup((node = yaml_get(root, "root")) && node->kind == YAML_SCALAR ? node->text : "runs");
+    if ((node = yaml_get(root, "vars"))) {
+        for (const YamlNode *c = node->child; c; c = c->next) {
+            if (c->kind != YAML_SCALAR) {
+                rc = bad(c, "a variable is a text or number");
+                goto fail;
+            }
+            var_set(e, c->key, c->text);
+        }
+    }
+    TRY(apply_sets(e, sets, n_sets));
+    var_set(e, "root", e->root);
+    if (!(node = yaml_get(root, "stages")) || node->kind != YAML_LIST) {
+        rc = bad(root, "expected a list of stages under 'stages'");
+        goto fail;
+    }
+    for (const YamlNode *c = node->child; c; c = c->next)
+        TRY(read_stage(e, c));
+fail:
+    return rc;
+}
+
+static void free_words(char **w, int n)
+{
+    for (int i = 0; i < n; i++)
+        free(w[i]);
+    free(w);
+}
+
+void experiment_free(Experiment *e)
+{
+    for (int i = 0; i < e->n; i++) {
+        Stage *s = &e->stages[i];
+        free(s->name);
+        free(s->config);
+        free(s->config_path);
+        free_words(s->argv, s->argc);
+        free_words(s->inputs, s->n_inputs);
+    }
+    for (int i = 0; i < e->n_vars; i++) {
+        free(e->vars[i].name);
+        free(e->vars[i].value);
+    }
+    free(e->vars);
+    free(e->stages);
+    free(e->root);
+    yaml_free(e->doc);
+    *e = (Experiment){0};
+}

@@ -1,0 +1,338 @@
+/* run.c - `rlhf run EXPERIMENT.yaml`: stages as child processes, so that memory and crashes stay theirs,
+ * and any stage can be started by hand exactly as the driver starts it (its command is printed).
+ *
+ * A stage is done when its record ROOT/stages/NAME.json holds the hash of its command, config and
+ * inputs. A changed hash runs it again; an interrupted trainer is resumed. Inputs are hashed when the
+ * stage's turn comes, since earlier stages make them. Tested by tests/e2e/test_run.sh. */
+#include "rlhf/rlhf.h"
+
+#include "common/base/cli.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/hash.h"
+#include "common/base/json.h"
+#include "common/base/log.h"
+#include "common/base/progress.h"
+#include "rlhf/experiment.h"
+
+#include <errno.h>
+#include <libgen.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static const char help[] =
+    "usage: rlhf run EXPERIMENT.yaml [options] [root=DIR] [vars.NAME=VALUE ...]\n\n"
+    "Runs the stages of an experiment in order. Done stages whose command, config and inputs are\n"
+    "unchanged are skipped; an interrupted one is resumed.\n\n"
+    "options:\n"
+    "  --from STAGE     run this stage and all later ones again\n"
+    "  --only STAGE     run this stage alone\n"
+    "  --force          run every chosen stage again\n"
+    "  --dry-run        print the commands and which stages are done; run nothing\n"
+    "  --set A=B        root or a variable of the experiment\n"
+    "  -h, --help       this text\n\n"
+    "exit codes: 0 all stages done; 10 a stage waits for a file; 75 stopped after a checkpoint, run\n"
+    "again; otherwise the code of the stage that failed.\n";
+
+typedef struct {
+    const char *path, *from, *only;
+    bool force, dry_run;
+    const char *sets[64];
+    int n_sets;
+} Args;
+
+/* The running child and the signal to pass on: a handler can reach nothing else. */
+static volatile sig_atomic_t child_pid, stop_signal;
+
+static void pass_on(int sig)
+{
+    stop_signal = sig;
+    if (child_pid > 0)
+        kill((pid_t)child_pid, sig);
+}
+
+static int parse(Args *a, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *w = argv[i];
+        bool more = i + 1 < argc;
+        if (!strcmp(w, "-h") || !strcmp(w, "--help")) {
+            fputs(help, stdout);
+            return 1;
+        }
+        if (!strcmp(w, "--force"))
+            a->force = true;
+        else if (!strcmp(w, "--dry-run"))
+            a->dry_run = true;
+        else if (!strcmp(w, "--from") && more)
+            a->from = argv[++i];
+        else if (!strcmp(w, "--only") && more)
+            a->only = argv[++i];
+        else if (!strcmp(w, "--set") && more && a->n_sets < 64)
+            a->sets[a->n_sets++] = argv[++i];
+        else if (w[0] != '-' && strchr(w, '=') && a->n_sets < 64)
+            a->sets[a->n_sets++] = w;
+        else if (w[0] != '-' && !a->path)
+            a->path = w;
+        else
+            return error_set(ERR_USAGE, "unknown argument '%s'; see 'rlhf run --help'", w);
+    }
+    return a->path ? 0 : error_set(ERR_USAGE, "no experiment file given; see 'rlhf run --help'");
+}
+
+/* Content of a file, or of the files of a model folder. Logs, metrics and checkpoints do not count. */
+static int hash_input(const char *path, Str *out)
+{
+    static const char *const parts[] = {"config.json", "model.safetensors", "tokenizer.json"};
+    Hash128 h;
+    char hex[33];
+    int rc = 0;
+    if (!file_is_dir(path)) {
+        if ((rc = hash128_file(path, &h)) < 0)
+            return rc;
+        hash128_hex(h, hex);
+        str_addf(out, "%s %s\n", path, hex);
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof parts / sizeof *parts && rc == 0; i++) {
+        char *p = path_join(path, parts[i]);
+        if (file_exists(p))
+            rc = hash_input(p, out);
+        free(p);
+    }
+    return rc;
+}
+
+/* Keys that never change a result; a line of the config with one of them is left out of the hash. */
+static bool changes_results(const char *line)
+{
+    static const char *const keys[] = {"threads:", "isa:", "device:", "slots:", "micro_batch_tokens:",
+                                       "save_steps:", "keep:", "log_steps:", "block_prompts:"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        if (!strncmp(line, keys[i], strlen(keys[i])))
+            return false;
+    }
+    return true;
+}
+
+static int stage_hash(const Stage *s, char hex[33])
+{
+    Str all = {0};
+    int rc = 0;
+    for (int i = 0; i < s->argc; i++)
+        str_addf(&all, "%s\n", s->argv[i]);
+    for (const char *line = s->config; *line;) {
+        size_t n = strcspn(line, "\n");
+        if (changes_results(line))
+            str_add_bytes(&all, line, n + (line[n] == '\n'));
+        line += n + (line[n] == '\n');
+    }
+    for (int i = 0; i < s->n_inputs; i++)
+        TRY(hash_input(s->inputs[i], &all));
+    hash128_hex(hash128(str_get(&all), all.n), hex);
+fail:
+    str_free(&all);
+    return rc;
+}
+
+/* state "" when there is no record. */
+static void record_read(const char *path, char hash[33], char state[16])
+{
+    Json *j = NULL;
+    hash[0] = state[0] = 0;
+    if (file_exists(path) && json_read_file(&j, path) == 0) {
+        const char *h = json_str(json_get(j, "hash")), *st = json_str(json_get(j, "state"));
+        snprintf(hash, 33, "%s", h ? h : "");
+        snprintf(state, 16, "%s", st ? st : "");
+    }
+    json_free(j);
+}
+
+static int record_write_stage(const char *path, const Stage *s, const char *hash, const char *state,
+                              double seconds)
+{
+    Str out = {0};
+    JsonWriter w;
+    jw_init(&w, &out, true);
+    jw_object(&w);
+    jw_kstr(&w, "stage", s->name);
+    jw_kstr(&w, "state", state);
+    jw_kstr(&w, "hash", hash);
+    jw_knum(&w, "seconds", seconds);
+    jw_key(&w, "command");
+    jw_array(&w);
+    for (int i = 0; i < s->argc; i++)
+        jw_str(&w, s->argv[i]);
+    jw_array_end(&w);
+    jw_object_end(&w);
+    str_add(&out, "\n");
+    int rc = file_write_atomic(path, str_get(&out), out.n);
+    str_free(&out);
+    return rc;
+}
+
+/* The program beside this one. */
+static char *program_path(const char *name)
+{
+    char self[4096];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n <= 0 || strchr(name, '/'))
+        return xstrdup(name);
+    self[n] = 0;
+    return path_join(dirname(self), name);
+}
+
+static int spawn_wait(const Stage *s, const char *extra, int *status)
+{
+    char **argv = xcalloc((size_t)s->argc + 4, sizeof *argv);
+    char *path = program_path(s->argv[0]);
+    pid_t pid;
+    int n = 0;
+    for (; n < s->argc; n++)
+        argv[n] = s->argv[n];
+    if (s->resumable && !extra) {
+        argv[n++] = (char *)"--resume";
+        argv[n++] = (char *)"auto";
+    } else if (extra) {
+        argv[n++] = (char *)extra;
+    }
+    fflush(NULL);
+    int e = posix_spawn(&pid, path, NULL, NULL, argv, environ);
+    int rc = e ? error_set(ERR_NOINPUT, "%s: cannot be started: %s", path, strerror(e)) : 0;
+    if (rc == 0) {
+        child_pid = pid;
+        while (waitpid(pid, status, 0) < 0 && errno == EINTR) {
+        }
+        child_pid = 0;
+    }
+    free(path);
+    free(argv);
+    return rc;
+}
+
+static void print_command(const Stage *s)
+{
+    Str line = {0};
+    for (int i = 0; i < s->argc; i++)
+        str_addf(&line, "%s%s", i ? " " : "", s->argv[i]);
+    log_info("    %s", str_get(&line));
+    str_free(&line);
+}
+
+static int write_config(const Experiment *e, const Stage *s)
+{
+    if (!s->config_path)
+        return 0;
+    char *dir = path_join(e->root, "configs");
+    int rc = dir_make(dir);
+    free(dir);
+    return rc < 0 ? rc : file_write_atomic(s->config_path, s->config, strlen(s->config));
+}
+
+/* 0 done or skipped, > 0 the stage's exit code, < 0 an error of the driver. */
+static int run_stage(const Experiment *e, const Stage *s, int number, const Args *a, bool again)
+{
+    char hash[33], old_hash[33], state[16];
+    char *record = xasprintf("%s/stages/%s.json", e->root, s->name);
+    int rc = 0, status = 0;
+    TRY(stage_hash(s, hash));
+    record_read(record, old_hash, state);
+    bool same = !strcmp(hash, old_hash);
+    if (same && !strcmp(state, "done") && !again) {
+        log_info("[%d/%d] %s: done", number, e->n, s->name);
+        goto fail;
+    }
+    bool resumed = same && state[0] && !again;
+    log_info("[%d/%d] %s%s", number, e->n, s->name, resumed && s->resumable ? ": resuming" : "");
+    print_command(s);
+    if (a->dry_run)
+        goto fail;
+    TRY(write_config(e, s));
+    TRY(record_write_stage(record, s, hash, "started", 0));
+    double start = time_now();
+    TRY(spawn_wait(s, s->resumable && !resumed && state[0] ? "overwrite=true" : NULL, &status));
+    if (WIFSIGNALED(status)) {
+        rc = error_set(ERR_UNEXPECTED, "stage %s: ended by signal %d (%s); run again to go on", s->name,
+                       WTERMSIG(status), strsignal(WTERMSIG(status)));
+        goto fail;
+    }
+    rc = WEXITSTATUS(status);
+    if (rc == 0)
+        rc = record_write_stage(record, s, hash, "done", time_now() - start);
+fail:
+    free(record);
+    return rc;
+}
+
+static int find_stage(const Experiment *e, const char *name, int *index)
+{
+    for (int i = 0; i < e->n; i++) {
+        if (!strcmp(e->stages[i].name, name)) {
+            *index = i;
+            return 0;
+        }
+    }
+    return error_set(ERR_USAGE, "%s: there is no stage '%s'", e->path, name);
+}
+
+/* Input paths are looked for again when a stage's turn comes: earlier stages make them. */
+static int run_all(Experiment *e, const Args *a)
+{
+    int first = 0, last = e->n - 1, rc = 0;
+    char *dir = path_join(e->root, "stages");
+    if (a->from)
+        TRY(find_stage(e, a->from, &first));
+    if (a->only) {
+        TRY(find_stage(e, a->only, &first));
+        last = first;
+    }
+    if (!a->dry_run)
+        TRY(dir_make(dir));
+    int begin = a->from ? 0 : first;
+    for (int i = begin; i <= last && rc == 0; i++) {
+        Experiment fresh = {0};
+        TRY(experiment_read(&fresh, a->path, a->sets, a->n_sets));
+        bool again = a->force || (a->from && i >= first);
+        rc = run_stage(&fresh, &fresh.stages[i], i + 1, a, again);
+        experiment_free(&fresh);
+        if (stop_signal && rc == 0 && i < last)
+            rc = EXIT_STOPPED;
+        if (rc == EXIT_WAITING)
+            log_info("stage %s waits for a file; run again when it is there", e->stages[i].name);
+        else if (rc == EXIT_STOPPED)
+            log_info("stopped at stage %s; run again to go on", e->stages[i].name);
+        else if (rc > 0)
+            log_error("stage %s ended with exit code %d", e->stages[i].name, rc);
+    }
+fail:
+    free(dir);
+    return rc;
+}
+
+int run_main(int argc, char **argv)
+{
+    Args a = {0};
+    Experiment e = {0};
+    struct sigaction sa = {.sa_handler = pass_on};
+    log_init(0);
+    int rc = parse(&a, argc, argv);
+    if (rc > 0)
+        return 0;
+    if (rc == 0)
+        rc = experiment_read(&e, a.path, a.sets, a.n_sets);
+    if (rc == 0) {
+        sigaction(SIGTERM, &sa, NULL);
+        sigaction(SIGINT, &sa, NULL);
+        rc = run_all(&e, &a);
+    }
+    int code = rc < 0 ? cli_fail("rlhf run", rc) : rc;
+    experiment_free(&e);
+    return code;
+}
