@@ -196,9 +196,9 @@ static int alloc_models(Trainer *t, Ppo *p, int64_t tokens)
     grads_alloc(&p->critic_grads, &p->critic_model.table, &p->grads);
     optim_alloc(&p->policy_optim, &p->c->policy, &p->policy, &p->policy_grads, &p->optim);
     optim_alloc(&p->critic_optim, &p->c->critic, &p->critic, &p->critic_grads, &p->optim);
-    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens));
+    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens, false));
     if (p->has_safety)
-        TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens));
+        TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens, false));
 fail:
     return rc;
 }

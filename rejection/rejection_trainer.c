@@ -138,9 +138,9 @@ static int rejection_alloc(Trainer *t)
     TRY(model_init(&p->model, &p->policy_config, t->dev, &p->weights,
                    c->max_prompt_length + c->max_new_tokens));
     params_alloc(&p->policy, &p->model.table, &p->weights, "policy", true);
-    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens));
+    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens, false));
     if (p->has_safety)
-        TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens));
+        TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens, false));
     if (!p->gen)
         p->gen = generator_new(&p->model, c->slots, c->max_prompt_length + c->max_new_tokens, tokens);
     generator_alloc(p->gen, &p->work, &p->host);

@@ -59,21 +59,21 @@ fail:
     return rc;
 }
 
-int reward_model_alloc(RewardModel *r, Arena *weights, Arena *work, int max_tokens)
+int reward_model_alloc(RewardModel *r, Arena *weights, Arena *work, int max_tokens, bool training)
 {
     int rc = model_init(&r->model, &r->config, r->dev, weights, max_tokens);
     if (rc < 0)
         return rc;
-    params_alloc(&r->params, &r->model.table, weights, r->folder, true);
+    params_alloc(&r->params, &r->model.table, weights, r->folder, !training);
     if (!r->acts) {
-        r->acts = acts_new(&r->model, max_tokens, false);
+        r->acts = acts_new(&r->model, max_tokens, training);
         pack_init(&r->pack, max_tokens, max_tokens);
         r->host = xcalloc((size_t)max_tokens, sizeof *r->host);
         r->rows = xcalloc((size_t)max_tokens, sizeof *r->rows);
     }
     acts_alloc(r->acts, work);
     batch_alloc(&r->batch, work, r->dev, max_tokens, max_tokens);
-    scalar_head_alloc(&r->head, &r->model, work, max_tokens, false);
+    scalar_head_alloc(&r->head, &r->model, work, max_tokens, training);
     return 0;
 }
 
