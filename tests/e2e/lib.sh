@@ -1,0 +1,71 @@
+# lib.sh - sourced by the scripts of this folder: counting, exit codes, kills, and a tiny world.
+#
+# A script prints `ok NAME`, `not ok NAME: why` or `skip NAME: why` per check and calls finish, which
+# prints `N passed, N failed, N skipped`. BUILD is the build folder, TMP a scratch folder of its own.
+set -u
+BUILD=${BUILD:-build}
+BIN=$(cd "$BUILD/bin" && pwd)
+TMP=${TMP:-$(mktemp -d)}
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+SHARED=$ROOT/../shared
+mkdir -p "$TMP"
+passed=0 failed=0 skipped=0
+
+ok() { passed=$((passed + 1)); echo "ok $1"; }
+not_ok() { failed=$((failed + 1)); echo "not ok $1: ${2:-}"; }
+skip() { skipped=$((skipped + 1)); echo "skip $1: ${2:-}"; }
+finish() { echo "$passed passed, $failed failed, $skipped skipped"; [ "$failed" = 0 ]; exit $?; }
+
+# check NAME COMMAND...: passes when the command exits 0
+check() {
+    local name=$1; shift
+    if "$@" >"$TMP/check.log" 2>&1; then ok "$name"; else not_ok "$name" "exit $?: $(tail -n 2 "$TMP/check.log" | tr '\n' ' ')"; fi
+}
+
+# refuses NAME CODE PATTERN COMMAND...: the exit code, and one line on stderr that matches
+refuses() {
+    local name=$1 code=$2 pattern=$3 rc lines; shift 3
+    "$@" >"$TMP/refuse.out" 2>"$TMP/refuse.err" </dev/null; rc=$?
+    lines=$(wc -l <"$TMP/refuse.err")
+    if [ "$rc" != "$code" ]; then not_ok "$name" "exit $rc instead of $code: $(head -n 2 "$TMP/refuse.err" | tr '\n' ' ')"
+    elif ! grep -qE -- "$pattern" "$TMP/refuse.err"; then not_ok "$name" "no '$pattern' in: $(head -n 2 "$TMP/refuse.err" | tr '\n' ' ')"
+    elif [ "$lines" != 1 ]; then not_ok "$name" "$lines lines instead of one: $(head -n 3 "$TMP/refuse.err" | tr '\n' ' ')"
+    else ok "$name"; fi
+}
+
+# same NAME FILE FILE: equal bytes
+same() { if cmp -s "$2" "$3"; then ok "$1"; else not_ok "$1" "$2 and $3 differ"; fi; }
+
+# last value of KEY in a metrics.jsonl
+metric() { grep -o "\"$2\": *[-0-9.e+]*" "$1" | tail -n 1 | sed 's/.*: *//'; }
+first_metric() { grep -o "\"$2\": *[-0-9.e+]*" "$1" | head -n 1 | sed 's/.*: *//'; }
+# compares NAME "A op B": arithmetic of awk
+compares() { if awk "BEGIN { exit !($2) }"; then ok "$1"; else not_ok "$1" "$2 does not hold"; fi; }
+
+# kills NAME COUNT OUT_DIR COMMAND...: runs the command to the end COUNT times, each time with a kill -9
+# at another moment and then resumed until it is done; the exported weights must be those of OUT_DIR.ref.
+# The command must take out_dir=DIR at its end.
+kills() {
+    local name=$1 count=$2 ref=$3 span i pid tries bad=0; shift 3
+    local t0 t1; t0=$(date +%s%N)
+    "$@" out_dir="$TMP/timing" >/dev/null 2>&1; t1=$(date +%s%N); rm -rf "$TMP/timing"
+    span=$(((t1 - t0) / 1000000 + 1))
+    for i in $(seq 1 "$count"); do
+        local dir="$TMP/killed"; rm -rf "$dir"
+        # moments spread evenly over the run, and not the same from one script run to the next machine
+        local at=$(((span * (2 * i - 1)) / (2 * count)))
+        "$@" out_dir="$dir" --resume auto >/dev/null 2>&1 & pid=$!
+        sleep "$(awk "BEGIN { print $at / 1000 }")"
+        kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
+        tries=0
+        until "$@" out_dir="$dir" --resume auto >"$TMP/resume.log" 2>&1; do
+            tries=$((tries + 1)); [ $tries -lt 3 ] || break
+        done
+        for f in export/model.safetensors metrics.jsonl; do
+            [ -e "$ref/$f" ] || continue
+            cmp -s "$ref/$f" "$dir/$f" || { bad=$((bad + 1)); echo "# kill $i at $at of $span ms: $f differs; $(tail -n 1 "$TMP/resume.log")"; }
+        done
+    done
+    if [ $bad = 0 ]; then ok "$name ($count kills)"; else not_ok "$name" "$bad differences"; fi
+}
+KILLS=2; [ -n "${CHECK:-}" ] && KILLS=20
