@@ -27,7 +27,9 @@ typedef enum { LONG_DROP, LONG_TRUNCATE_LEFT, LONG_ERROR } OnLong; /* "drop|trun
 
 /* RECORD_TEXT: BOS text EOS, every token but BOS trained. RECORD_SFT: assistant spans trained.
  * RECORD_PROMPT: the open prompt, nothing trained. PAIR and LABELLED: which = 0 / 1 chooses the
- * answer; trained span = the answer. ERR_DATA with file:line for an empty trained span. */
+ * answer; trained span = the answer. ERR_DATA with file:line for an empty trained span.
+ * truncate_left keeps the last max_length tokens; BOS is cut like any other token. A dropped
+ * example is left zeroed. */
 int example_make(Example *e, const Record *r, int which, const ChatTemplate *t, int max_length,
                  OnLong on_long, bool *dropped);
 int example_set_make(ExampleSet *s, const RecordSet *records, int which, const ChatTemplate *t,
@@ -50,6 +52,6 @@ void pack_init(Pack *p, int max_tokens, int max_seqs); /* xmalloc'ed host arrays
 void pack_free(Pack *p);
 void pack_clear(Pack *p);
 bool pack_fits(const Pack *p, int n);
-void pack_add(Pack *p, const int32_t *ids, const uint8_t *mask, int n, int64_t item); /* mask may be NULL */
+void pack_add(Pack *p, const int32_t *ids, const uint8_t *mask, int n, int64_t item); /* mask NULL: all weights 0 */
 
 #endif

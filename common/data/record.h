@@ -1,15 +1,22 @@
 /* record.h - one training or evaluation record, whatever its file calls the fields.
  *
- * Accepted per line of .jsonl (.gz, .zst), TRL's names first:
+ * Accepted per object of a .jsonl file or JSON array (.gz, .zst), TRL's names first:
  *   text        {text}
- *   prompt      {prompt}                              string or [{role, content}]
+ *   prompt      {prompt}, or a preference or SFT record without its answer
  *   sft         {messages}, {prompt, completion}
  *   pair        {prompt, chosen, rejected}, {chosen, rejected} with the prompt inside both
  *               + strength: "significant|better|slight|negligible|unsure|unknown", margin: number,
  *                 chosen_safe, rejected_safe: bool
  *   labelled    {prompt, response|completion, is_safe|label}
- * and for all: id (string or integer), tags ["safety"], weight, source. Other fields are ignored;
- * tools and tool_calls are refused. A string prompt is one user message. */
+ * and for all: id (string or integer), tags ["safety"], weight, source. Other fields are ignored, null
+ * counts as absent; tools and tool_calls are refused.
+ *
+ * A conversation is a list of {role, content} or {from, value} (also under "conversations"), a single
+ * such object, or a transcript "\n\nHuman: ...\n\nAssistant: ..."; any other string is one message of
+ * the user (prompt) or the assistant (answers). content is a string or a list of text parts. The
+ * prompt inside both answers of a pair is their longest common start in whole messages, and one
+ * message of the assistant must remain on each side. Roles alternate, user first, after an optional
+ * system message (an empty one is left out). */
 #ifndef RLHF_DATA_RECORD_H
 #define RLHF_DATA_RECORD_H
 
@@ -27,7 +34,8 @@ typedef struct {
     int64_t line;
     uint64_t id;         /* hash of "id" if given, else prompt_hash */
     char *id_text;       /* as in the file, or NULL */
-    uint64_t prompt_hash; /* XXH3-64 over roles and texts of the prompt: splits and overlap */
+    uint64_t prompt_hash; /* XXH3-64 over roles and texts of the prompt, blanks at both ends left out:
+                             splits and overlap. SFT: what stands before the last answer */
     Message *messages;   /* prompt messages; for RECORD_SFT the whole conversation */
     int n_messages;
     char *text[2];       /* TEXT: [0]; PAIR: chosen, rejected; LABELLED: response in [0] */
@@ -52,11 +60,20 @@ typedef enum { BAD_ROW_ERROR, BAD_ROW_SKIP } BadRow; /* "error|skip" */
 /* One JSON object -> record of the wanted kind. ERR_DATA with file:line and the field at fault:
  * missing field, wrong type, empty answer, identical chosen and rejected, unknown role, ... */
 int record_parse(Record *r, const Json *j, RecordKind want, const char *file, int64_t line);
+
+/* What was wrong, for importers that count some faults instead of reporting them. */
+typedef enum { FAULT_NONE, FAULT_EMPTY, FAULT_IDENTICAL, FAULT_NO_COMMON_PROMPT, FAULT_OTHER } RecordFault;
+int record_parse_fault(Record *r, const Json *j, RecordKind want, const char *file, int64_t line,
+                       RecordFault *fault);
+/* The kind that the fields of an object speak of. */
+RecordKind record_kind_of(const Json *j);
+const char *record_kind_name(RecordKind kind);
 void record_free(Record *r);
 /* Writes the canonical form of a record as one JSON line (without the newline). */
 void record_write(const Record *r, Str *out);
 
-/* Appends all records of a file. Counts go to the set; the caller logs them. */
+/* Appends all records of a file. Counts go to the set; the caller logs them. A file without a single
+ * good record is ERR_DATA. */
 int record_set_read(RecordSet *s, const char *path, RecordKind want, BadRow on_bad);
 void record_set_free(RecordSet *s);
 
@@ -69,7 +86,8 @@ double strength_margin(Strength s, MarginKind kind);
 int record_check_overlap(const RecordSet *a, const char *a_name, const RecordSet *b, const char *b_name);
 
 /* A set of prompt hashes kept in a file beside each stage's run, so that the check spans stages:
- * prompts.bin holds sorted u64. */
+ * prompts.bin holds 8 bytes "prompts1", their number, their XXH3-64, then the hashes ascending, each
+ * once; all u64, little endian. */
 int prompt_hashes_write(const char *path, const RecordSet *s);
 int prompt_hashes_check(const char *path, const RecordSet *held_out, const char *held_out_name);
 
