@@ -140,7 +140,7 @@ void file_unmap(FileMap *m)
 
 /* ---- writing ---- */
 
-static int write_all(int fd, const char *path, const void *data, size_t n)
+int file_write_all(int fd, const char *path, const void *data, size_t n)
 {
     const char *p = data;
     while (n) {
@@ -168,7 +168,7 @@ static int sync_path(const char *path)
     return rc;
 }
 
-static int sync_parent(const char *path)
+int file_sync_parent(const char *path)
 {
     char *dir = path_dir(path);
     int rc = sync_path(dir);
@@ -176,16 +176,34 @@ static int sync_parent(const char *path)
     return rc;
 }
 
+bool file_is_special(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+}
+
+static int write_special(const char *path, const void *data, size_t n)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return fail_write(path, "cannot be opened to be written");
+    int rc = file_write_all(fd, path, data, n);
+    close(fd);
+    return rc;
+}
+
 int file_write_atomic(const char *path, const void *data, size_t n)
 {
     int rc, fd = -1;
+    if (file_is_special(path))
+        return write_special(path, data, n);
     char *tmp = xasprintf("%s.tmp", path);
     fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) {
         rc = fail_write(path, "cannot be created");
         goto done;
     }
-    TRY(write_all(fd, path, data, n));
+    TRY(file_write_all(fd, path, data, n));
     int bad = fsync(fd) < 0;
     bad |= close(fd) < 0;
     fd = -1;
@@ -193,7 +211,7 @@ int file_write_atomic(const char *path, const void *data, size_t n)
         rc = fail_write(path, "cannot be written");
         goto fail;
     }
-    rc = sync_parent(path);
+    rc = file_sync_parent(path);
     goto done;
 fail:
     if (fd >= 0)
@@ -352,7 +370,7 @@ int dir_commit(const char *tmp, const char *path)
         TRY(replace_dir(tmp, path));
     else if (rename(tmp, path) < 0)
         return fail_write(path, "the folder cannot be renamed to this");
-    TRY(sync_parent(path));
+    TRY(file_sync_parent(path));
     return 0;
 fail:
     return rc;

@@ -13,8 +13,12 @@ int64_t file_bytes(const char *path); /* size; negative ERR_* */
 int file_read(const char *path, char **data, size_t *n); /* NUL added after n bytes; caller frees */
 
 /* Writes path.tmp in the same folder, fsyncs, renames, fsyncs the folder. ERR_CANTCREATE (also for
- * a full disk) leaves the old file as it was and no temporary behind. */
+ * a full disk) leaves the old file as it was and no temporary behind. A device or pipe is written in place. */
 int file_write_atomic(const char *path, const void *data, size_t n);
+/* What atomic replacement is made of, for those that write piece by piece. */
+int file_write_all(int fd, const char *path, const void *data, size_t n); /* path: for the message */
+int file_sync_parent(const char *path); /* makes a rename to `path` survive a power cut */
+bool file_is_special(const char *path); /* exists and is a device or pipe: written in place */
 int file_copy(const char *from, const char *to); /* byte for byte, atomic */
 
 int dir_make(const char *path);            /* mkdir -p */

@@ -43,6 +43,7 @@ typedef struct {
     Str *out;
     int depth;
     uint64_t has_entry; /* bit d: level d has an entry already */
+    uint64_t is_object; /* bit d: level d is an object */
     bool after_key;
     bool pretty; /* newlines and two spaces of indentation */
 } JsonWriter;

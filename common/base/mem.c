@@ -112,6 +112,30 @@ void str_addf(Str *b, const char *fmt, ...)
     va_end(ap);
 }
 
+/* A number of at most 15 (6) digits survives text -> double (float) -> text, so the first precision
+ * that reads back is also the shortest; %g drops the zeros at the end. */
+void str_add_double(Str *b, double v)
+{
+    char text[40];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, v);
+        if (strtod(text, NULL) == v)
+            break;
+    }
+    str_add(b, text);
+}
+
+void str_add_float(Str *b, float v)
+{
+    char text[40];
+    for (int digits = 6; digits <= 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)v);
+        if (strtof(text, NULL) == v)
+            break;
+    }
+    str_add(b, text);
+}
+
 void str_clear(Str *b)
 {
     b->n = 0;

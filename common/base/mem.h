@@ -35,6 +35,8 @@ void str_add(Str *b, const char *s);
 void str_add_bytes(Str *b, const void *s, size_t n);
 void str_addf(Str *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void str_addv(Str *b, const char *fmt, va_list ap);
+void str_add_double(Str *b, double v); /* shortest text that reads back to the same number */
+void str_add_float(Str *b, float v);
 void str_clear(Str *b); /* empties, keeps the memory */
 void str_free(Str *b);
 const char *str_get(const Str *b); /* the text, "" when empty; never NULL */
