@@ -108,7 +108,10 @@ static int emit(Experiment *e, Stage *s, const YamlNode *n, int indent, const ch
             return rc;
         if (!is_output(key))
             add_input(s, text);
-        if (n->quoted || !text[0]) {
+        bool plain = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-") ==
+                     strlen(text);
+        bool literal = n->quoted && !strstr(n->text, "${"); /* "${x}" is quoted only for YAML's sake */
+        if (literal || !plain || !text[0]) {
             str_add(out, " '");
             for (const char *c = text; *c; c++)
                 str_addf(out, *c == '\'' ? "''" : "%c", *c);
