@@ -21,9 +21,12 @@ void cpu_for(Team *t, TeamFn fn, void *ctx); /* returns when all parts are done 
 void part_range(int64_t n, int64_t block, int part, int n_parts, int64_t *from, int64_t *to);
 
 /* For op bodies: the team of a CPU device, and `bytes` of 64-byte-aligned scratch private to one
- * part, valid until the body returns (grown outside the measured step by device_scratch_reserve). */
+ * part: one block a part, so a body asks once for all it needs and a second call takes the place of
+ * the first. Grown at first use and kept; bodies ask for tiles, whose sizes are bounded by the model's
+ * widths and never by the number of tokens. device_scratch_bytes: what all parts hold now. */
 struct Device;
 Team *device_team(const struct Device *dev);
 void *device_scratch(struct Device *dev, int part, int64_t bytes);
+int64_t device_scratch_bytes(const struct Device *dev);
 
 #endif

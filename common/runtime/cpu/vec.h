@@ -1,0 +1,118 @@
+/* vec.h - one vector type, so that a product kernel is written once for every instruction set.
+ *
+ * vf is __m512, __m256 or, in the plain body, one real_t (VF_LANES = 1): the same chain per lane,
+ * so the same bits. Only what product kernels need is here; elementwise loops and row reductions
+ * are plain C over kmath.h and leave vectors to the compiler. */
+#ifndef RLHF_RUNTIME_CPU_VEC_H
+#define RLHF_RUNTIME_CPU_VEC_H
+
+#include "common/runtime/cpu/kmath.h"
+
+#if defined(__AVX512F__) && !defined(RLHF_REAL_DOUBLE)
+#include <immintrin.h>
+
+enum { VF_LANES = 16 };
+typedef __m512 vf;
+
+K_INLINE vf vf_zero(void)
+{
+    return _mm512_setzero_ps();
+}
+K_INLINE vf vf_set1(real_t x)
+{
+    return _mm512_set1_ps(x);
+}
+K_INLINE vf vf_load(const real_t *p)
+{
+    return _mm512_loadu_ps(p);
+}
+K_INLINE void vf_store(real_t *p, vf x)
+{
+    _mm512_storeu_ps(p, x);
+}
+K_INLINE vf vf_add(vf a, vf b)
+{
+    return _mm512_add_ps(a, b);
+}
+K_INLINE vf vf_mul(vf a, vf b)
+{
+    return _mm512_mul_ps(a, b);
+}
+K_INLINE vf vf_fma(vf a, vf b, vf c) /* a * b + c */
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+#elif defined(__AVX2__) && defined(__FMA__) && !defined(RLHF_REAL_DOUBLE)
+#include <immintrin.h>
+
+enum { VF_LANES = 8 };
+typedef __m256 vf;
+
+K_INLINE vf vf_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+K_INLINE vf vf_set1(real_t x)
+{
+    return _mm256_set1_ps(x);
+}
+K_INLINE vf vf_load(const real_t *p)
+{
+    return _mm256_loadu_ps(p);
+}
+K_INLINE void vf_store(real_t *p, vf x)
+{
+    _mm256_storeu_ps(p, x);
+}
+K_INLINE vf vf_add(vf a, vf b)
+{
+    return _mm256_add_ps(a, b);
+}
+K_INLINE vf vf_mul(vf a, vf b)
+{
+    return _mm256_mul_ps(a, b);
+}
+K_INLINE vf vf_fma(vf a, vf b, vf c) /* a * b + c */
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+
+#else
+
+enum { VF_LANES = 1 };
+typedef real_t vf;
+
+K_INLINE vf vf_zero(void)
+{
+    return 0;
+}
+K_INLINE vf vf_set1(real_t x)
+{
+    return x;
+}
+K_INLINE vf vf_load(const real_t *p)
+{
+    return *p;
+}
+K_INLINE void vf_store(real_t *p, vf x)
+{
+    *p = x;
+}
+K_INLINE vf vf_add(vf a, vf b)
+{
+    return a + b;
+}
+K_INLINE vf vf_mul(vf a, vf b)
+{
+    return a * b;
+}
+K_INLINE vf vf_fma(vf a, vf b, vf c) /* a * b + c */
+{
+    return real_fma(a, b, c);
+}
+#endif
+
+enum { PANEL_VF = PANEL_N / VF_LANES }; /* vectors in one row of a panel */
+
+#endif
