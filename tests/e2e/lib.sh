@@ -69,3 +69,28 @@ kills() {
     if [ $bad = 0 ]; then ok "$name ($count kills)"; else not_ok "$name" "$bad differences"; fi
 }
 KILLS=2; [ -n "${CHECK:-}" ] && KILLS=20
+
+# tiny_world: a generated world, an SFT model and both reward models, all barely trained, in $TMP/tiny.
+# Made once per script; a second later a program can run on them.
+tiny_world() {
+    W=$TMP/tiny
+    [ -e "$W/safety/export/model.safetensors" ] && return 0
+    local log=$TMP/tiny.log
+    "$BIN/rlhf-demo" world "$W/world" n_base=256 n_sft=96 n_helpful=96 n_safety=96 n_test=64 \
+        n_rejection=24 n_ppo=48 n_eval=24 hidden_size=32 layers=2 seed=5 >"$log" 2>&1 &&
+    "$BIN/rlhf-sft" out_dir="$W/sft" model="$W/world/model" init=random template=plain max_length=64 \
+        "data.train=[{path: $W/world/sft.jsonl}]" epochs=4 batch_size=16 optim.learning_rate=5e-3 \
+        micro_batch_tokens=1024 seed=3 >>"$log" 2>&1 &&
+    "$BIN/rlhf" generate model="$W/sft/export" data.prompts="$W/world/prompts_pairs.jsonl" template=plain \
+        temperature=0.8 round=1 max_prompt_length=40 max_new_tokens=12 --out "$W/a.jsonl" >>"$log" 2>&1 &&
+    "$BIN/rlhf" generate model="$W/sft/export" data.prompts="$W/world/prompts_pairs.jsonl" template=plain \
+        temperature=1.2 round=2 max_prompt_length=40 max_new_tokens=12 --out "$W/b.jsonl" >>"$log" 2>&1 &&
+    "$BIN/rlhf-demo" annotate "a=[$W/a.jsonl]" "b=[$W/b.jsonl]" out="$W/pairs" seed=5 >>"$log" 2>&1 &&
+    "$BIN/rlhf-reward" train out_dir="$W/helpful" "data.train=[{path: $W/pairs/helpful.jsonl}]" \
+        "data.eval=[{path: $W/pairs/helpful_test.jsonl}]" "${REWARD[@]}" >>"$log" 2>&1 &&
+    "$BIN/rlhf-reward" train out_dir="$W/safety" "data.train=[{path: $W/pairs/safety.jsonl}]" \
+        "data.eval=[{path: $W/pairs/safety_test.jsonl}]" safety_loss.weight=1 "${REWARD[@]}" >>"$log" 2>&1 ||
+        { not_ok tiny_world "$(tail -n 3 "$log" | tr '\n' ' ')"; finish; }
+}
+REWARD=(model="$TMP/tiny/sft/export" template=plain max_length=64 batch_size=16 micro_batch_tokens=1024
+        optim.learning_rate=3e-3 seed=3)

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# rlhf-ppo end to end on a tiny world: exact ratio and KL, determinism, resume after kill -9, and the
+# closed form of the KL-regularised optimum on a vocabulary of four tokens.
+. "$(dirname "$0")/lib.sh"
+tiny_world
+P=("$BIN/rlhf-ppo" model="$W/sft/export" reward.helpful="$W/helpful/export" reward.safety="$W/safety/export"
+   template=plain data.train="$W/world/prompts_ppo.jsonl" data.eval="$W/world/prompts_eval.jsonl"
+   max_prompt_length=40 max_new_tokens=12 batch_size=32 minibatch_size=8 micro_batch_tokens=512 iterations=4
+   eval.iterations=2 kl_coef=0.1 optim.learning_rate=1e-3 critic.optim.learning_rate=1e-3 seed=4 save_steps=1)
+check "runs" "${P[@]}" out_dir="$TMP/ref"
+M=$TMP/ref/metrics.jsonl
+compares "KL is exactly 0 while policy and reference are equal" "$(first_metric "$M" objective/kl) == 0"
+compares "the first ratio is exactly 1" "$(first_metric "$M" val/ratio) == 1 && $(first_metric "$M" policy/approxkl_avg) == 0"
+compares "and the policy moves" "$(metric "$M" objective/kl) != 0"
+check "best and last are kept" test -e "$TMP/ref/best/model.safetensors" -a -e "$TMP/ref/export/model.safetensors"
+check "at temperature 0.7 too" "${P[@]}" out_dir="$TMP/cool" temperature=0.7 iterations=2
+compares "KL exactly 0 at temperature 0.7" "$(first_metric "$TMP/cool/metrics.jsonl" objective/kl) == 0"
+for t in 1 2 3; do
+    "${P[@]}" out_dir="$TMP/t$t" threads=$t micro_batch_tokens=$((64 * t)) slots=$((5 * t)) iterations=2 >/dev/null 2>&1
+done
+same "weights: threads 1 and 2, other micro-batches and slots" "$TMP/t1/export/model.safetensors" "$TMP/t2/export/model.safetensors"
+same "weights: threads 1 and 3" "$TMP/t1/export/model.safetensors" "$TMP/t3/export/model.safetensors"
+kills "kill -9 and resume" "$KILLS" "$TMP/ref" "${P[@]}"
+
+cp -r "$W/sft/export" "$TMP/reference"
+"${P[@]}" out_dir="$TMP/changed" reference="$TMP/reference" iterations=400 >/dev/null 2>&1 & pid=$!
+for i in $(seq 100); do [ -e "$TMP/changed/checkpoints/step-2" ] && break; sleep 0.1; done
+kill -TERM $pid; wait $pid; rc=$?
+[ $rc = 75 ] && ok "SIGTERM: exit 75 after a checkpoint" || not_ok "SIGTERM: exit 75 after a checkpoint" "exit $rc"
+cp "$TMP/ref/export/model.safetensors" "$TMP/reference/model.safetensors"
+refuses "a reference that changed since the run began" 65 "reference" "${P[@]}" out_dir="$TMP/changed" \
+    reference="$TMP/reference" iterations=400 --resume auto
+
+refuses "minibatch that does not divide the batch" 78 "minibatch_size" "${P[@]}" out_dir="$TMP/x" minibatch_size=7
+refuses "an unanchored safety model" 65 "anchored" "${P[@]}" out_dir="$TMP/x" reward.safety="$W/helpful/export"
+refuses "training and held-out prompts overlap" 65 "prompt" "${P[@]}" out_dir="$TMP/x" data.eval="$W/world/prompts_ppo.jsonl"
+refuses "a policy that is a reward model" 65 "scalar head" "${P[@]}" out_dir="$TMP/x" model="$W/helpful/export"
+finish

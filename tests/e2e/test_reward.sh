@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# rlhf-reward end to end on a tiny world: determinism, resume after kill -9, scores free of the batch.
+. "$(dirname "$0")/lib.sh"
+tiny_world
+R=("$BIN/rlhf-reward" train "data.train=[{path: $W/pairs/safety.jsonl}]" "data.eval=[{path: $W/pairs/safety_test.jsonl}]"
+   safety_loss.weight=1 epochs=3 save_steps=2 "${REWARD[@]}")
+
+check "train" "${R[@]}" out_dir="$TMP/ref"
+for t in 1 2 3; do
+    "${R[@]}" threads=$t micro_batch_tokens=$((128 * t)) out_dir="$TMP/t$t" >/dev/null 2>&1
+    same "weights: $t threads, micro-batch of $((128 * t)) tokens" "$TMP/ref/export/model.safetensors" "$TMP/t$t/export/model.safetensors"
+done
+same "metrics are the same file" "$TMP/ref/metrics.jsonl" "$TMP/t2/metrics.jsonl"
+for isa in plain avx2; do
+    grep -q "$isa" /proc/cpuinfo || [ $isa = plain ] || { skip "weights: isa=$isa" "this CPU lacks it"; continue; }
+    "${R[@]}" max_steps=2 isa=$isa out_dir="$TMP/isa-$isa" >/dev/null 2>&1
+    "${R[@]}" max_steps=2 out_dir="$TMP/isa-auto" overwrite=true >/dev/null 2>&1
+    same "weights: isa=$isa" "$TMP/isa-auto/export/model.safetensors" "$TMP/isa-$isa/export/model.safetensors"
+done
+kills "kill -9 and resume" "$KILLS" "$TMP/ref" "${R[@]}"
+
+check "the calibration is in config.json" grep -q '"anchored": *true' "$TMP/ref/export/config.json"
+check "eval.json has the bins" grep -q both_unsafe "$TMP/ref/eval.json"
+"$BIN/rlhf-reward" score helpful="$W/helpful/export" safety="$TMP/ref/export" in="$W/a.jsonl" out="$TMP/s1.jsonl" template=plain >/dev/null 2>&1
+"$BIN/rlhf-reward" score helpful="$W/helpful/export" safety="$TMP/ref/export" in="$W/a.jsonl" out="$TMP/s2.jsonl" template=plain \
+    max_length=80 micro_batch_tokens=80 threads=1 >/dev/null 2>&1
+same "a score does not depend on the pack or the threads" "$TMP/s1.jsonl" "$TMP/s2.jsonl"
+check "every answer has both scores" sh -c "grep -c reward_helpful $TMP/s1.jsonl | grep -qx \$(grep -c . $W/a.jsonl)"
+
+"${R[@]}" out_dir="$TMP/stop" max_steps=100000 epochs=5000 >"$TMP/stop.log" 2>&1 & pid=$!
+sleep 1.5; kill -TERM $pid; wait $pid; rc=$?
+[ $rc = 75 ] && ok "SIGTERM: exit 75 after a checkpoint" || not_ok "SIGTERM: exit 75 after a checkpoint" "exit $rc: $(tail -n 1 "$TMP/stop.log")"
+
+refuses "no labels for the safety loss" 65 "safety label" "$BIN/rlhf-reward" train out_dir="$TMP/x1" \
+    "data.train=[{path: $W/pairs/helpful.jsonl}]" safety_loss.weight=1 "${REWARD[@]}"
+refuses "training and held-out prompts overlap" 65 "held|eval|overlap" "$BIN/rlhf-reward" train out_dir="$TMP/x2" \
+    "data.train=[{path: $W/pairs/helpful.jsonl}]" "data.eval=[{path: $W/pairs/helpful.jsonl}]" "${REWARD[@]}"
+head -n 3 "$W/pairs/helpful.jsonl" >"$TMP/bad.jsonl"; echo '{"prompt": "copy a b c", "chosen": "a b c", "rejected": "a b c"}' >>"$TMP/bad.jsonl"
+refuses "identical pair" 65 "bad.jsonl:4" "$BIN/rlhf-reward" train out_dir="$TMP/x3" "data.train=[{path: $TMP/bad.jsonl}]" "${REWARD[@]}"
+head -n 3 "$W/pairs/helpful.jsonl" >"$TMP/bad.jsonl"; echo '{"prompt": "copy a b c", "chosen": "", "rejected": "a b c"}' >>"$TMP/bad.jsonl"
+refuses "empty answer" 65 "bad.jsonl:4.*empty" "$BIN/rlhf-reward" train out_dir="$TMP/x4" "data.train=[{path: $TMP/bad.jsonl}]" "${REWARD[@]}"
+head -n 3 "$W/pairs/helpful.jsonl" >"$TMP/bad.jsonl"; echo '{"prompt": "copy a b c", "chosen": "a' >>"$TMP/bad.jsonl"
+refuses "malformed JSON line" 65 "bad.jsonl:4" "$BIN/rlhf-reward" train out_dir="$TMP/x5" "data.train=[{path: $TMP/bad.jsonl}]" "${REWARD[@]}"
+finish
