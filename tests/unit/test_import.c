@@ -61,7 +61,7 @@ static void test_hh_rows(void **state)
         "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: \",\"rejected\":\"\\n\\nHuman: q\\n\\nAssistant: a\"}\n"
         "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: a\",\"rejected\":\"\\n\\nHuman: z\\n\\nAssistant: b\"}\n"
         "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: \xc3\xa9\",\"rejected\":\"\\n\\nHuman: q\\n\\nAssistant: b\"}\n"
-        "{\"chosen\":\"\\n\\nHuman: q\"}\n");
+        "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: a\"}\n");
     const Importer *hh = importer_find("hh-rlhf");
     assert_int_equal(import_run(hh, f->in, f->out, NULL, 0, true, BAD_ROW_ERROR, &r), ERR_DATA);
     assert_non_null(strstr(error_text(), "in.jsonl:7: rejected: missing"));
@@ -200,10 +200,11 @@ static void test_other_files(void **state)
                                 f->out, NULL, 0, false, BAD_ROW_SKIP, &r), 0);
     assert_int_equal(r.n_read, 1150);
     assert_int_equal(r.n_tie, 376);
-    /* 1150 - 376 = 774 rated: 188 + 160 better, 235 + 191 slightly */
-    assert_int_equal(r.strength[STRENGTH_BETTER] + r.strength[STRENGTH_SLIGHT] + r.n_duplicate + r.n_empty +
-                     r.n_identical + r.n_bad, 774);
-    assert_true(r.strength[STRENGTH_BETTER] <= 348 && r.strength[STRENGTH_BETTER] > 330);
+    /* 774 rated rows, counted as above: 63 repeat another in words and answers, 1 has equal answers */
+    assert_int_equal(r.n_duplicate, 63);
+    assert_int_equal(r.n_identical, 1);
+    assert_int_equal(r.strength[STRENGTH_BETTER], 325);
+    assert_int_equal(r.strength[STRENGTH_SLIGHT], 385);
 
     static const struct {
         const char *path;
