@@ -6,7 +6,7 @@ cd "${1:-$(dirname "$0")/..}" || exit 1
 LC_ALL=C; export LC_ALL
 passed=0 failed=0
 
-if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+if [ "$(git rev-parse --show-toplevel 2>/dev/null)" = "$(pwd -P)" ]; then
     all=$(git ls-files -co --exclude-standard | while read -r f; do [ -f "$f" ] && echo "$f"; done)
 else
     all=$(find . -path ./build -prune -o -path ./runs -prune -o -path ./.git -prune -o -type f -print | sed 's|^\./||')

@@ -1,0 +1,161 @@
+#!/bin/sh
+# run.sh - runs the tests and adds them up; see tests/README.md for the tiers.
+#   tests/run.sh test BUILD        what is built in BUILD, and the end-to-end scripts
+#   tests/run.sh check BUILD       sanitizers, both compilers with -Werror, full counts, seeded bugs
+#   tests/run.sh check-long BUILD  the same with LONG=1; adds a line to tests/RECORD.md
+#
+# Every test is a job with a time limit that leaves three counts in a file; two jobs run at a time.
+# The very last line is `N passed, N failed, N skipped`; the exit status is 0 only without failures.
+# A test that crashes, runs out of time or prints no summary counts as one failed.
+set -u
+self=$0
+ROOT=$(cd "$(dirname "$0")/.." && pwd)
+JOBS=${JOBS:-2}
+
+now() { date +%s.%N; }
+seconds() { echo "$1 $(now)" | awk '{ printf "%.1f", $2 - $1 }'; }
+
+# ---- one job: run.sh job NAME LIMIT COMMAND...   (SCRATCH, BUILD in the environment)
+
+# COUNTS of the log as "passed failed skipped", or nothing when there is no summary. Either a last line
+# `N passed, N failed[, N skipped]`, or the summaries of cmocka's groups.
+read_counts() {
+    tail -n 1 "$1" | sed -nE 's/^(lint: )?([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/\2 \3 \5/p' |
+        awk '{ print $1, $2, $3 + 0; found = 1 } END { exit !found }' && return
+    awk '/^\[  (PASSED|FAILED|SKIPPED) ? ?\] [0-9]+ test\(s\)/ { gsub(/[][]/, ""); n[$1] += $2; found = 1 }
+         END { if (found) print n["PASSED"] + 0, n["FAILED"] + 0, n["SKIPPED"] + 0 }' "$1"
+}
+
+job() {
+    name=$1 limit=$2; shift 2
+    id=$(echo "$name" | tr -c 'A-Za-z0-9\n' '_')
+    log=$SCRATCH/$id.log start=$(now)
+    TMP=$SCRATCH/tmp_$id; export TMP; mkdir -p "$TMP"
+    timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
+    status=$? why=
+    counts=$(read_counts "$log")
+    if [ -z "$counts" ]; then
+        counts="0 1 0" why=" (no summary, exit $status)"
+    elif [ $status != 0 ] && [ "$(echo "$counts" | cut -d' ' -f2)" = 0 ]; then
+        counts=$(echo "$counts" | awk '{ print $1, 1, $3 }') why=" (exit $status)"
+    fi
+    [ $status != 124 ] && [ $status != 137 ] || why=" (stopped after $limit s)"
+    echo "$counts" >"$SCRATCH/$id.counts"
+    {
+        # shellcheck disable=SC2086  # three words
+        set -- $counts
+        word=ok; [ "$2" = 0 ] || word=FAILED
+        printf '%-7s %-44s %5d passed %3d failed %3d skipped %7s s%s\n' "$word" "$name" "$1" "$2" "$3" "$(seconds "$start")" "$why"
+        if [ "$2" != 0 ]; then
+            tail -n "${SHOW_LINES:-60}" "$log" | sed 's/^/    | /'
+        else
+            grep -E '^skip ' "$log" | sed 's/^/        /'
+            rm -rf "$TMP"
+        fi
+    } >"$SCRATCH/$id.line"
+    flock "$SCRATCH/lock" cat "$SCRATCH/$id.line"
+}
+
+if [ "${1:-}" = job ]; then
+    shift
+    job "$@"
+    exit 0
+fi
+
+# ---- lists of jobs: one a line, "NAME LIMIT COMMAND..."
+
+run_jobs() { xargs -P "$JOBS" -I '{}' sh -c "exec sh '$self' job {}"; }
+
+# binaries PREFIX LIMIT: the test programs of BUILD
+binaries() {
+    for t in "$BUILD"/tests/test_*; do
+        [ -x "$t" ] && [ -f "$t" ] || continue
+        case ${t##*/} in
+        test_ops) echo "$1${t##*/} $(($2 * 3)) $t test" ;;
+        test_grad) echo "$1${t##*/} $(($2 * 3)) $t grad" ;;
+        *) echo "$1${t##*/} $2 $t" ;;
+        esac
+    done
+}
+
+scripts() { # PREFIX LIMIT
+    for t in "${E2E_DIR:-tests/e2e}"/test_*.sh; do
+        [ -x "$t" ] && echo "$1${t##*/} $2 $t"
+    done
+}
+
+# build NAME MAKE-ARGUMENTS...: counts as one test
+build() {
+    name=$1 start=$(now); shift
+    id=build_$(echo "$name" | tr -c 'A-Za-z0-9\n' '_')
+    # the caller's make hands down its own variables, which must not leak into this build
+    if env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS make -s -j"$JOBS" "$@" >"$SCRATCH/$id.log" 2>&1; then
+        echo "1 0 0" >"$SCRATCH/$id.counts"
+        printf '%-7s %-44s %49s s\n' ok "build $name" "$(seconds "$start")"
+        return 0
+    fi
+    echo "0 1 0" >"$SCRATCH/$id.counts"
+    printf '%-7s %-44s %49s s\n' FAILED "build $name" "$(seconds "$start")"
+    grep -E 'error|warning|undefined|\*\*\*' "$SCRATCH/$id.log" | head -n 30 | sed 's/^/    | /'
+    return 1
+}
+
+run_test() {
+    limit=${TIMEOUT:-100}
+    { echo "lint 20 sh ${LINT:-tests/lint.sh}"; binaries '' "$limit"; scripts '' "$limit"; } | run_jobs
+}
+
+run_check() {
+    limit=${TIMEOUT:-400}
+    [ -z "${LONG:-}" ] || limit=${TIMEOUT:-14400}
+    CHECK=1; export CHECK
+    build "gcc -Werror" CC=gcc BUILD=build/werror WERROR=1 all tests
+    if command -v clang >/dev/null; then
+        build "clang -Werror" CC=clang BUILD=build/clang WERROR=1 all tests
+    else
+        echo "skip    build clang: clang is not installed"
+        echo "0 0 1" >"$SCRATCH/build_clang.counts"
+    fi
+    if build "address,undefined" SAN=address,undefined all tests; then
+        plain=$BUILD
+        BUILD=$ROOT/build/san-address-undefined
+        binaries 'sanitized ' "$limit" | sed 's/^sanitized /sanitized_/' | run_jobs
+        [ -z "${LONG:-}" ] || scripts 'sanitized_' "$limit" | run_jobs
+        BUILD=$plain
+    fi
+    if build "plain" BUILD="$BUILD" all tests; then
+        scripts '' "$limit" | run_jobs
+        [ ! -f tests/mutants/run.sh ] || echo "mutants $((limit * 2)) sh tests/mutants/run.sh" | run_jobs
+    fi
+}
+
+# ---- a whole run
+
+mode=${1:-} BUILD=${2:-build}
+case $mode in
+test|check) ;;
+check-long) LONG=1; export LONG ;;
+*) echo "usage: tests/run.sh test|check|check-long [BUILD]" >&2; exit 2 ;;
+esac
+case $self in /*) ;; *) self=$(pwd)/$self ;; esac
+cd "$ROOT" || exit 1
+case $BUILD in /*) ;; *) BUILD=$ROOT/$BUILD ;; esac
+SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/rlhf-test.XXXXXX") || exit 1
+trap 'rm -rf "$SCRATCH"' EXIT
+trap 'exit 130' INT TERM
+ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:detect_stack_use_after_return=1}
+UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+export SCRATCH BUILD ASAN_OPTIONS UBSAN_OPTIONS
+begin=$(now)
+if [ "$mode" = test ]; then run_test; else run_check; fi
+
+total=$(cat "$SCRATCH"/*.counts 2>/dev/null | awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }')
+# shellcheck disable=SC2086  # three words
+set -- $total
+if [ "$mode" = check-long ]; then
+    [ -f tests/RECORD.md ] || printf '# Runs of make check-long\n\n| date | commit | passed | failed | skipped | hours |\n|---|---|---|---|---|---|\n' >tests/RECORD.md
+    echo "| $(date -u +%Y-%m-%d) | $(git rev-parse --short=9 HEAD 2>/dev/null || echo unknown) | $1 | $2 | $3 | $(seconds "$begin" | awk '{ printf "%.1f", $1 / 3600 }') |" >>tests/RECORD.md
+fi
+echo "$mode took $(seconds "$begin") s"
+echo "$1 passed, $2 failed, $3 skipped"
+[ "$2" = 0 ] && [ "$1" != 0 ]
