@@ -393,7 +393,8 @@ static int write_file(const WorldConfig *c, const char *name, const Part *parts,
     Writer *out = f.out;
     f.out = NULL;
     TRY(writer_close(out));
-    describe(&f, name);
+    if (f.n)
+        describe(&f, name);
 fail:
     writer_abort(f.out);
     str_free(&f.line);
