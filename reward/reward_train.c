@@ -11,6 +11,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/model/grads_file.h"
 #include "common/model/safetensors.h"
 #include "reward/reward_eval.h"
 
@@ -28,6 +29,7 @@ typedef struct {
     double safety_weight;
     int64_t max_length, epochs, batch_size, micro_batch_tokens;
     OptimConfig optim;
+    const char *dump_dir;
 } RewardConfig;
 
 #define AT(m) offsetof(RewardConfig, m)
@@ -60,6 +62,13 @@ static const CfgField fields[] = {
     {"micro_batch_tokens", CFG_INT, AT(micro_batch_tokens), "8192", 2, 1e9, .flags = CFG_NO_RESULT,
      .help = "tokens per forward and backward; never changes a result"},
     OPTIM_FIELDS(RewardConfig, optim, "optim", "1e-5", "cosine", "1e-5"),
+    {"dump.dir", CFG_STRING, AT(dump_dir), "", .flags = CFG_NO_RESULT,
+     .help = "write the first step (inputs, losses, gradients, weights) to this folder"},
+    {0},
+};
+
+static const CliOption options[] = {
+    {"--dump-step", "DIR", "dump.dir", "write the first step with all intermediates to DIR"},
     {0},
 };
 
@@ -398,6 +407,75 @@ static void step_metrics(Trainer *t, const Reward *p, const StepStats *s, double
              (double)s->n_right / n, lr);
 }
 
+/* ---- --dump-step: the first step for another program (tests/golden/check_reward_dump.py) ------------- */
+
+static void dump_item(JsonWriter *w, const PairItem *it)
+{
+    jw_object(w);
+    jw_knum(w, "margin", it->margin);
+    jw_key(w, "sequences");
+    jw_array(w);
+    for (int k = 0; k < it->n_seqs; k++) {
+        jw_array(w);
+        for (int i = 0; i < it->seq[k].n; i++)
+            jw_int(w, it->seq[k].ids[i]);
+        jw_array_end(w);
+    }
+    jw_array_end(w);
+    jw_key(w, "labels"); /* 1 safe, 0 unsafe, null unknown */
+    jw_array(w);
+    for (int k = 0; k < it->n_seqs; k++) {
+        if (it->label[k] == SAFETY_UNKNOWN)
+            jw_null(w);
+        else
+            jw_int(w, it->label[k] == SAFETY_SAFE);
+    }
+    jw_array_end(w);
+    jw_object_end(w);
+}
+
+static int dump_weights(Reward *p, const char *name)
+{
+    char *folder = path_join(p->c->dump_dir, name);
+    int rc = hf_save(&p->rm.params, folder, p->c->model, ST_F32, NULL, 0);
+    free(folder);
+    return rc;
+}
+
+static int dump_batch(Reward *p, const int64_t *items, int64_t n, const StepStats *s, double lr)
+{
+    const OptimConfig *o = &p->c->optim;
+    Str out = {0};
+    JsonWriter w;
+    jw_init(&w, &out, false);
+    jw_object(&w);
+    jw_knum(&w, "rank_loss", s->rank_loss);
+    jw_knum(&w, "safety_loss", s->safety_loss);
+    jw_knum(&w, "safety_weight", p->c->safety_weight);
+    jw_knum(&w, "learning_rate", lr);
+    jw_knum(&w, "beta1", o->beta1);
+    jw_knum(&w, "beta2", o->beta2);
+    jw_knum(&w, "eps", o->eps);
+    jw_knum(&w, "weight_decay", o->weight_decay);
+    jw_knum(&w, "max_grad_norm", o->max_grad_norm);
+    jw_key(&w, "items");
+    jw_array(&w);
+    for (int64_t i = 0; i < n; i++)
+        dump_item(&w, &p->train.at[items[i]]);
+    jw_array_end(&w);
+    jw_object_end(&w);
+    str_add(&out, "\n");
+    char *path = path_join(p->c->dump_dir, "step.json");
+    char *grads = path_join(p->c->dump_dir, "gradients.safetensors");
+    int rc = file_write_atomic(path, str_get(&out), out.n);
+    if (rc == 0)
+        rc = grads_write(&p->grads, grads);
+    free(path);
+    free(grads);
+    str_free(&out);
+    return rc;
+}
+
 static int reward_step(Trainer *t)
 {
     Reward *p = t->state;
@@ -411,17 +489,28 @@ static int reward_step(Trainer *t)
         p->order_epoch = epoch;
     }
     int64_t n = p->n_order - first < c->batch_size ? p->n_order - first : c->batch_size;
+    bool dump = c->dump_dir[0] && t->step == 0;
+    double lr = schedule_lr(&c->optim, t->step, t->total_steps);
+    int rc = 0;
+    if (dump) {
+        TRY(dir_make(c->dump_dir));
+        TRY(dump_weights(p, "before"));
+    }
     run_batch(p, p->order + first, n, &s);
     p->tokens_seen += s.n_tokens;
-    double lr = schedule_lr(&c->optim, t->step, t->total_steps);
+    if (dump)
+        TRY(dump_batch(p, p->order + first, n, &s, lr));
     double norm = optim_step(&p->optim, lr, &bad);
+    if (dump)
+        TRY(dump_weights(p, "after"));
     if (bad)
         log_warn("step %lld: gradient of %s is not finite: step dropped", (long long)t->step + 1, bad);
     if (p->optim.skipped > 10)
         return error_set(ERR_DIVERGED, "%lld steps were dropped for non-finite gradients; lower "
                                        "optim.learning_rate", (long long)p->optim.skipped);
     step_metrics(t, p, &s, lr, norm);
-    return 0;
+fail:
+    return rc;
 }
 
 /* ---- evaluation and results ----------------------------------------------------------------------- */
@@ -535,7 +624,8 @@ const TrainerDef reward_trainer = {
                 "safety_loss.weight > 0 and labels: only then does sigmoid(score) < 0.15 mean anything.",
             .examples = "  rlhf-reward train -c configs/reward-helpful.yaml --set model=runs/sft/export\n",
             .fields = fields,
-            .config_bytes = sizeof(RewardConfig)},
+            .config_bytes = sizeof(RewardConfig),
+            .options = options},
     .state_bytes = sizeof(Reward),
     .init = reward_init,
     .alloc = reward_alloc,
