@@ -1,8 +1,9 @@
 /* example.c - records rendered to ids, with a mask of the tokens that are trained on.
  *
  * Masks come from the spans of the chat template and from nothing else: an assistant message with
- * its closing token. `n_prompt` is where the last answer begins, which is also the length of the open
- * prompt, so what training sees is what sampling continues. Tested by tests/unit/test_example.c. */
+ * its closing token. `n_prompt` is where the last answer begins, which is also the length of the
+ * open prompt, so what training sees is what sampling continues. Tested by
+ * tests/unit/test_example.c. */
 #include "common/data/example.h"
 
 #include "common/base/error.h"
@@ -38,8 +39,8 @@ static int render_text(const Record *r, const ChatTemplate *t, IdList *ids)
 }
 
 /* The record as one conversation; `answer` (may be NULL) comes last. Spans: caller frees. */
-static int render_messages(const Record *r, const char *answer, bool open_turn, const ChatTemplate *t,
-                           IdList *ids, Span **spans, int *n)
+static int render_messages(const Record *r, const char *answer, bool open_turn,
+                           const ChatTemplate *t, IdList *ids, Span **spans, int *n)
 {
     *n = r->n_messages + (answer != NULL);
     Message *all = xmalloc((size_t)*n * sizeof *all);
@@ -65,9 +66,12 @@ static void set_mask(uint8_t *mask, const Record *r, int only, const Span *spans
 static int check_spans(const Record *r, const Span *spans, int n)
 {
     for (int i = 0; i < n; i++) {
-        const bool answer = i == r->n_messages || (r->kind == RECORD_SFT && r->messages[i].role == ROLE_ASSISTANT);
+        const bool answer =
+            i == r->n_messages || (r->kind == RECORD_SFT && r->messages[i].role == ROLE_ASSISTANT);
         if (answer && spans[i].to - spans[i].from < 2)
-            return error_set(ERR_DATA, "message %d (assistant) has no tokens to train on; remove the row", i + 1);
+            return error_set(ERR_DATA,
+                             "message %d (assistant) has no tokens to train on; remove the row",
+                             i + 1);
     }
     return 0;
 }
@@ -117,8 +121,8 @@ fail:
     return rc;
 }
 
-static int make(Example *e, const Record *r, int which, const ChatTemplate *t, int max_length, OnLong on_long,
-                bool *is_long)
+static int make(Example *e, const Record *r, int which, const ChatTemplate *t, int max_length,
+                OnLong on_long, bool *is_long)
 {
     CHECK(max_length > 1, "max_length %d", max_length);
     CHECK(which == 0 || (which == 1 && r->kind == RECORD_PAIR), "answer %d of a %s record", which,
@@ -126,8 +130,11 @@ static int make(Example *e, const Record *r, int which, const ChatTemplate *t, i
     int rc = make_whole(e, r, which, t);
     *is_long = rc == 0 && e->n > max_length;
     if (*is_long && on_long == LONG_ERROR)
-        rc = error_set(ERR_DATA, "the record has %d tokens, more than max_length %d; raise max_length, or set "
-                                 "on_long: drop or truncate_left", e->n, max_length);
+        rc =
+            error_set(ERR_DATA,
+                      "the record has %d tokens, more than max_length %d; raise max_length, or set "
+                      "on_long: drop or truncate_left",
+                      e->n, max_length);
     if (rc < 0) {
         error_prefix("%s:%lld", r->file, (long long)r->line);
         example_free(e);
@@ -170,7 +177,10 @@ int example_set_make(ExampleSet *s, const RecordSet *records, int which, const C
         n_kept++;
     }
     if (n_kept == 0 && records->n)
-        return error_set(ERR_DATA, "%s: all %lld records are longer than max_length %d; raise it or set on_long: "
-                                   "truncate_left", records->at[0].file, (long long)records->n, max_length);
+        return error_set(
+            ERR_DATA,
+            "%s: all %lld records are longer than max_length %d; raise it or set on_long: "
+            "truncate_left",
+            records->at[0].file, (long long)records->n, max_length);
     return 0;
 }

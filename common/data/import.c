@@ -55,8 +55,8 @@ static bool hash_set_add(HashSet *s, uint64_t h)
 static uint64_t content_hash(const Record *r)
 {
     Str all = {0};
-    str_addf(&all, "%d %016llx %d %d ", (int)r->kind, (unsigned long long)r->prompt_hash, (int)r->safety[0],
-             (int)r->safety[1]);
+    str_addf(&all, "%d %016llx %d %d ", (int)r->kind, (unsigned long long)r->prompt_hash,
+             (int)r->safety[0], (int)r->safety[1]);
     for (int k = 0; k < 2; k++)
         if (r->text[k])
             str_add_bytes(&all, r->text[k], strlen(r->text[k]) + 1);
@@ -170,8 +170,9 @@ void import_report_print(const ImportReport *r, Str *out)
     str_add(out, "length in characters              mean       min       max\n");
     for (int k = 0; k < 3; k++)
         if (r->chars[k].n)
-            str_addf(out, "  %-26s %9.1f %9lld %9lld\n", names[k], (double)r->chars[k].sum / (double)r->chars[k].n,
-                     (long long)r->chars[k].min, (long long)r->chars[k].max);
+            str_addf(out, "  %-26s %9.1f %9lld %9lld\n", names[k],
+                     (double)r->chars[k].sum / (double)r->chars[k].n, (long long)r->chars[k].min,
+                     (long long)r->chars[k].max);
     if (r->n_turns)
         str_addf(out, "  %.2f messages of the user per record; %lld with a system message\n",
                  (double)r->n_turns / (double)r->n_kept, (long long)r->n_system);
@@ -205,8 +206,8 @@ static int take_row(const Importer *imp, Record *r, const Json *j, const char *f
     if (rc == 1 && report->n_kept == 0)
         report->kind = r->kind;
     if (rc == 1 && r->kind != report->kind) {
-        error_set(ERR_DATA, "%s:%lld: a %s record among %s records; a file holds one kind", file, (long long)line,
-                  record_kind_name(r->kind), record_kind_name(report->kind));
+        error_set(ERR_DATA, "%s:%lld: a %s record among %s records; a file holds one kind", file,
+                  (long long)line, record_kind_name(r->kind), record_kind_name(report->kind));
         record_free(r);
         return ERR_DATA;
     }
@@ -243,13 +244,16 @@ int import_run(const Importer *imp, const char *in, const char *out, const char 
         } else {
             r.tagged |= tagged;
             count_kept(report, &r);
-            TRY(write_record(&im, &r, held_out_every > 0 && r.prompt_hash % (uint64_t)held_out_every == 0, report));
+            TRY(write_record(&im, &r,
+                             held_out_every > 0 && r.prompt_hash % (uint64_t)held_out_every == 0,
+                             report));
         }
         record_free(&r);
     }
     TRY(got);
     if (report->n_kept == 0) {
-        rc = error_set(ERR_DATA, "%s: none of %lld rows could be kept as %s; is it the right format?", in,
+        rc = error_set(ERR_DATA,
+                       "%s: none of %lld rows could be kept as %s; is it the right format?", in,
                        (long long)report->n_read, imp->name);
         goto fail;
     }

@@ -1,7 +1,8 @@
 /* import_formats.c - one row function per public data set, and the table of them.
  *
- * A row function maps fields and counts what it drops; reading, writing, duplicates and the split are
- * import.c's. Sources of the schemas: the data sets' own cards. Tested by tests/unit/test_import.c. */
+ * A row function maps fields and counts what it drops; reading, writing, duplicates and the split
+ * are import.c's. Sources of the schemas: the data sets' own cards. Tested by
+ * tests/unit/test_import.c. */
 #include "common/data/import.h"
 
 #include "common/base/error.h"
@@ -10,8 +11,8 @@
 #include <string.h>
 
 /* Parses `text` as a row of ours: formats whose fields map one to one are rewritten and parsed. */
-static int parse_rewritten(Record *r, const Str *text, RecordKind kind, const char *file, int64_t line,
-                           ImportReport *report)
+static int parse_rewritten(Record *r, const Str *text, RecordKind kind, const char *file,
+                           int64_t line, ImportReport *report)
 {
     Json *j;
     RecordFault fault;
@@ -27,11 +28,13 @@ static int parse_rewritten(Record *r, const Str *text, RecordKind kind, const ch
     return fault == FAULT_EMPTY || fault == FAULT_IDENTICAL ? 0 : rc;
 }
 
-static int need_str(const Json *j, const char *key, const char **out, const char *file, int64_t line)
+static int need_str(const Json *j, const char *key, const char **out, const char *file,
+                    int64_t line)
 {
     *out = json_str(json_get(j, key));
-    return *out ? 0 : error_set(ERR_DATA, "%s:%lld: %s: %s, expected a string", file, (long long)line, key,
-                                json_get(j, key) ? "no string" : "missing");
+    return *out ? 0
+                : error_set(ERR_DATA, "%s:%lld: %s: %s, expected a string", file, (long long)line,
+                            key, json_get(j, key) ? "no string" : "missing");
 }
 
 /* Anthropic hh-rlhf: {chosen, rejected}, transcripts with the prompt inside both. */
@@ -59,7 +62,8 @@ static int row_ours(Record *r, const Json *j, const char *file, int64_t line, Im
 }
 
 /* DiaSafety: {context, response, category, label "Safe"|"Unsafe"}. */
-static int row_diasafety(Record *r, const Json *j, const char *file, int64_t line, ImportReport *report)
+static int row_diasafety(Record *r, const Json *j, const char *file, int64_t line,
+                         ImportReport *report)
 {
     int rc;
     const char *context, *response, *label;
@@ -69,8 +73,8 @@ static int row_diasafety(Record *r, const Json *j, const char *file, int64_t lin
     TRY(need_str(j, "response", &response, file, line));
     TRY(need_str(j, "label", &label, file, line));
     if (strcmp(label, "Safe") && strcmp(label, "Unsafe")) {
-        rc = error_set(ERR_DATA, "%s:%lld: label: found '%.40s', expected Safe or Unsafe", file, (long long)line,
-                       label);
+        rc = error_set(ERR_DATA, "%s:%lld: label: found '%.40s', expected Safe or Unsafe", file,
+                       (long long)line, label);
         goto fail;
     }
     jw_init(&w, &text, false);
@@ -100,7 +104,8 @@ static int row_tulu(Record *r, const Json *j, const char *file, int64_t line, Im
     TRY(need_str(j, "completion_b", &b, file, line));
     const int64_t s = json_int(json_get(j, "strength"), 99);
     if (s < -2 || s > 2) {
-        rc = error_set(ERR_DATA, "%s:%lld: strength: expected an integer from -2 to 2", file, (long long)line);
+        rc = error_set(ERR_DATA, "%s:%lld: strength: expected an integer from -2 to 2", file,
+                       (long long)line);
         goto fail;
     }
     if (s == 0) {
@@ -122,7 +127,8 @@ fail:
 }
 
 /* Alpaca: {instruction, input, output}. */
-static int row_alpaca(Record *r, const Json *j, const char *file, int64_t line, ImportReport *report)
+static int row_alpaca(Record *r, const Json *j, const char *file, int64_t line,
+                      ImportReport *report)
 {
     int rc;
     const char *instruction, *output, *input = json_str(json_get(j, "input"));
@@ -148,7 +154,8 @@ const Importer importers[] = {
     {"hh-rlhf", "Anthropic hh-rlhf transcripts: chosen, rejected", RECORD_PAIR, row_hh},
     {"ours", "records of this project: checked, written in canonical form", RECORD_PAIR, row_ours},
     {"diasafety", "DiaSafety: context, response, label", RECORD_LABELLED, row_diasafety},
-    {"tulu-human-pref", "Tulu human preferences: completion_a, completion_b, strength", RECORD_PAIR, row_tulu},
+    {"tulu-human-pref", "Tulu human preferences: completion_a, completion_b, strength", RECORD_PAIR,
+     row_tulu},
     {"alpaca", "instruction, input, output", RECORD_SFT, row_alpaca},
     {0},
 };

@@ -49,8 +49,8 @@ bool pack_fits(const Pack *p, int n)
 void pack_add(Pack *p, const int32_t *ids, const uint8_t *mask, int n, int64_t item)
 {
     CHECK(n > 0, "sequence %lld has %d tokens", (long long)item, n);
-    CHECK(pack_fits(p, n), "%d tokens do not fit: %d of %d tokens and %d of %d sequences are taken", n,
-          p->n_tokens, p->max_tokens, p->n_seqs, p->max_seqs);
+    CHECK(pack_fits(p, n), "%d tokens do not fit: %d of %d tokens and %d of %d sequences are taken",
+          n, p->n_tokens, p->max_tokens, p->n_seqs, p->max_seqs);
     const int from = p->n_tokens;
     for (int t = 0; t < n; t++) {
         const bool last = t + 1 == n, trained = !last && mask && mask[t + 1];

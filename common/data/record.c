@@ -22,7 +22,8 @@ const char *record_kind_name(RecordKind kind)
 
 const char *strength_name(Strength s)
 {
-    static const char *const names[] = {"significant", "better", "slight", "negligible", "unsure", "unknown"};
+    static const char *const names[] = {"significant", "better", "slight",
+                                        "negligible",  "unsure", "unknown"};
     return names[s];
 }
 
@@ -141,7 +142,8 @@ static void quote_prompt(const Record *r, char out[64])
             *c = ' ';
 }
 
-int record_check_overlap(const RecordSet *a, const char *a_name, const RecordSet *b, const char *b_name)
+int record_check_overlap(const RecordSet *a, const char *a_name, const RecordSet *b,
+                         const char *b_name)
 {
     HashAt *at = xmalloc((size_t)a->n * sizeof *at);
     const HashAt *first = NULL;
@@ -172,11 +174,12 @@ int record_check_overlap(const RecordSet *a, const char *a_name, const RecordSet
     if (n_both) {
         const Record *x = &a->at[first->record], *y = &b->at[first_b];
         quote_prompt(y, quote);
-        rc = error_set(ERR_DATA,
-                       "%s:%lld (%s) and %s:%lld (%s) hold the same prompt '%s'; %lld record%s of %s in all: "
-                       "remove them from one of the two, or split by prompt (rlhf import --held-out)",
-                       x->file, (long long)x->line, a_name, y->file, (long long)y->line, b_name, quote,
-                       (long long)n_both, n_both == 1 ? "" : "s", b_name);
+        rc = error_set(
+            ERR_DATA,
+            "%s:%lld (%s) and %s:%lld (%s) hold the same prompt '%s'; %lld record%s of %s in all: "
+            "remove them from one of the two, or split by prompt (rlhf import --held-out)",
+            x->file, (long long)x->line, a_name, y->file, (long long)y->line, b_name, quote,
+            (long long)n_both, n_both == 1 ? "" : "s", b_name);
     }
     free(at);
     return rc;
@@ -214,22 +217,26 @@ int prompt_hashes_check(const char *path, const RecordSet *held_out, const char 
     const size_t head_bytes = sizeof head;
     if (n_bytes >= head_bytes)
         memcpy(head, data, head_bytes);
-    if (n_bytes < head_bytes || memcmp(head, hashes_magic, 8) || head[1] != (n_bytes - head_bytes) / 8 ||
-        n_bytes % 8 || head[2] != hash64(data + head_bytes, n_bytes - head_bytes, 0)) {
-        rc = error_set(ERR_DATA, "%s: not a file of prompt hashes, or damaged; run the stage that wrote it again",
-                       path);
+    if (n_bytes < head_bytes || memcmp(head, hashes_magic, 8) ||
+        head[1] != (n_bytes - head_bytes) / 8 || n_bytes % 8 ||
+        head[2] != hash64(data + head_bytes, n_bytes - head_bytes, 0)) {
+        rc = error_set(
+            ERR_DATA,
+            "%s: not a file of prompt hashes, or damaged; run the stage that wrote it again", path);
         goto fail;
     }
     /* malloc'ed memory plus 24 bytes: aligned for u64 */
     const uint64_t *h = (const uint64_t *)(const void *)(data + head_bytes);
     for (int64_t i = 0; i < held_out->n; i++)
-        if (bsearch(&held_out->at[i].prompt_hash, h, head[1], sizeof *h, compare_u64) && n_both++ == 0)
+        if (bsearch(&held_out->at[i].prompt_hash, h, head[1], sizeof *h, compare_u64) &&
+            n_both++ == 0)
             first = i;
     if (n_both) {
         const Record *r = &held_out->at[first];
         quote_prompt(r, quote);
         rc = error_set(ERR_DATA,
-                       "%s:%lld (%s): the prompt '%s' was trained on (%s); %lld held-out record%s in all: remove "
+                       "%s:%lld (%s): the prompt '%s' was trained on (%s); %lld held-out record%s "
+                       "in all: remove "
                        "them, or hold out other prompts",
                        r->file, (long long)r->line, held_out_name, quote, path, (long long)n_both,
                        n_both == 1 ? "" : "s");

@@ -1,8 +1,8 @@
 /* record_parse.c - one JSON object -> one record, or one clear line about the field at fault.
  *
  * Every way of writing a conversation is first turned into a list of messages (Talk); the kinds
- * differ only in how they cut such lists into prompt and answers. Tested by tests/unit/test_record.c
- * and, on public data, tests/unit/test_import.c. */
+ * differ only in how they cut such lists into prompt and answers. Tested by
+ * tests/unit/test_record.c and, on public data, tests/unit/test_import.c. */
 #include "common/data/talk.h"
 
 #include "common/base/error.h"
@@ -25,8 +25,8 @@ static int missing(RowPlace *p, const Json *j, RecordKind want, const char *name
     int n = 0;
     for (void *it = json_iter(j); it && n < 8; it = json_iter_next(j, it), n++)
         str_addf(&have, "%s%.40s", n ? ", " : "", json_iter_key(it));
-    const int rc = row_error(p, FAULT_OTHER, name, "missing; a %s record has %s (found: %s)", record_kind_name(want),
-                       shape[want], have.n ? have.s : "no fields");
+    const int rc = row_error(p, FAULT_OTHER, name, "missing; a %s record has %s (found: %s)",
+                             record_kind_name(want), shape[want], have.n ? have.s : "no fields");
     str_free(&have);
     return rc;
 }
@@ -51,18 +51,20 @@ static int check_answer(RowPlace *p, const Talk *t, const char *name)
     if (!last || (last->role == ROLE_ASSISTANT && text_is_blank(last->text, last->n)))
         return row_error(p, FAULT_EMPTY, name, "empty answer");
     if (last->role != ROLE_ASSISTANT)
-        return row_error(p, FAULT_OTHER, name, "the last message is of the %s, expected the assistant",
-                   role_name(last->role));
+        return row_error(p, FAULT_OTHER, name,
+                         "the last message is of the %s, expected the assistant",
+                         role_name(last->role));
     return 0;
 }
 
 /* What is left of an answer without the prompt must be one message. */
-static int cut_answer(RowPlace *p, char **text, Talk *t, int n_prompt, const char *name)
+static int cut_answer(RowPlace *p, char **text, const Talk *t, const char *name)
 {
-    if (t->n - n_prompt != 1)
-        return row_error(p, FAULT_NO_COMMON_PROMPT, name,
-                   "%d messages follow the common prompt, expected one answer of the assistant", t->n - n_prompt);
-    *text = xstrndup(t->at[n_prompt].text, t->at[n_prompt].n);
+    if (t->n != 1)
+        return row_error(
+            p, FAULT_NO_COMMON_PROMPT, name,
+            "%d messages follow the common prompt, expected one answer of the assistant", t->n);
+    *text = xstrndup(t->at[0].text, t->at[0].n);
     return 0;
 }
 
@@ -87,8 +89,10 @@ static int parse_pair(Record *r, RowPlace *p, const Json *j)
             goto fail;
         }
         if (!explicit_prompt && json_str(v) && !talk_is_transcript(json_str(v))) {
-            rc = row_error(p, FAULT_OTHER, "prompt", "missing, and %s does not begin with \"\\n\\nHuman:\"; add the field "
-                                               "prompt, or write %s as a list of messages", name[k], name[k]);
+            rc = row_error(p, FAULT_OTHER, "prompt",
+                           "missing, and %s does not begin with \"\\n\\nHuman:\"; add the field "
+                           "prompt, or write %s as a list of messages",
+                           name[k], name[k]);
             goto fail;
         }
         TRY(talk_read(p, &answer[k], v, name[k], ROLE_ASSISTANT));
@@ -107,7 +111,8 @@ static int parse_pair(Record *r, RowPlace *p, const Json *j)
                 talk_drop_first(&answer[k], prompt.n);
     } else {
         if (common == 0) {
-            rc = row_error(p, FAULT_NO_COMMON_PROMPT, "chosen", "does not begin with the same prompt as rejected");
+            rc = row_error(p, FAULT_NO_COMMON_PROMPT, "chosen",
+                           "does not begin with the same prompt as rejected");
             goto fail;
         }
         talk_copy(&prompt, &answer[0], common);
@@ -116,7 +121,7 @@ static int parse_pair(Record *r, RowPlace *p, const Json *j)
             talk_drop_first(&answer[k], common);
     }
     for (int k = 0; k < 2; k++)
-        TRY(cut_answer(p, &r->text[k], &answer[k], 0, name[k]));
+        TRY(cut_answer(p, &r->text[k], &answer[k], name[k]));
     set_messages_take(r, &prompt);
 fail:
     talk_free(&prompt);
@@ -190,7 +195,8 @@ static int get_bool(RowPlace *p, const Json *j, const char *name, SafetyLabel *o
     if (!v)
         return 0;
     if (json_kind(v) != JSON_BOOLEAN)
-        return row_error(p, FAULT_OTHER, name, "found %s, expected true or false", json_kind_name(json_kind(v)));
+        return row_error(p, FAULT_OTHER, name, "found %s, expected true or false",
+                         json_kind_name(json_kind(v)));
     *out = json_bool(v, false) ? SAFETY_SAFE : SAFETY_UNSAFE;
     return 0;
 }
@@ -200,7 +206,8 @@ static int parse_labelled(Record *r, RowPlace *p, const Json *j)
     int rc = 0;
     Talk prompt = {0}, answer = {0};
     const char *name, *label;
-    const Json *v = json_field2(j, "response", "completion", &name), *l = json_field2(j, "is_safe", "label", &label);
+    const Json *v = json_field2(j, "response", "completion", &name),
+               *l = json_field2(j, "is_safe", "label", &label);
     if (!v || !l || !(json_field(j, "prompt") || json_field(j, "conversations"))) {
         rc = missing(p, j, RECORD_LABELLED, !v ? name : !l ? label : "prompt");
         goto fail;
@@ -210,7 +217,7 @@ static int parse_labelled(Record *r, RowPlace *p, const Json *j)
     TRY(check_answer(p, &answer, name));
     if (answer.n > prompt.n && talk_common(&prompt, &answer) == prompt.n)
         talk_drop_first(&answer, prompt.n);
-    TRY(cut_answer(p, &r->text[0], &answer, 0, name));
+    TRY(cut_answer(p, &r->text[0], &answer, name));
     TRY(get_bool(p, j, label, &r->safety[0]));
     set_messages_take(r, &prompt);
 fail:
@@ -240,19 +247,23 @@ static int parse_rating(Record *r, RowPlace *p, const Json *j)
     r->strength = STRENGTH_UNKNOWN;
     if (v) {
         int s = 0;
-        while (s < STRENGTH_COUNT && !(json_str(v) && !strcmp(json_str(v), strength_name((Strength)s))))
+        while (s < STRENGTH_COUNT &&
+               !(json_str(v) && !strcmp(json_str(v), strength_name((Strength)s))))
             s++;
         if (s == STRENGTH_COUNT)
-            return row_error(p, FAULT_OTHER, "strength", "found %s%.40s%s, expected significant, better, slight, "
-                                                   "negligible, unsure or unknown",
-                       json_str(v) ? "'" : "", json_str(v) ? json_str(v) : json_kind_name(json_kind(v)),
-                       json_str(v) ? "'" : "");
+            return row_error(p, FAULT_OTHER, "strength",
+                             "found %s%.40s%s, expected significant, better, slight, "
+                             "negligible, unsure or unknown",
+                             json_str(v) ? "'" : "",
+                             json_str(v) ? json_str(v) : json_kind_name(json_kind(v)),
+                             json_str(v) ? "'" : "");
         r->strength = (Strength)s;
     }
     if ((v = json_field(j, "margin"))) {
         r->margin = json_num(v, NAN);
         if (!isfinite(r->margin))
-            return row_error(p, FAULT_OTHER, "margin", "found %s, expected a number", json_kind_name(json_kind(v)));
+            return row_error(p, FAULT_OTHER, "margin", "found %s, expected a number",
+                             json_kind_name(json_kind(v)));
     }
     if ((rc = get_bool(p, j, "chosen_safe", &r->safety[0])) < 0)
         return rc;
@@ -267,11 +278,13 @@ static int parse_common(Record *r, RowPlace *p, const Json *j)
     else if (json_kind(v) == JSON_INT)
         r->id_text = xasprintf("%lld", (long long)json_int(v, 0));
     else if (v)
-        return row_error(p, FAULT_OTHER, "id", "found %s, expected a string or an integer", json_kind_name(json_kind(v)));
+        return row_error(p, FAULT_OTHER, "id", "found %s, expected a string or an integer",
+                         json_kind_name(json_kind(v)));
     if ((v = json_field(j, "tags"))) {
         if (json_kind(v) != JSON_ARR)
-            return row_error(p, FAULT_OTHER, "tags", "found %s, expected a list such as [\"safety\"]",
-                       json_kind_name(json_kind(v)));
+            return row_error(p, FAULT_OTHER, "tags",
+                             "found %s, expected a list such as [\"safety\"]",
+                             json_kind_name(json_kind(v)));
         for (size_t i = 0; i < json_len(v); i++) {
             const char *tag = json_str(json_at(v, i));
             if (!tag)
@@ -283,16 +296,17 @@ static int parse_common(Record *r, RowPlace *p, const Json *j)
         r->weight = json_num(v, NAN);
         if (!(r->weight > 0 && isfinite(r->weight)))
             return row_error(p, FAULT_OTHER, "weight", "found %s, expected a number above 0",
-                       isnan(r->weight) ? json_kind_name(json_kind(v)) : "one that is not");
+                             isnan(r->weight) ? json_kind_name(json_kind(v)) : "one that is not");
     }
     if ((v = json_field(j, "source"))) {
         if (!json_str(v))
-            return row_error(p, FAULT_OTHER, "source", "found %s, expected a string", json_kind_name(json_kind(v)));
+            return row_error(p, FAULT_OTHER, "source", "found %s, expected a string",
+                             json_kind_name(json_kind(v)));
         r->source = xstrdup(json_str(v));
     }
     if (json_len(json_field(j, "tools")) || json_len(json_field(j, "tool_calls")))
         return row_error(p, FAULT_OTHER, json_len(json_field(j, "tools")) ? "tools" : "tool_calls",
-                   "tools are not supported; remove the row");
+                         "tools are not supported; remove the row");
     return 0;
 }
 

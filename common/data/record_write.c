@@ -1,8 +1,8 @@
 /* record_write.c - the canonical form of a record: TRL's conversational columns, one JSON line.
  *
- * What is written reads back as the same record (tests/unit/test_record.c), and TRL can read it too;
- * its own extra columns (strength, chosen_safe, ...) stand beside. Values that say nothing are left
- * out. */
+ * What is written reads back as the same record (tests/unit/test_record.c), and TRL can read it
+ * too; its own extra columns (strength, chosen_safe, ...) stand beside. Values that say nothing are
+ * left out. */
 #include "common/data/record.h"
 
 #include <math.h>

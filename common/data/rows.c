@@ -61,7 +61,8 @@ static void skip_space(Rows *r)
 
 static int array_error(const Rows *r, const char *what)
 {
-    return error_set(ERR_DATA, "%s:%lld: %s", reader_path(r->reader), (long long)r->array_line, what);
+    return error_set(ERR_DATA, "%s:%lld: %s", reader_path(r->reader), (long long)r->array_line,
+                     what);
 }
 
 /* The text from r->at to the comma or bracket that ends this element. */
@@ -91,7 +92,8 @@ static int next_element(Rows *r, const Json **j)
         }
     }
     if (r->at == r->n)
-        return array_error(r, "the file ends inside its JSON array; it is cut off, or a bracket is missing");
+        return array_error(
+            r, "the file ends inside its JSON array; it is cut off, or a bracket is missing");
     const size_t n = r->at - from;
     r->array_end = r->array[r->at++] == ']';
     return parse_row(r, r->array + from, n, line, j);
@@ -151,6 +153,8 @@ int rows_next(Rows *r, const Json **j)
     if (!r->array_end)
         return next_element(r, j);
     skip_space(r);
-    return r->at == r->n ? 0 : array_error(r, "text follows the end of the JSON array; a file holds one array, "
-                                              "or one object per line");
+    return r->at == r->n
+               ? 0
+               : array_error(r, "text follows the end of the JSON array; a file holds one array, "
+                                "or one object per line");
 }

@@ -20,7 +20,8 @@ typedef struct {
 
 int rows_open(Rows *r, const char *path);
 /* 1: a row. *j is valid until the next call, or NULL when this row alone is not a JSON object (the
- * error text says why and the next call goes on). 0: the end. Negative: the file cannot be read on. */
+ * error text says why and the next call goes on). 0: the end. Negative: the file cannot be read on.
+ */
 int rows_next(Rows *r, const Json **j);
 void rows_close(Rows *r);
 

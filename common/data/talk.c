@@ -1,7 +1,7 @@
 /* talk.c - every way of writing a conversation -> one list of messages.
  *
- * Lists of {role, content} or {from, value}, a single such object, transcripts with "\n\nHuman:" and
- * plain strings all come out alike, so the record kinds need not know them. Tested by
+ * Lists of {role, content} or {from, value}, a single such object, transcripts with "\n\nHuman:"
+ * and plain strings all come out alike, so the record kinds need not know them. Tested by
  * tests/unit/test_record.c. */
 #include "common/data/talk.h"
 
@@ -19,7 +19,8 @@ int row_error(RowPlace *p, RecordFault fault, const char *field, const char *fmt
     str_addv(&what, fmt, ap);
     va_end(ap);
     p->fault = fault;
-    const int rc = error_set(ERR_DATA, "%s:%lld: %s: %s", p->file, (long long)p->line, field, str_get(&what));
+    const int rc =
+        error_set(ERR_DATA, "%s:%lld: %s: %s", p->file, (long long)p->line, field, str_get(&what));
     str_free(&what);
     return rc;
 }
@@ -117,12 +118,14 @@ int talk_text(RowPlace *p, const Json *j, const char *name, Str *out)
         return 0;
     }
     if (json_kind(j) != JSON_ARR)
-        return row_error(p, FAULT_OTHER, name, "found %s, expected a string", json_kind_name(json_kind(j)));
+        return row_error(p, FAULT_OTHER, name, "found %s, expected a string",
+                         json_kind_name(json_kind(j)));
     for (size_t i = 0; i < json_len(j); i++) {
         const Json *part = json_at(j, i), *text = json_field(part, "text");
         const char *type = json_str(json_field(part, "type"));
         if (type && strcmp(type, "text"))
-            return row_error(p, FAULT_OTHER, name, "part %zu is of type '%s'; only text is supported", i + 1, type);
+            return row_error(p, FAULT_OTHER, name,
+                             "part %zu is of type '%s'; only text is supported", i + 1, type);
         text = text ? text : json_field(part, "value");
         if (!json_str(text))
             return row_error(p, FAULT_OTHER, name, "part %zu has no text", i + 1);
@@ -140,16 +143,16 @@ static int add_message(RowPlace *p, Talk *t, const Json *m, const char *name)
     Role role;
     if (json_kind(m) != JSON_OBJ)
         return row_error(p, FAULT_OTHER, name, "found %s, expected a message {role, content}",
-                   json_kind_name(json_kind(m)));
+                         json_kind_name(json_kind(m)));
     if (json_len(json_field(m, "tool_calls")))
         return row_error(p, FAULT_OTHER, name, "holds tool_calls; tools are not supported");
     const Json *who = json_field2(m, "role", "from", &key);
     if (!json_str(who))
         return row_error(p, FAULT_OTHER, name, "%s '%s'; expected a message {role, content}",
-                   who ? "is no string:" : "has no field", key);
+                         who ? "is no string:" : "has no field", key);
     if (role_parse(json_str(who), &role) < 0)
-        return row_error(p, FAULT_OTHER, name, "unknown role '%.40s', expected system, user or assistant",
-                   json_str(who));
+        return row_error(p, FAULT_OTHER, name,
+                         "unknown role '%.40s', expected system, user or assistant", json_str(who));
     const Json *what = json_field2(m, "content", "value", &key);
     if (!what)
         return row_error(p, FAULT_OTHER, name, "has no field '%s'", key);
@@ -241,7 +244,7 @@ int talk_read(RowPlace *p, Talk *t, const Json *j, const char *name, Role lone)
     }
     if (json_kind(j) != JSON_ARR)
         return row_error(p, FAULT_OTHER, name, "found %s, expected a string or a list of messages",
-                   json_kind_name(json_kind(j)));
+                         json_kind_name(json_kind(j)));
     for (size_t i = 0; i < json_len(j); i++) {
         snprintf(where, sizeof where, "%s[%zu]", name, i);
         const int rc = add_message(p, t, json_at(j, i), where);
@@ -260,19 +263,22 @@ int talk_check(RowPlace *p, const Talk *t, const char *name, Role last)
     for (int i = 0; i < t->n; i++) {
         const Message *m = &t->at[i];
         if (text_is_blank(m->text, m->n))
-            return row_error(p, FAULT_EMPTY, name, i + 1 == t->n && m->role == ROLE_ASSISTANT
-                                                 ? "empty answer" : "message %d (%s) is empty",
-                       i + 1, role_name(m->role));
+            return row_error(p, FAULT_EMPTY, name,
+                             i + 1 == t->n && m->role == ROLE_ASSISTANT
+                                 ? "empty answer"
+                                 : "message %d (%s) is empty",
+                             i + 1, role_name(m->role));
         if (i == 0 && m->role == ROLE_SYSTEM)
             continue;
         if (m->role != expected)
-            return row_error(p, FAULT_OTHER, name, "message %d is of the %s, expected the %s: user and assistant "
-                                             "alternate, the user first",
-                       i + 1, role_name(m->role), role_name(expected));
+            return row_error(p, FAULT_OTHER, name,
+                             "message %d is of the %s, expected the %s: user and assistant "
+                             "alternate, the user first",
+                             i + 1, role_name(m->role), role_name(expected));
         expected = expected == ROLE_USER ? ROLE_ASSISTANT : ROLE_USER;
     }
     if (t->at[t->n - 1].role != last)
         return row_error(p, FAULT_OTHER, name, "the last message is of the %s, expected the %s",
-                   role_name(t->at[t->n - 1].role), role_name(last));
+                         role_name(t->at[t->n - 1].role), role_name(last));
     return 0;
 }

@@ -29,8 +29,9 @@ typedef struct {
 void talk_free(Talk *t);
 void talk_drop_last(Talk *t);
 void talk_drop_first(Talk *t, int k);
-void talk_copy(Talk *dst, const Talk *src, int n);   /* appends the first n */
-int talk_common(const Talk *a, const Talk *b);       /* messages equal from the start, blanks at the ends aside */
+void talk_copy(Talk *dst, const Talk *src, int n); /* appends the first n */
+int talk_common(const Talk *a,
+                const Talk *b); /* messages equal from the start, blanks at the ends aside */
 
 /* A string, or a list of parts {"type": "text", "text": ...} put together. */
 int talk_text(RowPlace *p, const Json *j, const char *name, Str *out);

@@ -1,4 +1,5 @@
-/* test_example.c - examples: what is trained, where the answer begins, what happens to long records.
+/* test_example.c - examples: what is trained, where the answer begins, what happens to long
+ * records.
  *
  * The tokenizer is made here: one token per byte and four special tokens, so that every id can be
  * told by hand (3 letters = 3 tokens) and the trained ids can be read back as text. */
@@ -46,7 +47,8 @@ static void write_tokenizer(const char *dir)
         jw_kint(&w, "id", i);
         jw_kstr(&w, "content", special[i]);
         for (int k = 0; k < 4; k++)
-            jw_kbool(&w, (const char *const[]){"single_word", "lstrip", "rstrip", "normalized"}[k], false);
+            jw_kbool(&w, (const char *const[]){"single_word", "lstrip", "rstrip", "normalized"}[k],
+                     false);
         jw_kbool(&w, "special", true);
         jw_object_end(&w);
     }
@@ -190,7 +192,9 @@ static void test_sft_mask(void **state)
 {
     World *w = *state;
     Record r;
-    parse(&r, "{\"messages\":[{\"role\":\"system\",\"content\":\"sys\"}," U("one") "," A("two") "," U("three") "," A("four") "]}",
+    parse(&r,
+          "{\"messages\":[{\"role\":\"system\",\"content\":\"sys\"}," U("one") "," A("two") "," U(
+              "three") "," A("four") "]}",
           RECORD_SFT);
     for (int k = 0; k < N_TEMPLATES; k++) {
         Example e;
@@ -217,7 +221,10 @@ static void test_pair_continues_prompt(void **state)
 {
     World *w = *state;
     Record pair, prompt;
-    parse(&pair, "{\"prompt\":[" U("one") "," A("two") "," U("three") "],\"chosen\":\"good\",\"rejected\":\"bad\"}", RECORD_PAIR);
+    parse(&pair,
+          "{\"prompt\":[" U("one") "," A("two") "," U(
+              "three") "],\"chosen\":\"good\",\"rejected\":\"bad\"}",
+          RECORD_PAIR);
     parse(&prompt, "{\"prompt\":[" U("one") "," A("two") "," U("three") "]}", RECORD_PROMPT);
     for (int k = 0; k < N_TEMPLATES; k++) {
         Example open, answer[2];
@@ -232,7 +239,8 @@ static void test_pair_continues_prompt(void **state)
             assert_int_equal(answer[i].n_prompt, open.n);
             assert_memory_equal(answer[i].ids, open.ids, (size_t)open.n * sizeof *open.ids);
             char *trained = bytes_of(&answer[i], 0, 1);
-            assert_same_words(trained, i ? "bad#" : "good#"); /* not the answer "two" of the prompt */
+            assert_same_words(trained,
+                              i ? "bad#" : "good#"); /* not the answer "two" of the prompt */
             free(trained);
             example_free(&answer[i]);
         }
@@ -269,7 +277,8 @@ static void test_long(void **state)
     assert_false(dropped);
     example_free(&e);
 
-    assert_int_equal(example_make(&e, &r, 0, &w->t[PLAIN], whole.n - 1, LONG_ERROR, &dropped), ERR_DATA);
+    assert_int_equal(example_make(&e, &r, 0, &w->t[PLAIN], whole.n - 1, LONG_ERROR, &dropped),
+                     ERR_DATA);
     assert_non_null(strstr(error_text(), "data.jsonl:4: the record has "));
     assert_non_null(strstr(error_text(), "on_long: drop"));
     assert_null(e.ids);
@@ -281,7 +290,8 @@ static void test_long(void **state)
     /* 4 tokens: the last ones, all of them of the answer */
     for (int keep = 4; keep <= whole.n; keep += whole.n - 5) {
         const int gone = whole.n - keep;
-        assert_int_equal(example_make(&e, &r, 0, &w->t[PLAIN], keep, LONG_TRUNCATE_LEFT, &dropped), 0);
+        assert_int_equal(example_make(&e, &r, 0, &w->t[PLAIN], keep, LONG_TRUNCATE_LEFT, &dropped),
+                         0);
         assert_false(dropped);
         assert_int_equal(e.n, keep);
         assert_memory_equal(e.ids, whole.ids + gone, (size_t)keep * sizeof *e.ids);

@@ -1,4 +1,5 @@
-/* test_import.c - importers: hand-made rows with known counts, and the public files where present. */
+/* test_import.c - importers: hand-made rows with known counts, and the public files where present.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -54,14 +55,19 @@ static void test_hh_rows(void **state)
     Folder *f = *state;
     ImportReport r;
     RecordSet s = {0};
-    put(f->in,
-        "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: ab\",\"rejected\":\"\\n\\nHuman: q\\n\\nAssistant: abc\"}\n"
-        "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: ab\",\"rejected\":\"\\n\\nHuman: q\\n\\nAssistant: abc \"}\n"
-        "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: a\",\"rejected\":\"\\n\\nHuman: q\\n\\nAssistant: a\"}\n"
-        "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: \",\"rejected\":\"\\n\\nHuman: q\\n\\nAssistant: a\"}\n"
-        "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: a\",\"rejected\":\"\\n\\nHuman: z\\n\\nAssistant: b\"}\n"
-        "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: \xc3\xa9\",\"rejected\":\"\\n\\nHuman: q\\n\\nAssistant: b\"}\n"
-        "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: a\"}\n");
+    put(f->in, "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: ab\",\"rejected\":\"\\n\\nHuman: "
+               "q\\n\\nAssistant: abc\"}\n"
+               "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: ab\",\"rejected\":\"\\n\\nHuman: "
+               "q\\n\\nAssistant: abc \"}\n"
+               "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: a\",\"rejected\":\"\\n\\nHuman: "
+               "q\\n\\nAssistant: a\"}\n"
+               "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: \",\"rejected\":\"\\n\\nHuman: "
+               "q\\n\\nAssistant: a\"}\n"
+               "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: a\",\"rejected\":\"\\n\\nHuman: "
+               "z\\n\\nAssistant: b\"}\n"
+               "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: "
+               "\xc3\xa9\",\"rejected\":\"\\n\\nHuman: q\\n\\nAssistant: b\"}\n"
+               "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: a\"}\n");
     const Importer *hh = importer_find("hh-rlhf");
     assert_int_equal(import_run(hh, f->in, f->out, NULL, 0, true, BAD_ROW_ERROR, &r), ERR_DATA);
     assert_non_null(strstr(error_text(), "in.jsonl:7: rejected: missing"));
@@ -93,10 +99,13 @@ static void test_ours(void **state)
     Folder *f = *state;
     ImportReport r;
     const Importer *ours = importer_find("ours");
-    put(f->in, "{\"prompt\":\"p\",\"chosen\":\"a\",\"rejected\":\"b\",\"strength\":\"slight\",\"chosen_safe\":true,"
+    put(f->in, "{\"prompt\":\"p\",\"chosen\":\"a\",\"rejected\":\"b\",\"strength\":\"slight\","
+               "\"chosen_safe\":true,"
                "\"rejected_safe\":false}\n"
-               "{\"prompt\":\"p\",\"chosen\":\"c\",\"rejected\":\"b\",\"chosen_safe\":false,\"rejected_safe\":true}\n"
-               "{\"prompt\":\"p\",\"chosen\":\"d\",\"rejected\":\"b\",\"chosen_safe\":false,\"rejected_safe\":false}\n"
+               "{\"prompt\":\"p\",\"chosen\":\"c\",\"rejected\":\"b\",\"chosen_safe\":false,"
+               "\"rejected_safe\":true}\n"
+               "{\"prompt\":\"p\",\"chosen\":\"d\",\"rejected\":\"b\",\"chosen_safe\":false,"
+               "\"rejected_safe\":false}\n"
                "{\"prompt\":\"p\",\"chosen\":\"e\",\"rejected\":\"b\",\"chosen_safe\":true}\n");
     assert_int_equal(import_run(ours, f->in, f->out, NULL, 0, false, BAD_ROW_ERROR, &r), 0);
     assert_int_equal(r.strength[STRENGTH_SLIGHT], 1);
@@ -118,7 +127,9 @@ static void test_small_formats(void **state)
     RecordSet s = {0};
     put(f->in, "[{\"context\":\"c\",\"response\":\"r\",\"category\":\"x\",\"label\":\"Safe\"},\n"
                "{\"context\":\"c\",\"response\":\"s\",\"category\":\"x\",\"label\":\"Unsafe\"}]");
-    assert_int_equal(import_run(importer_find("diasafety"), f->in, f->out, NULL, 0, false, BAD_ROW_ERROR, &r), 0);
+    assert_int_equal(
+        import_run(importer_find("diasafety"), f->in, f->out, NULL, 0, false, BAD_ROW_ERROR, &r),
+        0);
     assert_int_equal(record_set_read(&s, f->out, RECORD_LABELLED, BAD_ROW_ERROR), 0);
     assert_int_equal(s.at[0].safety[0], SAFETY_SAFE);
     assert_int_equal(s.at[1].safety[0], SAFETY_UNSAFE);
@@ -128,7 +139,9 @@ static void test_small_formats(void **state)
     put(f->in, "{\"prompt\":\"p\",\"completion_a\":\"a\",\"completion_b\":\"b\",\"strength\":-2}\n"
                "{\"prompt\":\"p\",\"completion_a\":\"a\",\"completion_b\":\"b\",\"strength\":0}\n"
                "{\"prompt\":\"p\",\"completion_a\":\"a\",\"completion_b\":\"b\",\"strength\":1}\n");
-    assert_int_equal(import_run(importer_find("tulu-human-pref"), f->in, f->out, NULL, 0, false, BAD_ROW_ERROR, &r), 0);
+    assert_int_equal(import_run(importer_find("tulu-human-pref"), f->in, f->out, NULL, 0, false,
+                                BAD_ROW_ERROR, &r),
+                     0);
     assert_int_equal(r.n_tie, 1);
     assert_int_equal(record_set_read(&s, f->out, RECORD_PAIR, BAD_ROW_ERROR), 0);
     assert_string_equal(s.at[0].text[0], "b"); /* below 0: b is better */
@@ -138,7 +151,8 @@ static void test_small_formats(void **state)
     record_set_free(&s);
 
     put(f->in, "{\"instruction\":\"do\",\"input\":\"this\",\"output\":\"done\"}\n");
-    assert_int_equal(import_run(importer_find("alpaca"), f->in, f->out, NULL, 0, false, BAD_ROW_ERROR, &r), 0);
+    assert_int_equal(
+        import_run(importer_find("alpaca"), f->in, f->out, NULL, 0, false, BAD_ROW_ERROR, &r), 0);
     assert_int_equal(record_set_read(&s, f->out, RECORD_SFT, BAD_ROW_ERROR), 0);
     assert_string_equal(s.at[0].messages[0].text, "do\n\nthis");
     record_set_free(&s);
@@ -158,12 +172,15 @@ static void check_hh(Folder *f, const char *path, const int64_t expected[8])
     ImportReport r;
     RecordSet train = {0}, held = {0};
     need_file(path);
-    assert_int_equal(import_run(importer_find("hh-rlhf"), path, f->out, f->held, 10, false, BAD_ROW_ERROR, &r), 0);
-    const int64_t found[8] = {r.n_read, r.n_kept, r.n_identical, r.n_empty, r.chars[0].sum, r.chars[1].sum,
-                              r.chars[2].sum, r.n_turns};
+    assert_int_equal(
+        import_run(importer_find("hh-rlhf"), path, f->out, f->held, 10, false, BAD_ROW_ERROR, &r),
+        0);
+    const int64_t found[8] = {r.n_read,       r.n_kept,       r.n_identical,  r.n_empty,
+                              r.chars[0].sum, r.chars[1].sum, r.chars[2].sum, r.n_turns};
     for (int i = 0; i < 8; i++)
         if (found[i] != expected[i])
-            fail_msg("%s: number %d is %lld, expected %lld", path, i, (long long)found[i], (long long)expected[i]);
+            fail_msg("%s: number %d is %lld, expected %lld", path, i, (long long)found[i],
+                     (long long)expected[i]);
     assert_int_equal(r.n_read, r.n_kept + r.n_identical + r.n_empty);
 
     /* One tenth of the prompts, sd of the count sqrt(2348 * 0.1 * 0.9) = 14.5: five of them around
@@ -196,11 +213,14 @@ static void test_other_files(void **state)
     ImportReport r;
     RecordSet s = {0};
     need_file("../shared/data/README.md");
-    assert_int_equal(import_run(importer_find("tulu-human-pref"), "../shared/data/tulu_human_pref/tulu_human_pref.jsonl",
-                                f->out, NULL, 0, false, BAD_ROW_SKIP, &r), 0);
+    assert_int_equal(import_run(importer_find("tulu-human-pref"),
+                                "../shared/data/tulu_human_pref/tulu_human_pref.jsonl", f->out,
+                                NULL, 0, false, BAD_ROW_SKIP, &r),
+                     0);
     assert_int_equal(r.n_read, 1150);
     assert_int_equal(r.n_tie, 376);
-    /* 774 rated rows, counted as above: 63 repeat another in words and answers, 1 has equal answers */
+    /* 774 rated rows, counted as above: 63 repeat another in words and answers, 1 has equal answers
+     */
     assert_int_equal(r.n_duplicate, 63);
     assert_int_equal(r.n_identical, 1);
     assert_int_equal(r.strength[STRENGTH_BETTER], 325);
@@ -209,20 +229,26 @@ static void test_other_files(void **state)
     static const struct {
         const char *path;
         int64_t n;
-    } dia[] = {{"../shared/data/diasafety/train.json", 9017}, {"../shared/data/diasafety/test.json", 1095}};
+    } dia[] = {{"../shared/data/diasafety/train.json", 9017},
+               {"../shared/data/diasafety/test.json", 1095}};
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(import_run(importer_find("diasafety"), dia[i].path, f->out, NULL, 0, true, BAD_ROW_ERROR, &r), 0);
+        assert_int_equal(import_run(importer_find("diasafety"), dia[i].path, f->out, NULL, 0, true,
+                                    BAD_ROW_ERROR, &r),
+                         0);
         assert_int_equal(r.n_read, dia[i].n);
         assert_int_equal(r.n_kept, r.n_safe + r.n_unsafe);
     }
-    assert_int_equal(import_run(importer_find("alpaca"), "../shared/data/sft/alpaca_en_demo.json", f->out, NULL, 0, false,
-                                BAD_ROW_ERROR, &r), 0);
+    assert_int_equal(import_run(importer_find("alpaca"), "../shared/data/sft/alpaca_en_demo.json",
+                                f->out, NULL, 0, false, BAD_ROW_ERROR, &r),
+                     0);
     assert_int_equal(r.n_read, 999);
-    assert_int_equal(record_set_read(&s, "../shared/data/sft/dpo_en_demo.json", RECORD_PAIR, BAD_ROW_SKIP), 0);
+    assert_int_equal(
+        record_set_read(&s, "../shared/data/sft/dpo_en_demo.json", RECORD_PAIR, BAD_ROW_SKIP), 0);
     assert_int_equal(s.n + s.n_bad, 300);
     assert_true(s.n > 280);
     record_set_free(&s);
-    assert_int_equal(record_set_read(&s, "../shared/data/sft/v1_sft_demo.jsonl", RECORD_SFT, BAD_ROW_SKIP), 0);
+    assert_int_equal(
+        record_set_read(&s, "../shared/data/sft/v1_sft_demo.jsonl", RECORD_SFT, BAD_ROW_SKIP), 0);
     assert_int_equal(s.n + s.n_bad, 500);
     record_set_free(&s);
 }

@@ -48,31 +48,41 @@ static void test_accepted(void **state)
     } rows[] = {
         {RECORD_TEXT, "{\"text\":\"once\"}", "", "once", NULL},
         {RECORD_PROMPT, "{\"prompt\":\"q\"}", "user:q", NULL, NULL},
-        {RECORD_PROMPT, "{\"prompt\":[" U("q") "," A("a") "," U("r") "]}", "user:q|assistant:a|user:r", NULL, NULL},
+        {RECORD_PROMPT, "{\"prompt\":[" U("q") "," A("a") "," U("r") "]}",
+         "user:q|assistant:a|user:r", NULL, NULL},
         {RECORD_PROMPT, "{\"prompt\":\"\\n\\nHuman: q\\n\\nAssistant:\"}", "user:q", NULL, NULL},
         {RECORD_PROMPT, "{\"messages\":[" U("q") "," A("a") "]}", "user:q", NULL, NULL},
-        {RECORD_PROMPT, "{\"chosen\":[" U("q") "," A("a") "],\"rejected\":[" U("q") "," A("b") "]}", "user:q", NULL,
-         NULL},
-        {RECORD_SFT, "{\"messages\":[{\"role\":\"system\",\"content\":\"s\"}," U("q") "," A("a") "]}",
+        {RECORD_PROMPT, "{\"chosen\":[" U("q") "," A("a") "],\"rejected\":[" U("q") "," A("b") "]}",
+         "user:q", NULL, NULL},
+        {RECORD_SFT,
+         "{\"messages\":[{\"role\":\"system\",\"content\":\"s\"}," U("q") "," A("a") "]}",
          "system:s|user:q|assistant:a", NULL, NULL},
-        {RECORD_SFT, "{\"messages\":[{\"role\":\"system\",\"content\":\" \"}," U("q") "," A("a") "],\"tools\":[]}",
+        {RECORD_SFT,
+         "{\"messages\":[{\"role\":\"system\",\"content\":\" \"}," U("q") "," A(
+             "a") "],\"tools\":[]}",
          "user:q|assistant:a", NULL, NULL},
         {RECORD_SFT, "{\"prompt\":\"q\",\"completion\":\"a\"}", "user:q|assistant:a", NULL, NULL},
-        {RECORD_SFT, "{\"conversations\":[{\"from\":\"human\",\"value\":\"q\"},{\"from\":\"gpt\",\"value\":\"a\"}]}",
+        {RECORD_SFT,
+         "{\"conversations\":[{\"from\":\"human\",\"value\":\"q\"},{\"from\":\"gpt\",\"value\":"
+         "\"a\"}]}",
          "user:q|assistant:a", NULL, NULL},
         {RECORD_SFT,
-         "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"q1\"},{\"type\":\"text\","
+         "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"q1\"},{"
+         "\"type\":\"text\","
          "\"value\":\"q2\"}]}," A("a") "]}",
          "user:q1q2|assistant:a", NULL, NULL},
         {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\"}", "user:q", "a", "b"},
-        {RECORD_PAIR, "{\"prompt\":[" U("q") "],\"chosen\":[" A("a") "],\"rejected\":" A("b") "}", "user:q", "a", "b"},
+        {RECORD_PAIR, "{\"prompt\":[" U("q") "],\"chosen\":[" A("a") "],\"rejected\":" A("b") "}",
+         "user:q", "a", "b"},
         /* the prompt stands apart and once more inside both answers */
-        {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":[" U("q") "," A("a") "],\"rejected\":[" U("q") "," A("b") "]}",
+        {RECORD_PAIR,
+         "{\"prompt\":\"q\",\"chosen\":[" U("q") "," A("a") "],\"rejected\":[" U("q") "," A(
+             "b") "]}",
          "user:q", "a", "b"},
         /* the longest common start, not the first question only */
         {RECORD_PAIR,
-         "{\"chosen\":[" U("q") "," A("x") "," U("r") "," A("a") "],\"rejected\":[" U("q") "," A("x") "," U("r") ","
-         A("b") "]}",
+         "{\"chosen\":[" U("q") "," A("x") "," U("r") "," A("a") "],\"rejected\":[" U("q") "," A(
+             "x") "," U("r") "," A("b") "]}",
          "user:q|assistant:x|user:r", "a", "b"},
         {RECORD_PAIR,
          "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: x\\n\\nHuman: r\\n\\nAssistant: a\","
@@ -83,8 +93,10 @@ static void test_accepted(void **state)
          "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: x\\n\\nAssistant: y\","
          "\"rejected\":\"\\n\\nHuman: q\\n\\nAssistant: z\"}",
          "user:q", "x\n\ny", "z"},
-        {RECORD_LABELLED, "{\"prompt\":\"q\",\"response\":\"a\",\"is_safe\":false}", "user:q", "a", NULL},
-        {RECORD_LABELLED, "{\"prompt\":[" U("q") "],\"completion\":[" A("a") "],\"label\":true}", "user:q", "a", NULL},
+        {RECORD_LABELLED, "{\"prompt\":\"q\",\"response\":\"a\",\"is_safe\":false}", "user:q", "a",
+         NULL},
+        {RECORD_LABELLED, "{\"prompt\":[" U("q") "],\"completion\":[" A("a") "],\"label\":true}",
+         "user:q", "a", NULL},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         Record r;
@@ -117,7 +129,8 @@ static void test_refused(void **state)
         {RECORD_TEXT, "{\"text\":\"a\\u0000b\"}", "text: holds a NUL character"},
         {RECORD_PROMPT, "{\"prompt\":\"\"}", "prompt: message 1 (user) is empty"},
         {RECORD_PROMPT, "{\"prompt\":[]}", "prompt: holds no messages"},
-        {RECORD_PROMPT, "{\"prompt\":[" U("q") "," A("a") "]}", "prompt: the last message is of the assistant"},
+        {RECORD_PROMPT, "{\"prompt\":[" U("q") "," A("a") "]}",
+         "prompt: the last message is of the assistant"},
         {RECORD_SFT, "{\"messages\":[{\"role\":\"robot\",\"content\":\"x\"}]}",
          "messages[0]: unknown role 'robot', expected system, user or assistant"},
         {RECORD_SFT, "{\"messages\":[{\"content\":\"x\"}]}", "messages[0]: has no field 'role'"},
@@ -127,35 +140,51 @@ static void test_refused(void **state)
          "messages: message 2 is of the user, expected the assistant"},
         {RECORD_SFT, "{\"messages\":[" U("q") "]}", "messages: the last message is of the user"},
         {RECORD_SFT, "{\"messages\":[" U("q") "," A(" ") "]}", "messages: empty answer"},
-        {RECORD_SFT, "{\"messages\":[" A("a") "]}", "messages: message 1 is of the assistant, expected the user"},
-        {RECORD_SFT, "{\"prompt\":\"q\"}", "completion: missing; a sft record has messages, or prompt and completion"},
-        {RECORD_SFT, "{\"messages\":[" U("q") "," A("a") "],\"tools\":[{}]}", "tools: tools are not supported"},
-        {RECORD_SFT, "{\"messages\":[" U("q") ",{\"role\":\"assistant\",\"tool_calls\":[{}],\"content\":\"\"}]}",
+        {RECORD_SFT, "{\"messages\":[" A("a") "]}",
+         "messages: message 1 is of the assistant, expected the user"},
+        {RECORD_SFT, "{\"prompt\":\"q\"}",
+         "completion: missing; a sft record has messages, or prompt and completion"},
+        {RECORD_SFT, "{\"messages\":[" U("q") "," A("a") "],\"tools\":[{}]}",
+         "tools: tools are not supported"},
+        {RECORD_SFT,
+         "{\"messages\":[" U(
+             "q") ",{\"role\":\"assistant\",\"tool_calls\":[{}],\"content\":\"\"}]}",
          "messages[1]: holds tool_calls"},
         {RECORD_SFT, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\"}]}]}",
          "messages[0]: part 1 is of type 'image'"},
-        {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"\",\"rejected\":\"b\"}", "chosen: empty answer"},
-        {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"a \"}", "chosen: is the same as rejected"},
-        {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\"}", "rejected: missing; a preference record has"},
-        {RECORD_PAIR, "{\"chosen\":\"a\",\"rejected\":\"b\"}", "prompt: missing, and chosen does not begin with"},
+        {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"\",\"rejected\":\"b\"}",
+         "chosen: empty answer"},
+        {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"a \"}",
+         "chosen: is the same as rejected"},
+        {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\"}",
+         "rejected: missing; a preference record has"},
+        {RECORD_PAIR, "{\"chosen\":\"a\",\"rejected\":\"b\"}",
+         "prompt: missing, and chosen does not begin with"},
         {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":7,\"rejected\":\"b\"}", "chosen: found "},
         {RECORD_PAIR, "{\"chosen\":[" U("q") "," A("a") "],\"rejected\":[" U("r") "," A("b") "]}",
          "chosen: does not begin with the same prompt as rejected"},
         {RECORD_PAIR,
-         "{\"chosen\":[" U("q") "," A("a") "],\"rejected\":[" U("q") "," A("b") "," U("r") "," A("c") "]}",
+         "{\"chosen\":[" U("q") "," A("a") "],\"rejected\":[" U("q") "," A("b") "," U("r") "," A(
+             "c") "]}",
          "rejected: 3 messages follow the common prompt"},
         {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\",\"strength\":\"big\"}",
          "strength: found 'big', expected significant, better"},
-        {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\",\"strength\":3}", "strength: found "},
+        {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\",\"strength\":3}",
+         "strength: found "},
         {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\",\"margin\":\"1\"}",
          "margin: found a string, expected a number"},
-        {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\",\"chosen_safe\":1}", "chosen_safe: found "},
-        {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\",\"weight\":0}", "weight: "},
+        {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\",\"chosen_safe\":1}",
+         "chosen_safe: found "},
+        {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\",\"weight\":0}",
+         "weight: "},
         {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\",\"tags\":\"safety\"}",
          "tags: found a string, expected a list"},
-        {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\",\"id\":1.5}", "id: found "},
-        {RECORD_LABELLED, "{\"prompt\":\"q\",\"response\":\"a\"}", "is_safe: missing; a labelled record has"},
-        {RECORD_LABELLED, "{\"prompt\":\"q\",\"response\":\"a\",\"label\":\"Safe\"}", "label: found a string"},
+        {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\",\"id\":1.5}",
+         "id: found "},
+        {RECORD_LABELLED, "{\"prompt\":\"q\",\"response\":\"a\"}",
+         "is_safe: missing; a labelled record has"},
+        {RECORD_LABELLED, "{\"prompt\":\"q\",\"response\":\"a\",\"label\":\"Safe\"}",
+         "label: found a string"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         Record r;
@@ -163,8 +192,10 @@ static void test_refused(void **state)
         if (rc != ERR_DATA)
             fail_msg("row %zu was accepted: %s", i, rows[i].json);
         if (strncmp(error_text(), "pairs.jsonl:17: ", 16) ||
-            strncmp(error_text() + 16, rows[i].error, strlen(rows[i].error)) || strchr(error_text(), '\n'))
-            fail_msg("%s\nfound    %s\nexpected pairs.jsonl:17: %s", rows[i].json, error_text(), rows[i].error);
+            strncmp(error_text() + 16, rows[i].error, strlen(rows[i].error)) ||
+            strchr(error_text(), '\n'))
+            fail_msg("%s\nfound    %s\nexpected pairs.jsonl:17: %s", rows[i].json, error_text(),
+                     rows[i].error);
         record_free(&r);
     }
 }
@@ -195,10 +226,15 @@ static void test_write_reads_back(void **state)
         RecordKind kind;
         const char *json;
     } rows[] = {
-        {RECORD_PAIR, "{\"id\":\"x1\",\"prompt\":[" U("q\\n\\\"") "],\"chosen\":[" A("a\xc3\xa9") "],\"rejected\":[" A("b") "],"
-                      "\"strength\":\"slight\",\"margin\":0.25,\"chosen_safe\":true,\"rejected_safe\":false,"
-                      "\"tags\":[\"safety\"],\"weight\":0.5,\"source\":\"s\"}"},
-        {RECORD_PAIR, "{\"prompt\":[" U("q") "],\"chosen\":[" A("a") "],\"rejected\":[" A("b") "]}"},
+        {RECORD_PAIR,
+         "{\"id\":\"x1\",\"prompt\":[" U("q\\n\\\"") "],\"chosen\":[" A(
+             "a\xc3\xa9") "],\"rejected\":[" A("b") "],"
+                                                    "\"strength\":\"slight\",\"margin\":0.25,"
+                                                    "\"chosen_safe\":true,\"rejected_safe\":false,"
+                                                    "\"tags\":[\"safety\"],\"weight\":0.5,"
+                                                    "\"source\":\"s\"}"},
+        {RECORD_PAIR,
+         "{\"prompt\":[" U("q") "],\"chosen\":[" A("a") "],\"rejected\":[" A("b") "]}"},
         {RECORD_SFT, "{\"messages\":[" U("q") "," A("a") "]}"},
         {RECORD_PROMPT, "{\"prompt\":[" U("q") "],\"tags\":[\"safety\"]}"},
         {RECORD_TEXT, "{\"text\":\"once\"}"},
@@ -228,8 +264,11 @@ static void test_rating(void **state)
 {
     (void)state;
     Record r;
-    parse(&r, "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\",\"strength\":\"better\",\"rejected_safe\":false,"
-              "\"tags\":[\"x\",\"safety\"]}", RECORD_PAIR);
+    parse(&r,
+          "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\",\"strength\":\"better\","
+          "\"rejected_safe\":false,"
+          "\"tags\":[\"x\",\"safety\"]}",
+          RECORD_PAIR);
     assert_int_equal(r.strength, STRENGTH_BETTER);
     assert_true(isnan(r.margin) && r.weight == 1 && r.tagged);
     assert_int_equal(r.safety[0], SAFETY_UNKNOWN);
@@ -287,10 +326,12 @@ static void test_read_lines(void **state)
 {
     Folder *f = *state;
     RecordSet s = {0};
-    put(f->path[0], "\xef\xbb\xbf{\"prompt\":\"one\"}\r\n\n{\"prompt\":\"two\"}\n{\"prompt\":\"\"}\n{oops\n[1]\n"
+    put(f->path[0], "\xef\xbb\xbf{\"prompt\":\"one\"}\r\n\n{\"prompt\":\"two\"}\n{\"prompt\":\"\"}"
+                    "\n{oops\n[1]\n"
                     "{\"prompt\":\"three\"}");
     assert_error_has(record_set_read(&s, f->path[0], RECORD_PROMPT, BAD_ROW_ERROR), ERR_DATA,
-                     "a.jsonl:4: prompt: message 1 (user) is empty", "; remove the row or set on_bad_row: skip");
+                     "a.jsonl:4: prompt: message 1 (user) is empty",
+                     "; remove the row or set on_bad_row: skip");
     record_set_free(&s);
     assert_int_equal(record_set_read(&s, f->path[0], RECORD_PROMPT, BAD_ROW_SKIP), 0);
     assert_int_equal(s.n, 3);
@@ -303,10 +344,11 @@ static void test_read_lines(void **state)
     record_set_free(&s);
 
     put(f->path[0], "\n");
-    assert_error_has(record_set_read(&s, f->path[0], RECORD_PROMPT, BAD_ROW_SKIP), ERR_DATA, f->path[0],
-                     "holds no prompt record");
+    assert_error_has(record_set_read(&s, f->path[0], RECORD_PROMPT, BAD_ROW_SKIP), ERR_DATA,
+                     f->path[0], "holds no prompt record");
     record_set_free(&s);
-    assert_int_equal(record_set_read(&s, "/no/such/file", RECORD_PROMPT, BAD_ROW_SKIP), ERR_NOINPUT);
+    assert_int_equal(record_set_read(&s, "/no/such/file", RECORD_PROMPT, BAD_ROW_SKIP),
+                     ERR_NOINPUT);
     record_set_free(&s);
 }
 
@@ -314,7 +356,8 @@ static void test_read_array(void **state)
 {
     Folder *f = *state;
     RecordSet s = {0};
-    put(f->path[0], "\n [\n {\"prompt\": \"a ] , } \\\" b\"},\n {\"prompt\":\n [" U("two") "]}\n,{\"prompt\":\"x\"}]\n");
+    put(f->path[0], "\n [\n {\"prompt\": \"a ] , } \\\" b\"},\n {\"prompt\":\n [" U(
+                        "two") "]}\n,{\"prompt\":\"x\"}]\n");
     assert_int_equal(record_set_read(&s, f->path[0], RECORD_PROMPT, BAD_ROW_ERROR), 0);
     assert_int_equal(s.n, 3);
     assert_talk(&s.at[0], "user:a ] , } \" b");
@@ -324,15 +367,16 @@ static void test_read_array(void **state)
     record_set_free(&s);
 
     put(f->path[0], "[{\"prompt\":\"a\"},\n{\"prompt\":\"b\"}");
-    assert_error_has(record_set_read(&s, f->path[0], RECORD_PROMPT, BAD_ROW_SKIP), ERR_DATA, "a.jsonl:2",
-                     "ends inside its JSON array");
+    assert_error_has(record_set_read(&s, f->path[0], RECORD_PROMPT, BAD_ROW_SKIP), ERR_DATA,
+                     "a.jsonl:2", "ends inside its JSON array");
     record_set_free(&s);
     put(f->path[0], "[{\"prompt\":\"a\"}] []");
-    assert_error_has(record_set_read(&s, f->path[0], RECORD_PROMPT, BAD_ROW_SKIP), ERR_DATA, "a.jsonl:1",
-                     "text follows the end");
+    assert_error_has(record_set_read(&s, f->path[0], RECORD_PROMPT, BAD_ROW_SKIP), ERR_DATA,
+                     "a.jsonl:1", "text follows the end");
     record_set_free(&s);
     put(f->path[0], "[ ]");
-    assert_error_has(record_set_read(&s, f->path[0], RECORD_PROMPT, BAD_ROW_SKIP), ERR_DATA, "a.jsonl", "holds no");
+    assert_error_has(record_set_read(&s, f->path[0], RECORD_PROMPT, BAD_ROW_SKIP), ERR_DATA,
+                     "a.jsonl", "holds no");
     record_set_free(&s);
 }
 
@@ -340,7 +384,8 @@ static void test_overlap(void **state)
 {
     Folder *f = *state;
     RecordSet train = {0}, held = {0};
-    put(f->path[0], "{\"prompt\":\"one\"}\n{\"prompt\":\"two\"}\n{\"prompt\":\"three\"}\n{\"prompt\":\"two\"}\n");
+    put(f->path[0], "{\"prompt\":\"one\"}\n{\"prompt\":\"two\"}\n{\"prompt\":\"three\"}\n{"
+                    "\"prompt\":\"two\"}\n");
     put(f->path[1], "{\"prompt\":\"four\"}\n{\"prompt\":\"five\"}\n");
     assert_int_equal(record_set_read(&train, f->path[0], RECORD_PROMPT, BAD_ROW_ERROR), 0);
     assert_int_equal(record_set_read(&held, f->path[1], RECORD_PROMPT, BAD_ROW_ERROR), 0);
@@ -352,9 +397,10 @@ static void test_overlap(void **state)
     put(f->path[1], "{\"prompt\":\"six\",\"chosen\":\"a\",\"rejected\":\"b\"}\n"
                     "{\"prompt\":\"two\",\"chosen\":\"a\",\"rejected\":\"b\"}\n");
     assert_int_equal(record_set_read(&held, f->path[1], RECORD_PAIR, BAD_ROW_ERROR), 0);
-    assert_error_has(record_check_overlap(&train, "train", &held, "held out"), ERR_DATA, "a.jsonl:2 (train)",
-                     "b.jsonl:2 (held out)");
-    assert_error_has(prompt_hashes_check(f->path[2], &held, "held out"), ERR_DATA, "b.jsonl:2 (held out)", "c.jsonl");
+    assert_error_has(record_check_overlap(&train, "train", &held, "held out"), ERR_DATA,
+                     "a.jsonl:2 (train)", "b.jsonl:2 (held out)");
+    assert_error_has(prompt_hashes_check(f->path[2], &held, "held out"), ERR_DATA,
+                     "b.jsonl:2 (held out)", "c.jsonl");
 
     char *data;
     size_t n;
@@ -362,7 +408,8 @@ static void test_overlap(void **state)
     data[30] ^= 1;
     assert_int_equal(file_write_atomic(f->path[2], data, n), 0);
     free(data);
-    assert_error_has(prompt_hashes_check(f->path[2], &held, "held out"), ERR_DATA, "c.jsonl", "damaged");
+    assert_error_has(prompt_hashes_check(f->path[2], &held, "held out"), ERR_DATA, "c.jsonl",
+                     "damaged");
     record_set_free(&train);
     record_set_free(&held);
 }
