@@ -103,7 +103,7 @@ done)"
 # no paths of somebody's machine; the brackets keep this line from finding itself
 rule machine-paths "$(echo "$all" | grep -vE '\.(gz|zst|png|safetensors|bin)$' | xargs grep -nE '(^|[^A-Za-z0-9_.}$/*])/(wor[k]|hom[e]/[a-z]+|tmp/w[t])/' /dev/null | head -20)"
 rule scripts "$(echo "$all" | grep -E '\.sh$|^\.ci/run$' | while read -r f; do
-    case $(head -n 1 "$f") in *bash*) sh=bash;; *) sh=sh;; esac
+    case $(head -n 1 "$f") in "#!/bin/sh"*) sh=sh;; *) sh=bash;; esac # a file to be sourced has no such line
     $sh -n "$f" 2>&1 | head -n 1
 done)"
 

@@ -106,11 +106,13 @@ static void test_ours(void **state)
                "\"rejected_safe\":true}\n"
                "{\"prompt\":\"p\",\"chosen\":\"d\",\"rejected\":\"b\",\"chosen_safe\":false,"
                "\"rejected_safe\":false}\n"
+               "{\"prompt\":\"p\",\"chosen\":\"f\",\"rejected\":\"b\",\"chosen_safe\":false,"
+               "\"rejected_safe\":false}\n"
                "{\"prompt\":\"p\",\"chosen\":\"e\",\"rejected\":\"b\",\"chosen_safe\":true}\n");
     assert_int_equal(import_run(ours, f->in, f->out, NULL, 0, false, BAD_ROW_ERROR, &r), 0);
     assert_int_equal(r.strength[STRENGTH_SLIGHT], 1);
-    assert_int_equal(r.strength[STRENGTH_UNKNOWN], 3);
-    static const int64_t bins[4] = {1, 0, 1, 1}; /* the fourth row has one label only */
+    assert_int_equal(r.strength[STRENGTH_UNKNOWN], 4);
+    static const int64_t bins[4] = {1, 0, 2, 1}; /* the last row has one label only */
     assert_memory_equal(r.safety_bins, bins, sizeof bins);
     assert_report_has(&r, "chosen unsafe, rejected safe         1\n");
 
