@@ -123,7 +123,7 @@ run_check() {
         [ -z "${LONG:-}" ] || scripts 'sanitized_' "$limit" | run_jobs
         BUILD=$plain
     fi
-    if build "plain" BUILD="$BUILD" all tests; then
+    if build "plain" BUILD="$given" all tests; then
         scripts '' "$limit" | run_jobs
         [ ! -f tests/mutants/run.sh ] || echo "mutants $((limit * 2)) sh tests/mutants/run.sh" | run_jobs
     fi
@@ -139,6 +139,7 @@ check-long) LONG=1; export LONG ;;
 esac
 case $self in /*) ;; *) self=$(pwd)/$self ;; esac
 cd "$ROOT" || exit 1
+given=$BUILD # make keeps its dependencies under the name it was given
 case $BUILD in /*) ;; *) BUILD=$ROOT/$BUILD ;; esac
 SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/rlhf-test.XXXXXX") || exit 1
 trap 'rm -rf "$SCRATCH"' EXIT
