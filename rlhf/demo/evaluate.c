@@ -70,6 +70,13 @@ static void put_interval(Str *out, const MeasureInfo *info, Interval v, bool sig
     str_addf(out, "  %-23s", text);
 }
 
+static void end_line(Str *out)
+{
+    while (out->n && out->s[out->n - 1] == ' ')
+        out->s[--out->n] = 0;
+    str_add(out, "\n");
+}
+
 static void put_label(Str *out, const MeasureInfo *info)
 {
     char label[48];
@@ -89,37 +96,38 @@ static void put_kinds(Str *out, const Evaluation *e)
         for (int v = 0; v < V_COUNT && k != WORLD_UNSAFE; v++)
             str_addf(out, "%s%3.0f", v ? " ->" : "  ",
                      100 * evaluation_mean(e, v, M_KIND_EXACT + k).value);
-        str_add(out, "\n");
+        end_line(out);
     }
 }
 
 static void put_table(Str *out, const Evaluation *e, const Rule *rules, int n_rules)
 {
     str_addf(out, "%lld answers of each version to %d distinct held-out prompts; [95 %% interval, "
-             "bootstrap over prompts, %d draws]\n\n%-34s  %-23s  %-23s  %-23s\n",
-             (long long)e->answers[0], e->n_prompts, e->boot.n_draws, "", "SFT", "RS", "PPO");
+             "bootstrap over prompts, %d draws]\n\n%-34s  %-23s  %-23s  PPO\n",
+             (long long)e->answers[0], e->n_prompts, e->boot.n_draws, "", "SFT", "RS");
     for (int m = 0; m < M_COUNT; m++) {
         put_label(out, &measures[m]);
         for (int v = 0; v < V_COUNT; v++)
             put_interval(out, &measures[m], evaluation_mean(e, v, m), false);
-        str_add(out, "\n");
+        end_line(out);
     }
     str_addf(out, "\n%-34s", "paired differences");
     for (int c = 0; c < N_CHANGES; c++)
         str_addf(out, "  %-23s", changes[c].label);
-    str_add(out, "\n");
+    end_line(out);
     for (int m = 0; m <= M_REFUSED_LOOK; m++) {
         put_label(out, &measures[m]);
         for (int c = 0; c < N_CHANGES; c++)
             put_interval(out, &measures[m],
                          evaluation_difference(e, changes[c].version, changes[c].minus, m), true);
-        str_add(out, "\n");
+        end_line(out);
     }
     static const MeasureInfo share = {"", "share of the gap to the best", true, 1};
     put_label(out, &share);
     for (int c = 0; c < N_CHANGES; c++)
         put_interval(out, &share, evaluation_gap_share(e, changes[c].version, changes[c].minus), true);
-    str_addf(out, "\n  (best answers: gold %.3f)\n", evaluation_mean(e, V_SFT, M_ORACLE).value);
+    end_line(out);
+    str_addf(out, "  (best answers: gold %.3f)\n", evaluation_mean(e, V_SFT, M_ORACLE).value);
     put_kinds(out, e);
     str_add(out, "\n");
     for (int i = 0; i < n_rules; i++)
