@@ -70,7 +70,8 @@ static const char style[] =
     "border-bottom:1px solid #eceef2;vertical-align:top;font-variant-numeric:tabular-nums}\n"
     "table.t th{color:#667085;font-weight:600;font-size:13px}table.t tr:last-child td{border-bottom:0}\n"
     ".ci{color:#8a93a3;font-size:13px;white-space:nowrap}\n"
-    ".plots{display:flex;gap:14px;flex-wrap:wrap}.plots .card{margin:0;padding:10px}\n"
+    ".plots{display:flex;gap:14px;flex-wrap:wrap}.plots .card{margin:0;padding:10px}"
+    ".plots p{max-width:540px}.steps{margin:14px 0}table.t td .ci{display:block}\n"
     ".yes,.no{display:inline-block;border-radius:4px;padding:0 7px;font-size:13px;font-weight:600}\n"
     ".yes{background:#dcf5e4;color:#14693a}.no{background:#fde2e1;color:#a3211b}\n"
     ".gold{display:inline-block;min-width:34px;text-align:center;border-radius:4px;padding:0 5px;"
@@ -114,7 +115,8 @@ static void put_number(Str *out, Number v, const MeasureInfo *info, bool sign)
 
 static void put_head(Str *out, const Json *demo)
 {
-    static const char *const what[V_COUNT] = {"supervised fine-tuning", "+ rejection sampling", "+ PPO"};
+    static const char *const what[V_COUNT] = {"supervised fine-tuning", "rejection sampling on SFT",
+                                             "reinforcement on RS"};
     bool pass = json_bool(json_get(demo, "pass"), false);
     str_addf(out, "<h1>An RLHF round in a world with a known reward</h1><p class=quiet>%lld answers of each "
              "version to %lld distinct held-out prompts. Brackets are 95 %% intervals from %lld bootstrap "
