@@ -359,8 +359,10 @@ static int report(const ReportConfig *c)
     Json *demo = NULL;
     Str out = {0};
     const Source *source = c->rewards.at;
+    char *folder = path_dir(c->out);
     int rc;
     TRY(json_read_file(&demo, c->demo));
+    TRY(dir_make(folder));
     html_begin(&out, "An RLHF round");
     str_add(&out, style);
     put_head(&out, demo);
@@ -390,6 +392,7 @@ static int report(const ReportConfig *c)
     log_info("report: %s", c->out);
 fail:
     str_free(&out);
+    free(folder);
     json_free(demo);
     return rc;
 }
