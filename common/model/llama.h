@@ -34,6 +34,7 @@ typedef struct {
     Tensor ids, pos;  /* i32 (T) */
     Tensor starts;    /* i32 (S + 1), host-visible */
     int64_t T, S;
+    int64_t max_tokens, max_seqs;
 } Batch;
 
 void batch_alloc(Batch *b, Arena *a, Device *dev, int64_t max_tokens, int64_t max_seqs);

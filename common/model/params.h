@@ -1,5 +1,9 @@
 /* params.h - the one parameter table of an architecture, and sets of bytes laid out by it.
  *
+ * Weight decay: every matrix decays (linears, embedding, lm_head, score), norm weights do not.
+ * A tied pair is one parameter: the head owns the bytes (PANEL) and stands in the file under the
+ * embedding's name; a scalar model has no lm_head, so its embedding is always its own.
+ *
  * The table alone drives allocation, init, checkpoint names, weight decay, trainability, later
  * sharding and tensor parallelism, and tests. ParamSet = bytes (shared or owned, frozen or trained);
  * forward and backward bracket each group (layer) with params_acquire / params_release: nothing
@@ -55,7 +59,15 @@ typedef struct {
 void params_alloc(ParamSet *p, const ParamTable *t, Arena *a, const char *role, bool frozen);
 void params_free(ParamSet *p); /* the array only */
 void params_init_random(ParamSet *p, uint64_t seed);
+void param_init_random(ParamSet *p, int index, uint64_t seed); /* one parameter, the same values */
 void params_copy(ParamSet *dst, const ParamSet *src); /* same table shapes */
+
+/* Row-major access to a parameter whatever its layout: elements [first, first + n) of the tensor as
+ * Hugging Face lays it out. Both go through a staging buffer of one panel of rows, so no second copy
+ * of a weight ever exists. */
+typedef void (*ParamFill)(void *ctx, int64_t first, int64_t n, real_t *dst);
+void param_store(Tensor *w, ParamFill fill, void *ctx); /* calls fill for ascending runs */
+void param_fetch(const Tensor *w, int64_t first, int64_t n, real_t *dst);
 
 void params_acquire(const ParamSet *p, int group);
 void params_release(const ParamSet *p, int group);

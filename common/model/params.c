@@ -1,0 +1,348 @@
+/* params.c - the parameter table of the Llama family, and what follows from it alone: allocation,
+ * random init, copies, gradients, and row-major access to any layout.
+ *
+ * A tied pair is two table entries with one set of bytes: the head owns them, the embedding is a
+ * view. Tested by tests/unit/test_model.c and, in double, tests/grad_model.c. */
+#include "common/model/params.h"
+
+#include "common/base/error.h"
+#include "common/base/mem.h"
+#include "common/base/rng.h"
+#include "common/runtime/device.h"
+#include "common/runtime/ops.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the table ------------------------------------------------------------------------------- */
+
+/* One row per parameter of a layer, in the order of LayerParam. rows, cols: letters of ModelConfig,
+ * Q = H * D, G = K * D (the keys' and values' width); '-' = a vector. */
+static const struct {
+    const char *name, *hf_name;
+    char rows, cols;
+    bool residual; /* writes into the residual stream: init divided by sqrt(2 L) */
+    ParamAxis axis;
+} layer_rows[PARAMS_PER_LAYER] = {
+    {"norm1", "input_layernorm", 'C', '-', false, AXIS_NONE},
+    {"attn.q", "self_attn.q_proj", 'Q', 'C', false, AXIS_OUT},
+    {"attn.k", "self_attn.k_proj", 'G', 'C', false, AXIS_OUT},
+    {"attn.v", "self_attn.v_proj", 'G', 'C', false, AXIS_OUT},
+    {"attn.o", "self_attn.o_proj", 'C', 'Q', true, AXIS_IN},
+    {"norm2", "post_attention_layernorm", 'C', '-', false, AXIS_NONE},
+    {"mlp.gate", "mlp.gate_proj", 'F', 'C', false, AXIS_OUT},
+    {"mlp.up", "mlp.up_proj", 'F', 'C', false, AXIS_OUT},
+    {"mlp.down", "mlp.down_proj", 'C', 'F', true, AXIS_IN},
+};
+
+static int64_t width_of(const ModelConfig *c, char letter)
+{
+    switch (letter) {
+    case 'C':
+        return c->C;
+    case 'F':
+        return c->F;
+    case 'Q':
+        return c->H * c->D;
+    case 'G':
+        return c->K * c->D;
+    default:
+        return 0;
+    }
+}
+
+static ParamDef *def_add(ParamTable *t, int group, int64_t rows, int64_t cols)
+{
+    ParamDef *d = &t->def[t->n++];
+    *d = (ParamDef){.dim = {rows, cols},
+                    .layout = cols ? LAYOUT_PANEL : LAYOUT_ROWS,
+                    .group = group,
+                    .init = cols ? INIT_NORMAL : INIT_ONES,
+                    .init_std = cols ? 1 / sqrt((double)cols) : 0,
+                    .decay = cols > 0,
+                    .tied_to = -1,
+                    .shard_axis = cols ? AXIS_OUT : AXIS_NONE,
+                    .tp_axis = AXIS_NONE};
+    return d;
+}
+
+static void names_set(ParamDef *d, const char *name, const char *hf_name)
+{
+    snprintf(d->name, sizeof d->name, "%s", name);
+    snprintf(d->hf_name, sizeof d->hf_name, "%s", hf_name);
+}
+
+static const double EMBED_STD = 0.05;
+
+void param_table_init(ParamTable *t, const ModelConfig *c)
+{
+    *t = (ParamTable){.config = *c};
+    t->def = xcalloc((size_t)(1 + PARAMS_PER_LAYER * c->L + 2), sizeof *t->def);
+    bool tied = c->tied && c->head == HEAD_LM;
+
+    t->embed = t->n;
+    ParamDef *embed = def_add(t, -1, c->V, c->C);
+    names_set(embed, "embed", "model.embed_tokens.weight");
+    embed->layout = tied ? LAYOUT_PANEL : LAYOUT_ROWS;
+    embed->init_std = EMBED_STD;
+    embed->tp_axis = AXIS_OUT;
+
+    for (int64_t l = 0; l < c->L; l++)
+        for (int i = 0; i < PARAMS_PER_LAYER; i++) {
+            ParamDef *d = def_add(t, (int)l, width_of(c, layer_rows[i].rows),
+                                  width_of(c, layer_rows[i].cols));
+            snprintf(d->name, sizeof d->name, "layers.%lld.%s", (long long)l, layer_rows[i].name);
+            snprintf(d->hf_name, sizeof d->hf_name, "model.layers.%lld.%s.weight", (long long)l,
+                     layer_rows[i].hf_name);
+            d->lora_target = d->dim[1] > 0;
+            d->tp_axis = layer_rows[i].axis;
+            if (layer_rows[i].residual)
+                d->init_std /= sqrt(2 * (double)c->L);
+        }
+
+    t->final_norm = t->n;
+    names_set(def_add(t, (int)c->L, c->C, 0), "norm", "model.norm.weight");
+
+    t->head = t->n;
+    ParamDef *head = def_add(t, (int)c->L, c->head == HEAD_LM ? c->V : 1, c->C);
+    if (c->head == HEAD_SCALAR) {
+        names_set(head, "score", "score.weight");
+        head->init_std = 1 / sqrt((double)c->C + 1); /* Stiennon et al. 2020: N(0, 1 / (d + 1)) */
+        head->shard_axis = AXIS_NONE;
+    } else {
+        names_set(head, "lm_head", tied ? embed->hf_name : "lm_head.weight");
+        head->tp_axis = AXIS_OUT;
+        if (tied) {
+            head->init_std = EMBED_STD;
+            embed->tied_to = t->head;
+        }
+    }
+}
+
+void param_table_free(ParamTable *t)
+{
+    free(t->def);
+    *t = (ParamTable){0};
+}
+
+int param_layer(const ParamTable *t, int64_t layer, LayerParam p)
+{
+    CHECK(layer >= 0 && layer < t->config.L, "layer %lld of %lld", (long long)layer,
+          (long long)t->config.L);
+    return 1 + (int)layer * PARAMS_PER_LAYER + (int)p;
+}
+
+int64_t param_table_count(const ParamTable *t)
+{
+    int64_t n = 0;
+    for (int i = 0; i < t->n; i++)
+        if (t->def[i].tied_to < 0)
+            n += t->def[i].dim[0] * (t->def[i].dim[1] ? t->def[i].dim[1] : 1);
+    return n;
+}
+
+/* ---- row-major access ------------------------------------------------------------------------ */
+
+/* Panel p of a PANEL tensor as a tensor of its own; a panel's bytes are contiguous. */
+static Tensor panel_of(const Tensor *w, int64_t p)
+{
+    int64_t K = w->dim[1], left = w->dim[0] - p * PANEL_N;
+    Tensor v = *w;
+    v.data = (char *)w->data + (size_t)(p * PANEL_N * K) * dtype_bytes(w->dtype);
+    v.dim[0] = left < PANEL_N ? left : PANEL_N;
+    return v;
+}
+
+static void store_panels(Tensor *w, ParamFill fill, void *ctx)
+{
+    int64_t K = w->dim[1], slots = K * PANEL_N;
+    real_t *rows = xmalloc((size_t)slots * sizeof *rows);
+    real_t *panel = xmalloc((size_t)slots * sizeof *panel);
+    for (int64_t p = 0; p * PANEL_N < w->dim[0]; p++) {
+        Tensor v = panel_of(w, p);
+        fill(ctx, p * slots, v.dim[0] * K, rows);
+        for (int64_t k = 0; k < K; k++)
+            for (int64_t n = 0; n < PANEL_N; n++)
+                panel[k * PANEL_N + n] = n < v.dim[0] ? rows[n * K + k] : 0;
+        device_upload(&v, panel, (size_t)slots * sizeof *panel);
+    }
+    free(rows);
+    free(panel);
+}
+
+enum { ROWS_RUN = 1 << 18 }; /* elements staged at a time for ROWS tensors */
+
+void param_store(Tensor *w, ParamFill fill, void *ctx)
+{
+    CHECK(w->dtype == DTYPE_REAL, "parameter is %s", tensor_text(w));
+    if (w->layout == LAYOUT_PANEL) {
+        store_panels(w, fill, ctx);
+        return;
+    }
+    int64_t len = tensor_len(w), run = len < ROWS_RUN ? len : ROWS_RUN;
+    real_t *buffer = xmalloc((size_t)run * sizeof *buffer);
+    for (int64_t at = 0; at < len; at += run) {
+        int64_t n = len - at < run ? len - at : run;
+        fill(ctx, at, n, buffer);
+        Tensor v = tensor_make1((real_t *)w->data + at, w->dev, w->dtype, n);
+        device_upload(&v, buffer, (size_t)n * sizeof *buffer);
+    }
+    free(buffer);
+}
+
+void param_fetch(const Tensor *w, int64_t first, int64_t n, real_t *dst)
+{
+    CHECK(w->dtype == DTYPE_REAL && first >= 0 && first + n <= tensor_len(w),
+          "elements %lld + %lld of %s", (long long)first, (long long)n, tensor_text(w));
+    if (w->layout != LAYOUT_PANEL) {
+        Tensor v = tensor_make1((real_t *)w->data + first, w->dev, w->dtype, n);
+        device_download(dst, &v, (size_t)n * sizeof *dst);
+        return;
+    }
+    int64_t K = w->dim[1], slots = K * PANEL_N;
+    real_t *panel = xmalloc((size_t)slots * sizeof *panel);
+    for (int64_t i = first, have = -1; i < first + n;) {
+        int64_t row = i / K, k = i % K;
+        int64_t run = K - k < first + n - i ? K - k : first + n - i;
+        if (row / PANEL_N != have) {
+            have = row / PANEL_N;
+            Tensor v = panel_of(w, have);
+            device_download(panel, &v, (size_t)slots * sizeof *panel);
+        }
+        for (int64_t j = 0; j < run; j++)
+            dst[i - first + j] = panel[(k + j) * PANEL_N + row % PANEL_N];
+        i += run;
+    }
+    free(panel);
+}
+
+/* ---- sets of bytes --------------------------------------------------------------------------- */
+
+static Tensor def_tensor(const ParamDef *d, Layout layout, Arena *a)
+{
+    if (!d->dim[1])
+        return arena_rows1(a, DTYPE_REAL, d->dim[0]);
+    return arena_tensor(a, DTYPE_REAL, layout, 2, d->dim);
+}
+
+void params_alloc(ParamSet *p, const ParamTable *t, Arena *a, const char *role, bool frozen)
+{
+    Tensor *w = p->w ? p->w : xcalloc((size_t)t->n, sizeof *w);
+    *p = (ParamSet){.table = t, .w = w, .role = role, .frozen = frozen};
+    for (int i = 0; i < t->n; i++)
+        if (t->def[i].tied_to < 0)
+            w[i] = def_tensor(&t->def[i], t->def[i].layout, a);
+    for (int i = 0; i < t->n; i++)
+        if (t->def[i].tied_to >= 0)
+            w[i] = w[t->def[i].tied_to];
+}
+
+void params_free(ParamSet *p)
+{
+    free(p->w);
+    *p = (ParamSet){0};
+}
+
+typedef struct {
+    uint64_t seed;
+    int index;
+    double std;
+} NormalFill;
+
+/* Element e of parameter i is normal number e % 4 of the Philox block (seed, i, e / 4), so the
+ * values depend on neither layout nor order. */
+static void fill_normal(void *ctx, int64_t first, int64_t n, real_t *dst)
+{
+    const NormalFill *f = ctx;
+    double z[4] = {0};
+    for (int64_t e = first, have = -1; e < first + n; e++) {
+        if (e / 4 != have) {
+            have = e / 4;
+            RngKey k = rng_key(f->seed, RNG_INIT, 0, (uint64_t)f->index, 0, (uint32_t)have);
+            uint32_t u[4];
+            philox4x32(u, k.ctr, k.key);
+            for (int j = 0; j < 4; j += 2) { /* Box-Muller; u in (0, 1] under the logarithm */
+                double r = sqrt(-2 * log((u[j] + 1.0) / 4294967296.0));
+                double angle = 2 * 3.14159265358979323846 * (u[j + 1] / 4294967296.0);
+                z[j] = r * cos(angle);
+                z[j + 1] = r * sin(angle);
+            }
+        }
+        dst[e - first] = (real_t)(f->std * z[e % 4]);
+    }
+}
+
+void param_init_random(ParamSet *p, int index, uint64_t seed)
+{
+    const ParamDef *d = &p->table->def[index];
+    if (d->init != INIT_NORMAL) {
+        op_fill(&p->w[index], d->init == INIT_ONES ? 1 : 0);
+        return;
+    }
+    NormalFill f = {seed, index, d->init_std};
+    param_store(&p->w[index], fill_normal, &f);
+}
+
+void params_init_random(ParamSet *p, uint64_t seed)
+{
+    for (int i = 0; i < p->table->n; i++)
+        if (p->table->def[i].tied_to < 0)
+            param_init_random(p, i, seed);
+}
+
+void params_copy(ParamSet *dst, const ParamSet *src)
+{
+    CHECK(dst->table->n == src->table->n, "%d parameters into %d", src->table->n, dst->table->n);
+    for (int i = 0; i < src->table->n; i++)
+        if (src->table->def[i].tied_to < 0)
+            op_convert(&dst->w[i], &src->w[i]);
+}
+
+void params_acquire(const ParamSet *p, int group)
+{
+    CHECK(group >= -1 && group <= p->table->config.L, "group %d", group);
+}
+
+void params_release(const ParamSet *p, int group)
+{
+    CHECK(group >= -1 && group <= p->table->config.L, "group %d", group);
+}
+
+/* ---- gradients ------------------------------------------------------------------------------- */
+
+void grads_alloc(Grads *g, const ParamTable *t, Arena *a)
+{
+    Tensor *at = g->g ? g->g : xcalloc((size_t)t->n, sizeof *at);
+    *g = (Grads){.table = t, .g = at};
+    for (int i = 0; i < t->n; i++)
+        at[i] = def_tensor(&t->def[i], i == t->embed ? LAYOUT_ROWS : t->def[i].layout, a);
+}
+
+void grads_free(Grads *g)
+{
+    free(g->g);
+    *g = (Grads){0};
+}
+
+void grads_zero(Grads *g)
+{
+    for (int i = 0; i < g->table->n; i++)
+        op_fill(&g->g[i], 0);
+}
+
+void grads_finish(Grads *g)
+{
+    const ParamTable *t = g->table;
+    int head = t->def[t->embed].tied_to;
+    if (head < 0)
+        return;
+    op_axpy(&g->g[head], 1, &g->g[t->embed], true);
+    op_fill(&g->g[t->embed], 0); /* a second call adds nothing */
+}
+
+bool grads_is_own(const ParamTable *t, int i)
+{
+    return t->def[i].tied_to < 0;
+}
