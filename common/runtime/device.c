@@ -1,0 +1,269 @@
+/* device.c - opens a device: the CPU with a team of threads and the best instruction set it has.
+ *
+ * A device owns its team, its table of op bodies and the scratch blocks of its parts; tensors and
+ * arenas point at it. The double build (gradient test) has the plain bodies alone. CUDA comes as
+ * librlhf_cuda.so beside the program; until it is there, asking for it is one clear line.
+ * Tested by tests/unit/test_runtime.c. */
+#include "common/runtime/device.h"
+
+#include "common/base/error.h"
+#include "common/base/mem.h"
+#include "common/runtime/cpu/cpu.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { HUGE_PAGE = 2 << 20, SCRATCH_ALIGN = 64, SCRATCH_UNIT = 64 << 10, THREADS_MAX = 1024 };
+
+typedef struct {
+    void *p;
+    int64_t bytes;
+} __attribute__((aligned(64))) Scratch; /* a line of its own: parts grow theirs at the same time */
+
+struct Device {
+    DeviceKind kind;
+    CpuIsa isa;
+    const OpTable *ops;
+    Team *team;
+    int n_parts;
+    Scratch *scratch; /* (n_parts) */
+    char text[64];
+};
+
+static const char *const isa_name[] = {"auto", "plain", "avx2", "avx512"};
+
+/* The table of an instruction set, or NULL when this CPU or this build lacks it. */
+static const OpTable *isa_table(CpuIsa isa)
+{
+#if defined(__x86_64__) && !defined(RLHF_REAL_DOUBLE)
+    if (isa == ISA_AVX512 && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl"))
+        return &cpu_avx512_table;
+    if (isa == ISA_AVX2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return &cpu_avx2_table;
+#endif
+    return isa == ISA_PLAIN ? &cpu_plain_table : NULL;
+}
+
+static int cores_available(void)
+{
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : n;
+}
+
+/* "cpu", "cuda" and "cuda:N" are names of kinds; nothing else is. */
+static int name_check(const char *name)
+{
+    if (strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0)
+        return 0;
+    const char *n = name + 5;
+    bool cuda = strcmp(name, "cuda") == 0 ||
+                (strncmp(name, "cuda:", 5) == 0 && *n && strspn(n, "0123456789") == strlen(n));
+    if (!cuda)
+        return error_set(ERR_CONFIG, "device: '%s' is not a device (auto, cpu, cuda, cuda:N)",
+                         name);
+    return error_set(ERR_UNAVAILABLE,
+                     "device: %s asked for, but librlhf_cuda.so is not beside the program; set "
+                     "device: cpu, or build the CUDA backend",
+                     name);
+}
+
+static int open_cpu(Device *d, const DeviceOptions *o)
+{
+    if (o->threads < 0 || o->threads > THREADS_MAX)
+        return error_set(ERR_CONFIG, "threads: %d is not in 0..%d (0 = all cores)", o->threads,
+                         THREADS_MAX);
+    if ((unsigned)o->isa > ISA_AVX512)
+        return error_set(ERR_CONFIG, "isa: %d is not an instruction set", (int)o->isa);
+    d->isa = o->isa;
+    for (CpuIsa i = ISA_AVX512; d->isa == ISA_AUTO; i--)
+        if (isa_table(i))
+            d->isa = i;
+    d->ops = isa_table(d->isa);
+    if (!d->ops)
+        return error_set(ERR_UNAVAILABLE, "isa: this CPU has no %s; use isa: auto",
+                         isa_name[d->isa]);
+    d->n_parts = o->threads ? o->threads : cores_available();
+    d->scratch = aligned_alloc(64, (size_t)d->n_parts * sizeof *d->scratch);
+    CHECK(d->scratch, "out of memory");
+    memset(d->scratch, 0, (size_t)d->n_parts * sizeof *d->scratch);
+    d->team = team_open(d->n_parts);
+    snprintf(d->text, sizeof d->text, "cpu, %d thread%s, %s", d->n_parts, d->n_parts > 1 ? "s" : "",
+             isa_name[d->isa]);
+    return 0;
+}
+
+int device_open(Device **dev, const DeviceOptions *options)
+{
+    *dev = NULL;
+    int rc;
+    Device *d = xcalloc(1, sizeof *d);
+    d->kind = DEVICE_CPU;
+    TRY(name_check(options->name ? options->name : "auto"));
+    TRY(open_cpu(d, options));
+    *dev = d;
+    return 0;
+fail:
+    device_close(d);
+    return rc;
+}
+
+void device_close(Device *dev)
+{
+    if (!dev)
+        return;
+    team_close(dev->team);
+    for (int i = 0; dev->scratch && i < dev->n_parts; i++)
+        free(dev->scratch[i].p);
+    free(dev->scratch);
+    free(dev);
+}
+
+DeviceKind device_kind(const Device *dev)
+{
+    return dev->kind;
+}
+
+const char *device_text(const Device *dev)
+{
+    return dev->text;
+}
+
+int device_threads(const Device *dev)
+{
+    return dev->n_parts;
+}
+
+size_t device_memory_bytes(const Device *dev)
+{
+    (void)dev;
+    return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+const OpTable *device_ops(const Device *dev)
+{
+    return dev->ops;
+}
+
+Team *device_team(const Device *dev)
+{
+    return dev->team;
+}
+
+void *device_scratch(Device *dev, int part, int64_t bytes)
+{
+    CHECK(part >= 0 && part < dev->n_parts, "part %d of %d", part, dev->n_parts);
+    Scratch *s = &dev->scratch[part];
+    if (s->bytes < bytes) {
+        free(s->p);
+        s->bytes = (bytes + SCRATCH_UNIT - 1) / SCRATCH_UNIT * SCRATCH_UNIT;
+        s->p = aligned_alloc(SCRATCH_ALIGN, (size_t)s->bytes);
+        CHECK(s->p, "out of memory: %lld bytes of scratch", (long long)bytes);
+    }
+    return s->p;
+}
+
+int64_t device_scratch_bytes(const Device *dev)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < dev->n_parts; i++)
+        sum += dev->scratch[i].bytes;
+    return sum;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------
+ */
+
+static size_t map_bytes(size_t bytes)
+{
+    size_t unit = bytes >= HUGE_PAGE ? HUGE_PAGE : (size_t)sysconf(_SC_PAGESIZE);
+    return (bytes + unit - 1) / unit * unit;
+}
+
+/* From a huge page on, the block starts at one and asks for them: reads from L3 double. */
+void *device_alloc(Device *dev, size_t bytes, int arena_kind)
+{
+    (void)dev;
+    (void)arena_kind;
+    size_t n = map_bytes(bytes);
+    if (n < bytes || n > SIZE_MAX / 2)
+        return NULL;
+    size_t extra = n >= HUGE_PAGE ? HUGE_PAGE : 0;
+    unsigned char *p =
+        mmap(NULL, n + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    if (extra) {
+        size_t head = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE;
+        if (head)
+            munmap(p, head);
+        if (extra - head)
+            munmap(p + head + n, extra - head);
+        p += head;
+        madvise(p, n, MADV_HUGEPAGE);
+    }
+    return p;
+}
+
+void device_free(Device *dev, void *p, size_t bytes, int arena_kind)
+{
+    (void)dev;
+    (void)arena_kind;
+    munmap(p, map_bytes(bytes));
+}
+
+static void check_copy(const Tensor *t, size_t bytes)
+{
+    CHECK(t->layout != LAYOUT_ROWS || t->n_dims < 2 || t->stride == tensor_cols(t),
+          "copy of %s, which is not dense", tensor_text(t));
+    CHECK(bytes <= tensor_bytes(t) && (t->data || bytes == 0), "copy of %zu bytes, %s has %zu",
+          bytes, tensor_text(t), tensor_bytes(t));
+}
+
+void device_upload(Tensor *dst, const void *src, size_t bytes)
+{
+    check_copy(dst, bytes);
+    if (bytes)
+        memcpy(dst->data, src, bytes);
+}
+
+void device_download(void *dst, const Tensor *src, size_t bytes)
+{
+    check_copy(src, bytes);
+    if (bytes)
+        memcpy(dst, src->data, bytes);
+}
+
+/* ---- streams: the CPU is done when a call returns ----------------------------------------------
+ */
+
+void device_sync(Device *dev)
+{
+    (void)dev;
+}
+
+void event_record(Event *e, Device *dev, StreamId on)
+{
+    (void)dev;
+    (void)on;
+    e->handle = NULL;
+}
+
+void event_wait(Event *e, Device *dev, StreamId on)
+{
+    (void)e;
+    (void)dev;
+    (void)on;
+}
+
+bool device_can_capture(const Device *dev)
+{
+    (void)dev;
+    return false;
+}
