@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# rlhf run: stages in order, done ones skipped, changed ones run again, a failing one reported.
+. "$(dirname "$0")/lib.sh"
+cat >"$TMP/e.yaml" <<Y
+root: $TMP/root
+vars: {seed: 3, extra: true}
+stages:
+  - name: world
+    program: rlhf-demo world
+    config: {out: "\${out}", seed: "\${seed}", n_base: 64, n_sft: 32, n_helpful: 4, n_safety: 4, n_test: 4, n_rejection: 4, n_ppo: 4, n_eval: 4, hidden_size: 32, layers: 1}
+  - name: sft
+    program: rlhf-sft
+    config:
+      out_dir: "\${out}"
+      model: \${root}/world/model
+      init: random
+      template: plain
+      max_length: 64
+      batch_size: 8
+      micro_batch_tokens: 512
+      epochs: 2
+      data: {train: [{path: "\${root}/world/sft.jsonl"}]}
+      seed: \${seed}
+  - name: answers
+    program: rlhf generate
+    if: \${extra}
+    config: {model: "\${root}/sft/export", data: {prompts: "\${root}/world/prompts_eval.jsonl"}, template: plain, max_prompt_length: 40, max_new_tokens: 6, out: "\${out}/samples.jsonl"}
+Y
+R=("$BIN/rlhf" run "$TMP/e.yaml")
+check "--dry-run" "${R[@]}" --dry-run
+check "--dry-run runs nothing" test ! -e "$TMP/root"
+check "all stages" "${R[@]}"
+check "results are there" test -s "$TMP/root/answers/samples.jsonl"
+sum=$(md5sum "$TMP/root/sft/export/model.safetensors")
+"${R[@]}" >"$TMP/log" 2>&1
+compares "done stages are skipped" "$(grep -c ': done' "$TMP/log") == 3"
+touch "$TMP/root/world/sft.jsonl"; "${R[@]}" >"$TMP/log" 2>&1
+compares "contents count, not times" "$(grep -c ': done' "$TMP/log") == 3"
+head -n 20 "$TMP/root/world/sft.jsonl" >"$TMP/short" && cp "$TMP/short" "$TMP/root/world/sft.jsonl"
+"${R[@]}" >"$TMP/log" 2>&1
+compares "a changed input runs its stage and those after it" "$(grep -c ': done' "$TMP/log") == 1"
+check "with another result" sh -c "test '$sum' != \"\$(md5sum $TMP/root/sft/export/model.safetensors)\""
+"${R[@]}" vars.extra=false >"$TMP/log" 2>&1
+compares "a stage left out by its condition" "$(grep -c '\[' "$TMP/log") == 2"
+check "--only" "${R[@]}" --only answers --force
+refuses "unknown variable" 2 "vars.sed|no such variable|root=DIR" "${R[@]}" sed=1
+refuses "unknown stage" 2 "there is no stage" "${R[@]}" --from nothing
+sed 's/program: rlhf-sft/program: rlhf-sft\n    progam: x/' "$TMP/e.yaml" >"$TMP/e2.yaml"
+refuses "unknown key" 78 "e2.yaml:[0-9]+:[0-9]+: unknown key 'progam'" "$BIN/rlhf" run "$TMP/e2.yaml"
+sed 's/batch_size: 8/batch_size: -8/' "$TMP/e.yaml" >"$TMP/e3.yaml"
+"$BIN/rlhf" run "$TMP/e3.yaml" root="$TMP/root3" >"$TMP/log" 2>&1; rc=$?
+[ $rc = 78 ] && ok "a failing stage gives its exit code" || not_ok "a failing stage gives its exit code" "$rc"
+
+sed 's/epochs: 2/epochs: 4000/' "$TMP/e.yaml" >"$TMP/e4.yaml"
+"$BIN/rlhf" run "$TMP/e4.yaml" root="$TMP/root4" >"$TMP/log" 2>&1 & pid=$!
+for i in $(seq 100); do [ -s "$TMP/root4/sft/metrics.jsonl" ] && break; sleep 0.1; done
+kill -TERM $pid; wait $pid; rc=$?
+[ $rc = 75 ] && ok "SIGTERM reaches the stage: exit 75" || not_ok "SIGTERM reaches the stage: exit 75" "exit $rc: $(tail -n 2 "$TMP/log" | tr '\n' ' ')"
+finish
