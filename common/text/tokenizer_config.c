@@ -1,0 +1,71 @@
+/* tokenizer_config.c - what a model folder says beside tokenizer.json: BOS, EOS, chat template.
+ *
+ * chat_template.jinja wins over tokenizer_config.json, whose chat_template may be a text or a list of
+ * named ones ("default" is taken). A token that is absent is looked up by its usual names; one that
+ * is null is none. Tested by tests/unit/test_template.c. */
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/text/tokenizer_read.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const usual_bos[] = {"<s>", "<|begin_of_text|>", "<bos>", NULL};
+static const char *const usual_eos[] = {"</s>", "<|end_of_text|>", "<|endoftext|>", "<eos>", NULL};
+
+static int read_token(const Tokenizer *t, int32_t *out, const Json *config, const char *key,
+                      const char *const *usual, const char *path)
+{
+    const Json *j = json_get(config, key);
+    const char *name = json_str(j) ? json_str(j) : json_str(json_get(j, "content"));
+    *out = -1;
+    if (json_kind(j) == JSON_NIL)
+        return 0;
+    if (!j) {
+        for (; *usual && *out < 0; usual++)
+            *out = tokenizer_id(t, *usual);
+        return 0;
+    }
+    if (!name)
+        return error_set(ERR_DATA, "%s: %s is %s; expected a string, null or {\"content\": \"...\"}",
+                         path, key, json_kind_name(json_kind(j)));
+    *out = tokenizer_id(t, name);
+    if (*out < 0)
+        return error_set(ERR_DATA, "%s: %s \"%s\" is not a token of %s", path, key, name, t->path);
+    return 0;
+}
+
+static void read_template(Tokenizer *t, const Json *config)
+{
+    const Json *j = json_get(config, "chat_template");
+    const char *text = json_str(j);
+    for (size_t i = 0; i < json_len(j) && json_kind(j) == JSON_ARR; i++) {
+        const char *name = json_str(json_get(json_at(j, i), "name"));
+        if (name && strcmp(name, "default") == 0)
+            text = json_str(json_get(json_at(j, i), "template"));
+    }
+    if (text)
+        t->chat_template = xstrdup(text);
+}
+
+int tokenizer_read_config(Tokenizer *t, const char *folder)
+{
+    char *path = path_join(folder, "tokenizer_config.json");
+    char *jinja = path_join(folder, "chat_template.jinja");
+    Json *config = NULL;
+    size_t n;
+    int rc = 0;
+    if (file_exists(path))
+        TRY(json_read_file(&config, path));
+    TRY(read_token(t, &t->bos, config, "bos_token", usual_bos, path));
+    TRY(read_token(t, &t->eos, config, "eos_token", usual_eos, path));
+    if (file_exists(jinja))
+        TRY(file_read(jinja, &t->chat_template, &n));
+    else
+        read_template(t, config);
+fail:
+    json_free(config);
+    free(path);
+    free(jinja);
+    return rc;
+}
