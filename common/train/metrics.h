@@ -23,5 +23,6 @@ void metrics_close(Metrics *m);
 void metrics_set(Metrics *m, const char *name, double value); /* non-finite values are written as null */
 double metrics_get(const Metrics *m, const char *name);       /* NaN if absent */
 int metrics_write(Metrics *m, int64_t step);                  /* appends the line and clears the set */
+int metrics_sync(Metrics *m);                                 /* before a checkpoint counts on offset */
 
 #endif

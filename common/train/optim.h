@@ -40,13 +40,22 @@ typedef struct {
     Tensor *m, *v;    /* per own parameter */
     Tensor partial;   /* f64 partial sums of the norm, host-visible */
     int64_t step;     /* updates done */
-    int64_t skipped;  /* updates dropped for non-finite gradients */
+    int64_t skipped;  /* updates dropped for non-finite losses or gradients */
+    int64_t in_row;   /* of those, the last ones without an update between */
 } Optim;
+
+enum { OPTIM_MAX_SKIPS = 10 }; /* dropped updates in a row that a run bears */
 
 void optim_alloc(Optim *o, const OptimConfig *c, ParamSet *p, Grads *g, Arena *a);
 void optim_free(Optim *o);
-/* grads_finish, norm (f64, table order), clip, AdamW, grads_zero. Returns the norm before clipping;
- * when it is not finite nothing is updated, `skipped` grows and *bad names the tensor. */
+/* grads_finish, norm (f64, table order), clip, AdamW, grads_zero. Returns the norm before clipping
+ * (by max_grad_norm / (norm + 1e-6) where that is below 1, as PyTorch does); when it is not finite
+ * nothing is updated, `skipped` grows and *bad names the tensor. *bad is NULL otherwise. */
 double optim_step(Optim *o, double lr, const char **bad);
+/* Drops an update whose loss is not finite: gradients to zero, counted like one of optim_step. */
+void optim_drop(Optim *o);
+/* After an update that named `bad` (NULL = went well): warns, and is ERR_DIVERGED from the
+ * OPTIM_MAX_SKIPS-th dropped update in a row on. `update` is 1-based. */
+int optim_check(const Optim *o, int64_t update, const char *bad);
 
 #endif
