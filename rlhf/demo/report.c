@@ -59,14 +59,14 @@ static const char style[] =
     "<style>\n"
     "body{font:15px/1.5 system-ui,-apple-system,'Segoe UI',sans-serif;color:#1d2430;background:#f5f6f8;"
     "margin:0 auto;max-width:1180px;padding:24px}\n"
-    "h1{font-size:27px;margin:0 0 4px}h2{font-size:19px;margin:34px 0 8px}p{margin:6px 0;max-width:80ch}\n"
+    "h1{font-size:27px;margin:0 0 4px;border:0}h2{font-size:19px;margin:34px 0 8px}p{margin:6px 0;max-width:80ch}\n"
     ".quiet{color:#667085}.num{font-variant-numeric:tabular-nums}\n"
     ".card{background:#fff;border:1px solid #e3e6eb;border-radius:10px;padding:16px 18px;margin:10px 0;"
     "overflow-x:auto}\n"
     ".steps{display:flex;gap:14px;flex-wrap:wrap}.step{flex:1;min-width:200px;background:#fff;"
     "border:1px solid #e3e6eb;border-radius:10px;padding:14px 18px}\n"
     ".step b{display:block;font-size:30px;line-height:1.2;font-variant-numeric:tabular-nums}\n"
-    "table.t{border-collapse:collapse;width:100%}table.t td,table.t th{padding:5px 10px;text-align:left;"
+    "table.t{border-collapse:collapse;width:100%;margin:0}table.t td,table.t th{padding:5px 10px;text-align:left;"
     "border-bottom:1px solid #eceef2;vertical-align:top;font-variant-numeric:tabular-nums}\n"
     "table.t th{color:#667085;font-weight:600;font-size:13px}table.t tr:last-child td{border-bottom:0}\n"
     ".ci{color:#8a93a3;font-size:13px;white-space:nowrap}\n"
@@ -118,8 +118,8 @@ static void put_head(Str *out, const Json *demo)
     static const char *const what[V_COUNT] = {"supervised fine-tuning", "rejection sampling on SFT",
                                              "reinforcement on RS"};
     bool pass = json_bool(json_get(demo, "pass"), false);
-    str_addf(out, "<h1>An RLHF round in a world with a known reward</h1><p class=quiet>%lld answers of each "
-             "version to %lld distinct held-out prompts. Brackets are 95 %% intervals from %lld bootstrap "
+    str_addf(out, "<p class=quiet>%lld answers of each version"
+             " to %lld distinct held-out prompts. Brackets are 95 %% intervals from %lld bootstrap "
              "draws over prompts. <span class=%s>%s</span></p><div class=steps>",
              (long long)json_int(json_get(demo, "answers"), 0),
              (long long)json_int(json_get(demo, "prompts"), 0),
@@ -207,19 +207,19 @@ static void plot_versions(Str *out, const Json *demo, const char *title, const c
 
 static void plot_kinds(Str *out, const Json *demo)
 {
-    double x[V_COUNT][WORLD_KINDS], y[V_COUNT][3][WORLD_KINDS];
+    double x[WORLD_KINDS], y[V_COUNT][3][WORLD_KINDS];
     const char *ticks[WORLD_KINDS];
     PlotSeries series[V_COUNT];
     for (int v = 0; v < V_COUNT; v++) {
         for (int k = 0; k < WORLD_KINDS; k++) {
             ticks[k] = world_kind_name((WorldKind)k);
             Number a = number_at(json_get(json_get(version_of(demo, v), "kinds"), ticks[k]), "gold");
-            x[v][k] = k + .15 * (v - 1); /* side by side */
+            x[k] = k;
             y[v][0][k] = a.value;
             y[v][1][k] = a.low;
             y[v][2][k] = a.high;
         }
-        series[v] = (PlotSeries){version_labels[v], x[v], y[v][0], y[v][1], y[v][2], WORLD_KINDS};
+        series[v] = (PlotSeries){version_labels[v], x, y[v][0], y[v][1], y[v][2], WORLD_KINDS};
     }
     put_plot(out, &(Plot){.title = "Gold by kind of prompt", .y_label = "gold", .series = series,
                           .n_series = V_COUNT, .x_ticks = ticks, .n_x_ticks = WORLD_KINDS, .width = 1100,
@@ -363,7 +363,7 @@ static int report(const ReportConfig *c)
     int rc;
     TRY(json_read_file(&demo, c->demo));
     TRY(dir_make(folder));
-    html_begin(&out, "An RLHF round");
+    html_begin(&out, "An RLHF round in a world with a known reward");
     str_add(&out, style);
     put_head(&out, demo);
     put_plots(&out, demo);
