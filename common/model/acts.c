@@ -1,0 +1,151 @@
+/* acts.c - activations of one micro-batch, allocated by a slot table.
+ *
+ * Every LIFE_LAYER slot is kept per layer when a backward pass follows; forward-only work shares one
+ * copy among the layers, so its memory does not grow with depth. Tested by tests/unit/test_model.c. */
+#include "common/model/acts.h"
+
+#include "common/base/error.h"
+#include "common/base/mem.h"
+
+#include <stdlib.h>
+
+typedef enum { LIFE_LAYER, LIFE_PASS, LIFE_BACKWARD } Lifetime;
+
+/* width: '1' a vector (T), C channels, Q = H * D, G = K * D, H heads, F feed-forward. */
+static const struct {
+    const char *name;
+    char width;
+    Lifetime life;
+} slots[ACTS_SLOTS] = {
+    [A_X] = {"x", 'C', LIFE_LAYER},
+    [A_RSTD1] = {"rstd1", '1', LIFE_LAYER},
+    [A_N1] = {"n1", 'C', LIFE_LAYER},
+    [A_Q] = {"q", 'Q', LIFE_LAYER},
+    [A_K] = {"k", 'G', LIFE_LAYER},
+    [A_V] = {"v", 'G', LIFE_LAYER},
+    [A_O] = {"o", 'Q', LIFE_LAYER},
+    [A_LSE] = {"lse", 'H', LIFE_LAYER},
+    [A_MID] = {"mid", 'C', LIFE_LAYER},
+    [A_RSTD2] = {"rstd2", '1', LIFE_LAYER},
+    [A_N2] = {"n2", 'C', LIFE_LAYER},
+    [A_GATE] = {"gate", 'F', LIFE_LAYER},
+    [A_UP] = {"up", 'F', LIFE_LAYER},
+    [A_ACT] = {"act", 'F', LIFE_LAYER},
+    [A_LAST] = {"last", 'C', LIFE_PASS},
+    [A_RSTD] = {"rstd", '1', LIFE_PASS},
+    [A_HIDDEN] = {"hidden", 'C', LIFE_PASS},
+    [A_DHIDDEN] = {"dhidden", 'C', LIFE_BACKWARD},
+    [A_DX] = {"dx", 'C', LIFE_BACKWARD},
+    [A_DN] = {"dn", 'C', LIFE_BACKWARD},
+    [A_DQ] = {"dq", 'Q', LIFE_BACKWARD},
+    [A_DK] = {"dk", 'G', LIFE_BACKWARD},
+    [A_DV] = {"dv", 'G', LIFE_BACKWARD},
+    [A_DO] = {"do", 'Q', LIFE_BACKWARD},
+    [A_DELTA] = {"delta", 'H', LIFE_BACKWARD},
+    [A_DACT] = {"dact", 'F', LIFE_BACKWARD},
+};
+
+struct Acts {
+    ModelConfig config;
+    int64_t max_tokens;
+    bool backward;
+    Tensor *at[ACTS_SLOTS]; /* n_copies() tensors of max_tokens rows */
+};
+
+static int64_t n_copies(const Acts *a, ActSlot slot)
+{
+    switch (slots[slot].life) {
+    case LIFE_LAYER:
+        return a->backward ? a->config.L : 1;
+    case LIFE_PASS:
+        /* forward-only work runs every layer in place, from x to x */
+        return slot == A_LAST && !a->backward ? 0 : 1;
+    default:
+        return a->backward ? 1 : 0;
+    }
+}
+
+static int64_t width_of(const ModelConfig *c, char letter)
+{
+    switch (letter) {
+    case 'C':
+        return c->C;
+    case 'Q':
+        return c->H * c->D;
+    case 'G':
+        return c->K * c->D;
+    case 'H':
+        return c->H;
+    case 'F':
+        return c->F;
+    default:
+        return 0;
+    }
+}
+
+Acts *acts_new(const Model *m, int64_t max_tokens, bool backward)
+{
+    CHECK(max_tokens > 0, "activations for %lld tokens", (long long)max_tokens);
+    Acts *a = xcalloc(1, sizeof *a);
+    a->config = m->table.config;
+    a->max_tokens = max_tokens;
+    a->backward = backward;
+    for (int s = 0; s < ACTS_SLOTS; s++)
+        a->at[s] = xcalloc((size_t)n_copies(a, s), sizeof(Tensor));
+    return a;
+}
+
+void acts_alloc(Acts *a, Arena *arena)
+{
+    for (int s = 0; s < ACTS_SLOTS; s++)
+        for (int64_t i = 0; i < n_copies(a, s); i++) {
+            int64_t width = width_of(&a->config, slots[s].width);
+            a->at[s][i] = width ? arena_rows2(arena, DTYPE_REAL, a->max_tokens, width)
+                                : arena_rows1(arena, DTYPE_REAL, a->max_tokens);
+        }
+}
+
+void acts_free(Acts *a)
+{
+    if (!a)
+        return;
+    for (int s = 0; s < ACTS_SLOTS; s++)
+        free(a->at[s]);
+    free(a);
+}
+
+Tensor acts_view(const Acts *a, ActSlot slot, int64_t layer, int64_t T)
+{
+    if (slot == A_LAST && !a->backward)
+        slot = A_X;
+    int64_t n = n_copies(a, slot);
+    CHECK(n > 0 && T > 0 && T <= a->max_tokens, "slot %s for %lld tokens, planned for %lld%s",
+          slots[slot].name, (long long)T, (long long)a->max_tokens,
+          a->backward ? "" : " and forward only");
+    return tensor_slice(&a->at[slot][n > 1 ? layer : 0], 0, T);
+}
+
+const char *acts_slot_name(ActSlot slot)
+{
+    return slots[slot].name;
+}
+
+bool acts_has_backward(const Acts *a)
+{
+    return a->backward;
+}
+
+int64_t acts_max_tokens(const Acts *a)
+{
+    return a->max_tokens;
+}
+
+Tensor acts_hidden(const Acts *a, const Batch *b)
+{
+    return acts_view(a, A_HIDDEN, 0, b->T);
+}
+
+Tensor acts_dhidden(const Acts *a, const Batch *b)
+{
+    return acts_view(a, A_DHIDDEN, 0, b->T);
+}

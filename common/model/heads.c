@@ -1,0 +1,125 @@
+/* heads.c - the language-model head with its loss, in chunks of HEAD_CHUNK rows, and the scalar head.
+ *
+ * One product gives a chunk's logits; they become their own gradient in place, so logits of a whole
+ * batch never exist and the forward product is not done twice. Tested by tests/unit/test_model.c and
+ * tests/grad_model.c. */
+#include "common/base/error.h"
+#include "common/model/acts.h"
+#include "common/runtime/device.h"
+
+/* ---- language model -------------------------------------------------------------------------- */
+
+void lm_head_alloc(LmHead *h, const Model *m, Arena *a, Arena *host, int64_t max_rows, bool backward)
+{
+    const ModelConfig *c = &m->table.config;
+    CHECK(c->head == HEAD_LM && host->kind != ARENA_DEVICE, "LM head in %s", host->name);
+    *h = (LmHead){.max_rows = max_rows};
+    Tensor *ids[] = {&h->rows, &h->target};
+    Tensor *vectors[] = {&h->weight, &h->old_logp, &h->adv,   &h->logp, &h->entropy,
+                         &h->lse,    &h->loss,     &h->ratio, &h->dlogp};
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        *ids[i] = arena_rows1(a, DTYPE_I32, max_rows);
+    for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
+        *vectors[i] = arena_rows1(a, DTYPE_REAL, max_rows);
+    h->hidden = arena_rows2(a, DTYPE_REAL, HEAD_CHUNK, c->C);
+    if (backward)
+        h->dhidden = arena_rows2(a, DTYPE_REAL, HEAD_CHUNK, c->C);
+    h->logits = arena_rows2(a, DTYPE_REAL, HEAD_CHUNK, c->V);
+}
+
+/* loss = -weight * logp, dlogp = -weight, for n rows. */
+static void xent_loss(Tensor *loss, Tensor *dlogp, const Tensor *logp, const Tensor *weight, int64_t n)
+{
+    real_t l[HEAD_CHUNK], w[HEAD_CHUNK];
+    size_t bytes = (size_t)n * sizeof *l;
+    device_download(l, logp, bytes);
+    device_download(w, weight, bytes);
+    for (int64_t i = 0; i < n; i++) {
+        w[i] = -w[i];
+        l[i] = w[i] * l[i];
+    }
+    device_upload(loss, l, bytes);
+    device_upload(dlogp, w, bytes);
+}
+
+void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, int64_t R,
+                 const Tensor *hidden, Tensor *dhidden, Grads *g, double inv_temp, double clip)
+{
+    CHECK(R >= 0 && R <= h->max_rows && inv_temp > 0, "%lld rows of %lld, 1 / temperature %g",
+          (long long)R, (long long)h->max_rows, inv_temp);
+    CHECK(!g || (kind != LM_LOGP && dhidden && h->dhidden.n_dims), "gradients of a forward-only head");
+    int group = (int)m->table.config.L;
+    params_acquire(p, group);
+    for (int64_t from = 0; from < R; from += HEAD_CHUNK) {
+        int64_t n = R - from < HEAD_CHUNK ? R - from : HEAD_CHUNK;
+        Tensor rows = tensor_slice(&h->rows, from, n), target = tensor_slice(&h->target, from, n);
+        Tensor logp = tensor_slice(&h->logp, from, n), lse = tensor_slice(&h->lse, from, n);
+        Tensor entropy = tensor_slice(&h->entropy, from, n);
+        Tensor x = tensor_slice(&h->hidden, 0, n), logits = tensor_slice(&h->logits, 0, n);
+
+        op_gather_rows(&x, hidden, &rows);
+        model_linear(&logits, &x, p, m->table.head, NULL, false);
+        op_logprob(&logp, &lse, &entropy, &logits, &target, inv_temp);
+        if (kind == LM_LOGP)
+            continue;
+
+        Tensor loss = tensor_slice(&h->loss, from, n), dlogp = tensor_slice(&h->dlogp, from, n);
+        Tensor weight = tensor_slice(&h->weight, from, n);
+        if (kind == LM_XENT) {
+            xent_loss(&loss, &dlogp, &logp, &weight, n);
+        } else {
+            Tensor old = tensor_slice(&h->old_logp, from, n), adv = tensor_slice(&h->adv, from, n);
+            Tensor ratio = tensor_slice(&h->ratio, from, n);
+            op_policy_loss(&loss, &dlogp, &ratio, &logp, &old, &adv, &weight, clip);
+        }
+        if (!g)
+            continue;
+
+        Tensor dx = tensor_slice(&h->dhidden, 0, n);
+        op_logprob_backward(&logits, &dlogp, &lse, &target, inv_temp);
+        model_linear_backward(&dx, &logits, &x, p, m->table.head, NULL, g, false);
+        op_scatter_rows(dhidden, &dx, &rows);
+    }
+    params_release(p, group);
+}
+
+/* ---- scalar ---------------------------------------------------------------------------------- */
+
+void scalar_head_alloc(ScalarHead *h, const Model *m, Arena *a, int64_t max_rows, bool backward)
+{
+    int64_t C = m->table.config.C;
+    CHECK(m->table.config.head == HEAD_SCALAR, "scalar head of a language model");
+    *h = (ScalarHead){.max_rows = max_rows};
+    h->rows = arena_rows1(a, DTYPE_I32, max_rows);
+    h->hidden = arena_rows2(a, DTYPE_REAL, max_rows, C);
+    h->score = arena_rows2(a, DTYPE_REAL, max_rows, 1);
+    if (backward) {
+        h->dhidden = arena_rows2(a, DTYPE_REAL, max_rows, C);
+        h->dscore = arena_rows2(a, DTYPE_REAL, max_rows, 1);
+    }
+}
+
+void scalar_head_forward(ScalarHead *h, const Model *m, const ParamSet *p, int64_t R,
+                         const Tensor *hidden)
+{
+    CHECK(R > 0 && R <= h->max_rows, "%lld scores, planned for %lld", (long long)R,
+          (long long)h->max_rows);
+    Tensor rows = tensor_slice(&h->rows, 0, R), x = tensor_slice(&h->hidden, 0, R);
+    Tensor score = tensor_slice(&h->score, 0, R);
+    params_acquire(p, (int)m->table.config.L);
+    op_gather_rows(&x, hidden, &rows);
+    model_linear(&score, &x, p, m->table.head, NULL, false);
+    params_release(p, (int)m->table.config.L);
+}
+
+void scalar_head_backward(ScalarHead *h, const Model *m, const ParamSet *p, int64_t R,
+                          Tensor *dhidden, Grads *g)
+{
+    CHECK(R > 0 && R <= h->max_rows && h->dscore.n_dims, "gradients of a forward-only head");
+    Tensor rows = tensor_slice(&h->rows, 0, R), x = tensor_slice(&h->hidden, 0, R);
+    Tensor dscore = tensor_slice(&h->dscore, 0, R), dx = tensor_slice(&h->dhidden, 0, R);
+    params_acquire(p, (int)m->table.config.L);
+    model_linear_backward(&dx, &dscore, &x, p, m->table.head, NULL, g, false);
+    op_scatter_rows(dhidden, &dx, &rows);
+    params_release(p, (int)m->table.config.L);
+}

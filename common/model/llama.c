@@ -1,0 +1,239 @@
+/* llama.c - forward and backward of the Llama family.
+ *
+ * layer_forward() is the one body of a layer: the packed forward and the cached one (kv.c) differ
+ * only in what attention reads, so their rows are equal bit for bit. Backward walks the same lines
+ * upwards. Tested by tests/unit/test_model.c (golden, bits) and tests/grad_model.c (double). */
+#include "common/model/llama.h"
+
+#include "common/base/error.h"
+#include "common/base/mem.h"
+#include "common/model/acts.h"
+#include "common/runtime/device.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* ---- constants ------------------------------------------------------------------------------- */
+
+static void rope_fill(Tensor *rope, double theta)
+{
+    int64_t P = rope->dim[0], half = rope->dim[1] / 2;
+    real_t *row = xmalloc((size_t)(2 * half) * sizeof *row);
+    for (int64_t t = 0; t < P; t++) {
+        for (int64_t i = 0; i < half; i++) {
+            double angle = (double)t * pow(theta, -(double)i / (double)half);
+            row[i] = (real_t)cos(angle);
+            row[half + i] = (real_t)sin(angle);
+        }
+        Tensor v = tensor_slice(rope, t, 1);
+        device_upload(&v, row, (size_t)(2 * half) * sizeof *row);
+    }
+    free(row);
+}
+
+int model_init(Model *m, const ModelConfig *c, Device *dev, Arena *a, int64_t max_positions)
+{
+    if (max_positions < 1 || max_positions > c->max_position)
+        return error_set(ERR_CONFIG,
+                         "sequences of %lld tokens: the model was made for 1 to %lld "
+                         "(max_position_embeddings); choose a smaller maximum length",
+                         (long long)max_positions, (long long)c->max_position);
+    if (!m->table.def)
+        param_table_init(&m->table, c);
+    m->dev = dev;
+    m->max_positions = max_positions;
+    m->rope = arena_rows2(a, DTYPE_REAL, max_positions, c->D);
+    if (m->rope.data)
+        rope_fill(&m->rope, c->rope_theta);
+    return 0;
+}
+
+void model_free(Model *m)
+{
+    param_table_free(&m->table);
+    *m = (Model){0};
+}
+
+/* ---- batches --------------------------------------------------------------------------------- */
+
+void batch_alloc(Batch *b, Arena *a, Device *dev, int64_t max_tokens, int64_t max_seqs)
+{
+    *b = (Batch){.ids = arena_rows1(a, DTYPE_I32, max_tokens),
+                 .pos = arena_rows1(a, DTYPE_I32, max_tokens),
+                 .starts = arena_rows1(a, DTYPE_I32, max_seqs + 1),
+                 .max_tokens = max_tokens,
+                 .max_seqs = max_seqs};
+    b->ids.dev = b->pos.dev = b->starts.dev = dev;
+}
+
+static void upload_i32(Tensor *t, const int32_t *src, int64_t n)
+{
+    *t = tensor_make1(t->data, t->dev, DTYPE_I32, n);
+    device_upload(t, src, (size_t)n * sizeof *src);
+}
+
+void batch_set(Batch *b, const Pack *p)
+{
+    CHECK(p->n_tokens > 0 && p->n_tokens <= b->max_tokens && p->n_seqs <= b->max_seqs,
+          "a pack of %d tokens in %d sequences, planned for %lld in %lld", p->n_tokens, p->n_seqs,
+          (long long)b->max_tokens, (long long)b->max_seqs);
+    b->T = p->n_tokens;
+    b->S = p->n_seqs;
+    upload_i32(&b->ids, p->ids, b->T);
+    upload_i32(&b->pos, p->pos, b->T);
+    upload_i32(&b->starts, p->starts, b->S + 1);
+}
+
+/* ---- linears --------------------------------------------------------------------------------- */
+
+void model_linear(Tensor *y, const Tensor *x, const ParamSet *p, int index, const Adapter *lora,
+                  bool accumulate)
+{
+    CHECK(!lora, "adapters on %s", p->table->def[index].name);
+    op_linear(y, x, &p->w[index], accumulate);
+}
+
+void model_linear_backward(Tensor *dx, const Tensor *dy, const Tensor *x, const ParamSet *p,
+                           int index, const Adapter *lora, Grads *g, bool accumulate)
+{
+    CHECK(!lora, "adapters on %s", p->table->def[index].name);
+    op_linear_dw(&g->g[index], dy, x, true);
+    op_linear_dx(dx, dy, &p->w[index], accumulate);
+}
+
+/* ---- forward --------------------------------------------------------------------------------- */
+
+static double attention_scale(const ModelConfig *c)
+{
+    return 1 / sqrt((double)c->D);
+}
+
+void layer_forward(const Model *m, const ParamSet *p, const Adapter *lora, int64_t layer,
+                   LayerView *t, const Tensor *pos, AttendTo *to)
+{
+    const ModelConfig *c = &m->table.config;
+    int base = param_layer(&m->table, layer, 0);
+    params_acquire(p, (int)layer);
+
+    op_rmsnorm(&t->n1, &t->rstd1, &t->x, &p->w[base + P_NORM1], c->norm_eps);
+    model_linear(&t->q, &t->n1, p, base + P_Q, lora, false);
+    model_linear(&t->k, &t->n1, p, base + P_K, lora, false);
+    model_linear(&t->v, &t->n1, p, base + P_V, lora, false);
+    op_rope(&t->q, pos, &m->rope, c->D, false);
+    op_rope(&t->k, pos, &m->rope, c->D, false);
+    if (to->starts) {
+        op_attention(&t->o, &t->lse, &t->q, &t->k, &t->v, to->starts, c->D, attention_scale(c));
+    } else {
+        op_kv_write(to->k_pages, to->v_pages, &t->k, &t->v, to->page_table, to->seqs, pos);
+        op_attention_paged(&t->o, &t->q, to->k_pages, to->v_pages, to->page_table, to->seqs, pos,
+                           c->D, attention_scale(c));
+    }
+    model_linear(&t->mid, &t->o, p, base + P_O, lora, false);
+    op_add(&t->mid, &t->x, &t->mid);
+
+    op_rmsnorm(&t->n2, &t->rstd2, &t->mid, &p->w[base + P_NORM2], c->norm_eps);
+    model_linear(&t->gate, &t->n2, p, base + P_GATE, lora, false);
+    model_linear(&t->up, &t->n2, p, base + P_UP, lora, false);
+    op_swiglu(&t->act, &t->gate, &t->up);
+    model_linear(&t->out, &t->act, p, base + P_DOWN, lora, false);
+    op_add(&t->out, &t->mid, &t->out);
+
+    params_release(p, (int)layer);
+}
+
+LayerView layer_view(const Acts *a, int64_t layer, int64_t L, int64_t T)
+{
+    return (LayerView){
+        .x = acts_view(a, A_X, layer, T),
+        .rstd1 = acts_view(a, A_RSTD1, layer, T),
+        .n1 = acts_view(a, A_N1, layer, T),
+        .q = acts_view(a, A_Q, layer, T),
+        .k = acts_view(a, A_K, layer, T),
+        .v = acts_view(a, A_V, layer, T),
+        .o = acts_view(a, A_O, layer, T),
+        .lse = acts_view(a, A_LSE, layer, T),
+        .mid = acts_view(a, A_MID, layer, T),
+        .rstd2 = acts_view(a, A_RSTD2, layer, T),
+        .n2 = acts_view(a, A_N2, layer, T),
+        .gate = acts_view(a, A_GATE, layer, T),
+        .up = acts_view(a, A_UP, layer, T),
+        .act = acts_view(a, A_ACT, layer, T),
+        .out = layer + 1 < L ? acts_view(a, A_X, layer + 1, T) : acts_view(a, A_LAST, 0, T),
+    };
+}
+
+void model_forward(const Model *m, const ParamSet *p, const Adapter *lora, const Batch *b, Acts *a)
+{
+    const ModelConfig *c = &m->table.config;
+    params_acquire(p, -1);
+    Tensor x = acts_view(a, A_X, 0, b->T);
+    op_embedding(&x, &b->ids, &p->w[m->table.embed]);
+    params_release(p, -1);
+    for (int64_t l = 0; l < c->L; l++) {
+        LayerView t = layer_view(a, l, c->L, b->T);
+        layer_forward(m, p, lora, l, &t, &b->pos, &(AttendTo){.starts = &b->starts});
+    }
+    params_acquire(p, (int)c->L);
+    Tensor last = acts_view(a, A_LAST, 0, b->T), rstd = acts_view(a, A_RSTD, 0, b->T);
+    Tensor hidden = acts_hidden(a, b);
+    op_rmsnorm(&hidden, &rstd, &last, &p->w[m->table.final_norm], c->norm_eps);
+    params_release(p, (int)c->L);
+    if (acts_has_backward(a)) {
+        Tensor d = acts_dhidden(a, b);
+        op_fill(&d, 0);
+    }
+}
+
+/* ---- backward -------------------------------------------------------------------------------- */
+
+/* dx: gradient of the layer's output on entry, of its input on return. */
+static void layer_backward(const Model *m, const ParamSet *p, const Adapter *lora, int64_t layer,
+                           const Batch *b, Acts *a, Tensor *dx, Grads *g)
+{
+    const ModelConfig *c = &m->table.config;
+    int base = param_layer(&m->table, layer, 0);
+    LayerView t = layer_view(a, layer, c->L, b->T);
+    Tensor dn = acts_view(a, A_DN, 0, b->T), dact = acts_view(a, A_DACT, 0, b->T);
+    Tensor dq = acts_view(a, A_DQ, 0, b->T), dk = acts_view(a, A_DK, 0, b->T);
+    Tensor dv = acts_view(a, A_DV, 0, b->T), d_o = acts_view(a, A_DO, 0, b->T);
+    Tensor delta = acts_view(a, A_DELTA, 0, b->T);
+    params_acquire(p, (int)layer);
+
+    model_linear_backward(&dact, dx, &t.act, p, base + P_DOWN, lora, g, false);
+    op_swiglu_backward(&t.gate, &t.up, &dact, &t.gate, &t.up); /* gate, up become their gradients */
+    model_linear_backward(&dn, &t.gate, &t.n2, p, base + P_GATE, lora, g, false);
+    model_linear_backward(&dn, &t.up, &t.n2, p, base + P_UP, lora, g, true);
+    op_rmsnorm_backward(dx, &g->g[base + P_NORM2], &dn, &t.mid, &p->w[base + P_NORM2], &t.rstd2,
+                        &b->starts);
+
+    model_linear_backward(&d_o, dx, &t.o, p, base + P_O, lora, g, false);
+    op_attention_backward(&dq, &dk, &dv, &delta, &d_o, &t.o, &t.lse, &t.q, &t.k, &t.v, &b->starts,
+                          c->D, attention_scale(c));
+    op_rope(&dq, &b->pos, &m->rope, c->D, true);
+    op_rope(&dk, &b->pos, &m->rope, c->D, true);
+    model_linear_backward(&dn, &dq, &t.n1, p, base + P_Q, lora, g, false);
+    model_linear_backward(&dn, &dk, &t.n1, p, base + P_K, lora, g, true);
+    model_linear_backward(&dn, &dv, &t.n1, p, base + P_V, lora, g, true);
+    op_rmsnorm_backward(dx, &g->g[base + P_NORM1], &dn, &t.x, &p->w[base + P_NORM1], &t.rstd1,
+                        &b->starts);
+
+    params_release(p, (int)layer);
+}
+
+void model_backward(const Model *m, const ParamSet *p, const Adapter *lora, const Batch *b, Acts *a,
+                    Grads *g)
+{
+    const ModelConfig *c = &m->table.config;
+    CHECK(acts_has_backward(a) && !p->frozen, "backward of %s", p->role ? p->role : "a model");
+    Tensor dx = acts_view(a, A_DX, 0, b->T), dhidden = acts_dhidden(a, b);
+    Tensor last = acts_view(a, A_LAST, 0, b->T), rstd = acts_view(a, A_RSTD, 0, b->T);
+    int norm = m->table.final_norm;
+
+    op_fill(&dx, 0);
+    params_acquire(p, (int)c->L);
+    op_rmsnorm_backward(&dx, &g->g[norm], &dhidden, &last, &p->w[norm], &rstd, &b->starts);
+    params_release(p, (int)c->L);
+    for (int64_t l = c->L - 1; l >= 0; l--)
+        layer_backward(m, p, lora, l, b, a, &dx, g);
+    op_embedding_backward(&g->g[m->table.embed], &dx, &b->ids);
+}
