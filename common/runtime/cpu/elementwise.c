@@ -1,0 +1,358 @@
+/* elementwise.c - ops whose elements do not meet: sums, SwiGLU, RoPE, copies between dtypes and
+ * layouts, rows by index. Parts split rows (columns where rows may repeat). Loops are plain C; the
+ * compiler vectorises them. Tested by tests/ops/elementwise.c. */
+#include "common/base/error.h"
+#include "common/runtime/cpu/cpu.h"
+#include "common/runtime/cpu/kmath.h"
+
+#include <string.h>
+
+typedef struct {
+    Tensor *y, *y2;
+    const Tensor *a, *b, *c;
+    double scalar;
+    int64_t head_dim;
+    bool flag; /* accumulate, or backward */
+} ElementCtx;
+
+/* Rows of a ROWS tensor of any rank: element (0, 0) of row r. */
+static real_t *row_at(const Tensor *t, int64_t r)
+{
+    return real_data(t) + r * (t->n_dims > 1 ? t->stride : 0);
+}
+
+/* A rank 1 tensor is one long row: cut it into rows of RUN elements so that parts have work. */
+enum { RUN = 4096 };
+
+static bool is_dense(const Tensor *t)
+{
+    return t->layout != LAYOUT_ROWS || t->n_dims < 2 || t->stride == tensor_cols(t);
+}
+
+/* ---- y = a + b
+ * ------------------------------------------------------------------------------------ */
+
+static void add_run(real_t *y, const real_t *a, const real_t *b, int64_t n)
+{
+    K_INDEPENDENT
+    for (int64_t i = 0; i < n; i++)
+        y[i] = a[i] + b[i];
+}
+
+static void add_part(int part, int n_parts, void *ctx)
+{
+    const ElementCtx *c = ctx;
+    int64_t from, to, cols = tensor_cols(c->y);
+    if (is_dense(c->y) && is_dense(c->a) && is_dense(c->b)) {
+        part_range(tensor_len(c->y), RUN, part, n_parts, &from, &to);
+        if (from < to)
+            add_run(real_data(c->y) + from, real_data(c->a) + from, real_data(c->b) + from,
+                    to - from);
+        return;
+    }
+    part_range(tensor_rows(c->y), 1, part, n_parts, &from, &to);
+    for (int64_t r = from; r < to; r++)
+        add_run(row_at(c->y, r), row_at(c->a, r), row_at(c->b, r), cols);
+}
+
+void CPU_OP(add)(Tensor *y, const Tensor *a, const Tensor *b)
+{
+    ElementCtx c = {.y = y, .a = a, .b = b};
+    cpu_run(y->dev, add_part, &c, (double)tensor_len(y));
+}
+
+/* ---- SwiGLU (Shazeer 2020)
+ * -------------------------------------------------------------------------- */
+
+static void swiglu_part(int part, int n_parts, void *ctx)
+{
+    const ElementCtx *c = ctx;
+    int64_t from, to, cols = c->y->dim[1];
+    part_range(c->y->dim[0], 1, part, n_parts, &from, &to);
+    for (int64_t r = from; r < to; r++) {
+        real_t *restrict y = row_at(c->y, r);
+        const real_t *restrict gate = row_at(c->a, r), *restrict up = row_at(c->b, r);
+        for (int64_t i = 0; i < cols; i++)
+            y[i] = gate[i] * k_sigmoid(gate[i]) * up[i];
+    }
+}
+
+void CPU_OP(swiglu)(Tensor *y, const Tensor *gate, const Tensor *up)
+{
+    ElementCtx c = {.y = y, .a = gate, .b = up};
+    cpu_run(y->dev, swiglu_part, &c, (double)tensor_len(y) * 2);
+}
+
+/* With s = sigmoid(g): dup = dy g s, dgate = dy up s (1 + g (1 - s)). */
+static void swiglu_backward_part(int part, int n_parts, void *ctx)
+{
+    const ElementCtx *c = ctx;
+    int64_t from, to, cols = c->y->dim[1];
+    part_range(c->y->dim[0], 1, part, n_parts, &from, &to);
+    for (int64_t r = from; r < to; r++) {
+        real_t *dgate = row_at(c->y, r), *dup = row_at(c->y2, r);
+        const real_t *dy = row_at(c->a, r), *gate = row_at(c->b, r), *up = row_at(c->c, r);
+        K_INDEPENDENT
+        for (int64_t i = 0; i < cols; i++) {
+            real_t g = gate[i], s = k_sigmoid(g), d = dy[i], u = up[i];
+            real_t slope = s * real_fma(g, (real_t)1 - s, (real_t)1);
+            dup[i] = d * (g * s);
+            dgate[i] = d * u * slope;
+        }
+    }
+}
+
+void CPU_OP(swiglu_backward)(Tensor *dgate, Tensor *dup, const Tensor *dy, const Tensor *gate,
+                             const Tensor *up)
+{
+    ElementCtx c = {.y = dgate, .y2 = dup, .a = dy, .b = gate, .c = up};
+    cpu_run(dgate->dev, swiglu_backward_part, &c, (double)tensor_len(dy) * 2);
+}
+
+/* ---- RoPE (Su et al. 2021, in the rotate_half form)
+ * --------------------------------------------------- */
+
+static void rope_head(real_t *restrict a, real_t *restrict b, const real_t *restrict cosine,
+                      const real_t *restrict sine, real_t sign, int64_t half)
+{
+    for (int64_t d = 0; d < half; d++) {
+        real_t x = a[d], y = b[d], s = sign * sine[d];
+        a[d] = real_fma(x, cosine[d], -(y * s));
+        b[d] = real_fma(y, cosine[d], x * s);
+    }
+}
+
+static void rope_part(int part, int n_parts, void *ctx)
+{
+    const ElementCtx *c = ctx;
+    int64_t from, to, half = c->head_dim / 2;
+    part_range(c->y->dim[0], 1, part, n_parts, &from, &to);
+    for (int64_t t = from; t < to; t++) {
+        const real_t *table = row_at(c->b, i32_data(c->a)[t]);
+        real_t *x = row_at(c->y, t);
+        for (int64_t h = 0; h < c->y->dim[1]; h += c->head_dim)
+            rope_head(x + h, x + h + half, table, table + half, c->flag ? -1 : 1, half);
+    }
+}
+
+void CPU_OP(rope)(Tensor *x, const Tensor *pos, const Tensor *table, int64_t head_dim,
+                  bool backward)
+{
+    ElementCtx c = {.y = x, .a = pos, .b = table, .head_dim = head_dim, .flag = backward};
+    cpu_run(x->dev, rope_part, &c, (double)tensor_len(x));
+}
+
+/* ---- convert, axpy, fill: any layout
+ * ------------------------------------------------------------------- */
+
+/* Where row r of a matrix lies: first element, and elements from one column to the next. */
+static int64_t row_offset(const Tensor *t, int64_t r)
+{
+    if (t->layout == LAYOUT_PANEL)
+        return r / PANEL_N * t->dim[1] * PANEL_N + r % PANEL_N;
+    return r * (t->n_dims > 1 ? t->stride : 0);
+}
+
+static int64_t column_step(const Tensor *t)
+{
+    return t->layout == LAYOUT_PANEL ? PANEL_N : 1;
+}
+
+/* Lanes n >= N of the last panel stay zero. */
+static void clear_padding(Tensor *t)
+{
+    if (t->layout != LAYOUT_PANEL || t->dim[0] % PANEL_N == 0)
+        return;
+    size_t b = dtype_bytes(t->dtype);
+    unsigned char *p = t->data;
+    p += (size_t)(t->dim[0] / PANEL_N * t->dim[1] * PANEL_N) * b;
+    for (int64_t k = 0; k < t->dim[1]; k++, p += PANEL_N * b)
+        memset(p + (size_t)(t->dim[0] % PANEL_N) * b, 0,
+               (size_t)(PANEL_N - t->dim[0] % PANEL_N) * b);
+}
+
+static double read_any(const Tensor *t, int64_t at)
+{
+    if (t->dtype == DTYPE_F64)
+        return ((const double *)t->data)[at];
+    if (t->dtype == DTYPE_F32)
+        return ((const float *)t->data)[at];
+    uint32_t u = (uint32_t)((const uint16_t *)t->data)[at] << 16;
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+/* f64 -> f32 and f32 -> bf16 round to nearest even; f64 -> bf16 is the two one after the other. A
+ * NaN stays one. */
+static void write_any(Tensor *t, int64_t at, double value)
+{
+    if (t->dtype == DTYPE_F64) {
+        ((double *)t->data)[at] = value;
+        return;
+    }
+    float f = (float)value;
+    if (t->dtype == DTYPE_F32) {
+        ((float *)t->data)[at] = f;
+        return;
+    }
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    uint32_t even = u + 0x7fff + (u >> 16 & 1);
+    ((uint16_t *)t->data)[at] = (uint16_t)((f != f ? u | 0x400000 : even) >> 16);
+}
+
+/* f32 <-> f32 between layouts: moves bits, 32 rows of a panel at a time. */
+static void convert_row_f32(Tensor *y, const Tensor *x, int64_t r)
+{
+    uint32_t *to = (uint32_t *)y->data + row_offset(y, r);
+    const uint32_t *from = (const uint32_t *)x->data + row_offset(x, r);
+    int64_t to_step = column_step(y), from_step = column_step(x), n = tensor_cols(y);
+    for (int64_t i = 0; i < n; i++)
+        to[i * to_step] = from[i * from_step];
+}
+
+static void convert_part(int part, int n_parts, void *ctx)
+{
+    const ElementCtx *c = ctx;
+    Tensor *y = c->y;
+    const Tensor *x = c->a;
+    int64_t from, to, n = tensor_cols(y);
+    part_range(tensor_rows(y), PANEL_N, part, n_parts, &from, &to);
+    for (int64_t r = from; r < to; r++) {
+        if (y->dtype == DTYPE_F32 && x->dtype == DTYPE_F32) {
+            convert_row_f32(y, x, r);
+            continue;
+        }
+        int64_t y0 = row_offset(y, r), x0 = row_offset(x, r);
+        for (int64_t i = 0; i < n; i++)
+            write_any(y, y0 + i * column_step(y), read_any(x, x0 + i * column_step(x)));
+    }
+}
+
+void CPU_OP(convert)(Tensor *y, const Tensor *x)
+{
+    if (y->dtype == x->dtype && y->layout == x->layout && is_dense(y) && is_dense(x)) {
+        if (tensor_len(y))
+            memcpy(y->data, x->data, tensor_bytes(y));
+        return;
+    }
+    CHECK(y->dtype <= DTYPE_F64 && y->layout != LAYOUT_KV_PAGE && x->layout != LAYOUT_KV_PAGE,
+          "op_convert: %s from %s", tensor_text(y), tensor_text(x));
+    ElementCtx c = {.y = y, .a = x};
+    cpu_run(y->dev, convert_part, &c, (double)tensor_len(y) * 2);
+    clear_padding(y);
+}
+
+static void axpy_run(real_t *y, real_t a, const real_t *x, int64_t n, bool accumulate)
+{
+    if (accumulate) {
+        K_INDEPENDENT
+        for (int64_t i = 0; i < n; i++)
+            y[i] = real_fma(a, x[i], y[i]);
+    } else {
+        K_INDEPENDENT
+        for (int64_t i = 0; i < n; i++)
+            y[i] = a * x[i];
+    }
+}
+
+static void axpy_part(int part, int n_parts, void *ctx)
+{
+    const ElementCtx *c = ctx;
+    int64_t from, to, n = tensor_cols(c->y);
+    real_t a = (real_t)c->scalar;
+    if (c->y->layout == c->a->layout && is_dense(c->y) && is_dense(c->a)) {
+        part_range(tensor_slots(c->y), RUN, part, n_parts, &from, &to);
+        if (from < to)
+            axpy_run(real_data(c->y) + from, a, real_data(c->a) + from, to - from, c->flag);
+        return;
+    }
+    int64_t y_step = column_step(c->y), x_step = column_step(c->a);
+    part_range(tensor_rows(c->y), PANEL_N, part, n_parts, &from, &to);
+    for (int64_t r = from; r < to; r++) {
+        real_t *y = real_data(c->y) + row_offset(c->y, r);
+        const real_t *x = real_data(c->a) + row_offset(c->a, r);
+        if (y_step == 1 && x_step == 1)
+            axpy_run(y, a, x, n, c->flag);
+        else
+            for (int64_t i = 0; i < n; i++)
+                y[i * y_step] =
+                    c->flag ? real_fma(a, x[i * x_step], y[i * y_step]) : a * x[i * x_step];
+    }
+}
+
+void CPU_OP(axpy)(Tensor *y, double a, const Tensor *x, bool accumulate)
+{
+    ElementCtx c = {.y = y, .a = x, .scalar = a, .flag = accumulate};
+    cpu_run(y->dev, axpy_part, &c, (double)tensor_len(y));
+    clear_padding(y);
+}
+
+static void fill_part(int part, int n_parts, void *ctx)
+{
+    const ElementCtx *c = ctx;
+    Tensor *y = c->y;
+    int64_t from, to, n = tensor_cols(y);
+    bool dense = is_dense(y);
+    part_range(dense ? tensor_slots(y) : tensor_rows(y), dense ? RUN : 1, part, n_parts, &from,
+               &to);
+    int64_t start = dense ? from : from * y->stride, end = dense ? to : to * y->stride;
+    int64_t run = dense ? to - from : n, step = dense ? run + !run : y->stride;
+    for (int64_t at = start; at < end; at += step)
+        for (int64_t i = at; i < at + run; i++) {
+            if (y->dtype == DTYPE_I32)
+                ((int32_t *)y->data)[i] = (int32_t)c->scalar;
+            else if (y->dtype == DTYPE_U8)
+                ((uint8_t *)y->data)[i] = (uint8_t)c->scalar;
+            else
+                write_any(y, i, c->scalar);
+        }
+}
+
+void CPU_OP(fill)(Tensor *y, double value)
+{
+    if (value == 0 && is_dense(y)) {
+        if (tensor_len(y))
+            memset(y->data, 0, tensor_bytes(y));
+        return;
+    }
+    ElementCtx c = {.y = y, .scalar = value};
+    cpu_run(y->dev, fill_part, &c, (double)tensor_len(y));
+    clear_padding(y);
+}
+
+/* ---- rows by index
+ * ---------------------------------------------------------------------------------------- */
+
+static void gather_part(int part, int n_parts, void *ctx)
+{
+    const ElementCtx *c = ctx;
+    int64_t from, to;
+    part_range(c->y->dim[0], 1, part, n_parts, &from, &to);
+    for (int64_t r = from; r < to; r++)
+        memcpy(row_at(c->y, r), row_at(c->a, i32_data(c->b)[r]),
+               (size_t)c->y->dim[1] * sizeof(real_t));
+}
+
+void CPU_OP(gather_rows)(Tensor *y, const Tensor *x, const Tensor *rows)
+{
+    ElementCtx c = {.y = y, .a = x, .b = rows};
+    cpu_run(y->dev, gather_part, &c, (double)tensor_len(y));
+}
+
+static void scatter_part(int part, int n_parts, void *ctx)
+{
+    const ElementCtx *c = ctx;
+    int64_t from, to;
+    part_range(c->y->dim[1], 16, part, n_parts, &from, &to);
+    for (int64_t r = 0; r < c->a->dim[0] && from < to; r++)
+        add_run(row_at(c->y, i32_data(c->b)[r]) + from, row_at(c->y, i32_data(c->b)[r]) + from,
+                row_at(c->a, r) + from, to - from);
+}
+
+void CPU_OP(scatter_rows)(Tensor *y, const Tensor *x, const Tensor *rows)
+{
+    ElementCtx c = {.y = y, .a = x, .b = rows};
+    cpu_run(y->dev, scatter_part, &c, (double)tensor_len(x));
+}
