@@ -28,7 +28,8 @@ int hf_save(const ParamSet *p, const char *folder, const char *base_folder, int 
             const HfExtra *extra, int n_extra);
 /* A folder with config.json alone describes a model to be trained from scratch. */
 bool hf_has_weights(const char *folder);
-/* An object that hf_save put into config.json; 0 with *out = NULL when absent. */
+/* A value that hf_save put into config.json, a copy for the caller to json_free; 0 with *out = NULL when
+ * absent. */
 int hf_read_extra(const char *folder, const char *key, Json **out);
 /* Hash of config.json + model.safetensors, hex: "reference hash" of checkpoints. */
 int hf_hash(const char *folder, char out[33]);

@@ -1,0 +1,430 @@
+/* hf.c - Hugging Face folders: weights in and out, config.json kept but for what changed.
+ *
+ * The parameter table decides what a folder must hold; tensors stream between the mapped file and
+ * the panel layout a few rows at a time. Tested by tests/unit/test_hf.c. */
+#include "common/model/hf.h"
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/hash.h"
+#include "common/model/safetensors.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const WEIGHTS = "model.safetensors";
+static const char *const INDEX = "model.safetensors.index.json";
+
+static bool has_file(const char *folder, const char *name)
+{
+    char *path = path_join(folder, name);
+    bool yes = file_exists(path);
+    free(path);
+    return yes;
+}
+
+bool hf_has_weights(const char *folder)
+{
+    return has_file(folder, WEIGHTS) || has_file(folder, INDEX);
+}
+
+/* ---- loading --------------------------------------------------------------------------------- */
+
+static char *shape_text(int n_dims, const int64_t *dim)
+{
+    Str s = {0};
+    str_add(&s, "(");
+    for (int i = 0; i < n_dims; i++)
+        str_addf(&s, "%s%lld", i ? ", " : "", (long long)dim[i]);
+    str_add(&s, ")");
+    return str_take(&s);
+}
+
+static int tensor_check(const ParamDef *d, const StTensor *t, const char *path)
+{
+    int n_dims = d->dim[1] ? 2 : 1;
+    char *want = shape_text(n_dims, d->dim), *found = t ? shape_text(t->n_dims, t->dim) : NULL;
+    int rc = 0;
+    if (!t)
+        rc = error_set(ERR_DATA, "%s: tensor %s %s is missing", path, d->hf_name, want);
+    else if (strcmp(want, found))
+        rc = error_set(ERR_DATA, "%s: tensor %s is %s, config.json asks for %s", path, d->hf_name,
+                       found, want);
+    else if (t->dtype > ST_BF16)
+        rc = error_set(ERR_DATA, "%s: tensor %s is %s; F32, F16 and BF16 are supported", path,
+                       d->hf_name, t->dtype_text);
+    free(want);
+    free(found);
+    return rc;
+}
+
+typedef struct {
+    const SafeTensors *file;
+    const StTensor *tensor;
+} TensorFill;
+
+static void fill_from_file(void *ctx, int64_t first, int64_t n, real_t *dst)
+{
+    const TensorFill *f = ctx;
+    safetensors_read_f32(f->file, f->tensor, first, n, dst);
+}
+
+/* A tied model's file may hold lm_head.weight too, if it is the embedding. */
+static bool is_copy_of_embedding(const SafeTensors *s, const StTensor *t)
+{
+    const StTensor *e = safetensors_find(s, "model.embed_tokens.weight");
+    return e && e->dtype == t->dtype && e->end - e->begin == t->end - t->begin &&
+           !memcmp(s->data + e->begin, s->data + t->begin, t->end - t->begin);
+}
+
+/* Tensors that no parameter asks for are errors, but for those known to say nothing. */
+static int extra_check(const ParamTable *t, const SafeTensors *s, HeadInit head)
+{
+    for (int i = 0; i < s->n; i++) {
+        const char *name = s->at[i].name;
+        bool known = strstr(name, ".rotary_emb.inv_freq") != NULL; /* buffers in old files */
+        for (int p = 0; p < t->n && !known; p++)
+            known = !strcmp(t->def[p].hf_name, name);
+        if (known)
+            continue;
+        if (!strcmp(name, "lm_head.weight") &&
+            (head == HEAD_FRESH_SCALAR || (t->config.tied && is_copy_of_embedding(s, &s->at[i]))))
+            continue;
+        return error_set(ERR_DATA, "%s: tensor %s belongs to no parameter of this %s model%s", s->path,
+                         name, t->config.architecture,
+                         !strcmp(name, "lm_head.weight") && t->config.tied
+                             ? ": tie_word_embeddings is true, but it differs from the embedding"
+                             : "");
+    }
+    return 0;
+}
+
+static int open_weights(SafeTensors *s, const char *folder)
+{
+    char *path = path_join(folder, WEIGHTS);
+    int rc = 0;
+    if (file_exists(path))
+        rc = safetensors_open(s, path);
+    else if (has_file(folder, INDEX))
+        rc = error_set(ERR_DATA,
+                       "%s: the checkpoint is sharded (%s); one file is read: save it again with "
+                       "max_shard_size above its size",
+                       folder, INDEX);
+    else if (has_file(folder, "pytorch_model.bin"))
+        rc = error_set(ERR_DATA,
+                       "%s: weights are in pytorch_model.bin; save the model again as safetensors "
+                       "(safe_serialization=True)",
+                       folder);
+    else
+        rc = error_set(ERR_NOINPUT, "%s: no such file; the folder holds no weights", path);
+    free(path);
+    return rc;
+}
+
+int hf_load_params(ParamSet *p, const char *folder, HeadInit head, uint64_t seed)
+{
+    const ParamTable *t = p->table;
+    CHECK(head == HEAD_AS_STORED || t->config.head == HEAD_SCALAR, "a fresh scalar head");
+    SafeTensors s = {0};
+    int rc = 0;
+    TRY(open_weights(&s, folder));
+    for (int i = 0; i < t->n; i++) {
+        bool fresh = head == HEAD_FRESH_SCALAR && i == t->head;
+        if (!fresh && t->def[i].tied_to < 0)
+            TRY(tensor_check(&t->def[i], safetensors_find(&s, t->def[i].hf_name), s.path));
+    }
+    TRY(extra_check(t, &s, head));
+    for (int i = 0; i < t->n; i++) {
+        if (t->def[i].tied_to >= 0)
+            continue;
+        if (head == HEAD_FRESH_SCALAR && i == t->head) {
+            param_init_random(p, i, seed);
+            continue;
+        }
+        TensorFill f = {&s, safetensors_find(&s, t->def[i].hf_name)};
+        param_store(&p->w[i], fill_from_file, &f);
+    }
+fail:
+    safetensors_close(&s);
+    return rc;
+}
+
+/* ---- saving: config.json ---------------------------------------------------------------------- */
+
+static bool is_eos(const ModelConfig *c, int64_t id)
+{
+    for (int i = 0; i < c->n_eos; i++)
+        if (c->eos[i] == id)
+            return true;
+    return false;
+}
+
+/* transformers pools a sequence at its last token before padding, so the padding id of a scalar
+ * model must not be one that ends or fills answers. The base's own pad_token_id if it is no eos;
+ * else a special token of the tokenizer that is meant for it, by name; else the lowest id that is
+ * neither bos nor eos (0, <unk>, in the Llama 2 vocabulary). */
+static int64_t scalar_pad(const ModelConfig *c, const char *base_folder)
+{
+    static const char *const wanted[] = {"<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>",
+                                         "<unk>", "<|endoftext|>", "<|reserved_special_token_0|>"};
+    if (c->pad >= 0 && !is_eos(c, c->pad))
+        return c->pad;
+    int64_t found = -1;
+    Json *root = NULL;
+    char *path = path_join(base_folder, "tokenizer.json");
+    if (file_exists(path) && json_read_file(&root, path) == 0) {
+        const Json *added = json_get(root, "added_tokens");
+        for (size_t w = 0; w < sizeof wanted / sizeof *wanted && found < 0; w++)
+            for (size_t i = 0; i < json_len(added) && found < 0; i++) {
+                const char *text = json_str(json_get(json_at(added, i), "content"));
+                int64_t id = json_int(json_get(json_at(added, i), "id"), -1);
+                if (text && !strcmp(text, wanted[w]) && id >= 0 && id < c->V && id != c->bos &&
+                    !is_eos(c, id))
+                    found = id;
+            }
+    }
+    json_free(root);
+    free(path);
+    for (int64_t id = 0; found < 0 && id < c->V; id++)
+        if (id != c->bos && !is_eos(c, id))
+            found = id;
+    return found < 0 ? 0 : found;
+}
+
+static const HfExtra *find_extra(const HfExtra *extra, int n, const char *key)
+{
+    for (int i = 0; i < n; i++)
+        if (!strcmp(extra[i].key, key))
+            return &extra[i];
+    return NULL;
+}
+
+/* Keys that are written anew, whatever the base has. */
+static bool is_ours(const char *key, bool scalar)
+{
+    static const char *const always[] = {"architectures", "torch_dtype"};
+    static const char *const of_scalar[] = {"id2label", "label2id", "num_labels", "problem_type",
+                                            "pad_token_id"};
+    for (size_t i = 0; i < sizeof always / sizeof *always; i++)
+        if (!strcmp(key, always[i]))
+            return true;
+    for (size_t i = 0; scalar && i < sizeof of_scalar / sizeof *of_scalar; i++)
+        if (!strcmp(key, of_scalar[i]))
+            return true;
+    return false;
+}
+
+static void scalar_keys(JsonWriter *w, const ModelConfig *c, const char *base_folder)
+{
+    jw_key(w, "id2label");
+    jw_object(w);
+    jw_kstr(w, "0", "LABEL_0");
+    jw_object_end(w);
+    jw_key(w, "label2id");
+    jw_object(w);
+    jw_kint(w, "LABEL_0", 0);
+    jw_object_end(w);
+    jw_kstr(w, "problem_type", "regression");
+    jw_kint(w, "pad_token_id", scalar_pad(c, base_folder));
+}
+
+static int extra_keys(JsonWriter *w, const HfExtra *extra, int n)
+{
+    for (int i = 0; i < n; i++) {
+        Json *value = NULL;
+        int rc = json_parse(&value, extra[i].json, strlen(extra[i].json), extra[i].key, 1);
+        if (rc < 0)
+            return rc;
+        jw_key(w, extra[i].key);
+        jw_json(w, value);
+        json_free(value);
+    }
+    return 0;
+}
+
+static int config_write(const ParamTable *t, const char *folder, const char *base_folder, int dtype,
+                        const HfExtra *extra, int n_extra)
+{
+    const ModelConfig *c = &t->config;
+    bool scalar = c->head == HEAD_SCALAR;
+    const char *dtype_text = dtype == ST_BF16 ? "bfloat16" : "float32";
+    int rc = 0;
+    Json *base = NULL;
+    Str text = {0};
+    JsonWriter w;
+    char *from = path_join(base_folder, "config.json"), *to = path_join(folder, "config.json");
+    TRY(json_read_file(&base, from));
+    jw_init(&w, &text, true);
+    jw_object(&w);
+    char *name = xasprintf("%s%s", c->architecture,
+                           scalar ? "ForSequenceClassification" : "ForCausalLM");
+    jw_key(&w, "architectures");
+    jw_array(&w);
+    jw_str(&w, name);
+    jw_array_end(&w);
+    free(name);
+    for (void *it = json_iter(base); it; it = json_iter_next(base, it)) {
+        const char *key = json_iter_key(it);
+        if (is_ours(key, scalar) || find_extra(extra, n_extra, key))
+            continue;
+        if (!strcmp(key, "dtype")) { /* transformers 5's name */
+            jw_kstr(&w, key, dtype_text);
+            continue;
+        }
+        jw_key(&w, key);
+        jw_json(&w, json_iter_value(it));
+    }
+    if (!json_get(base, "rope_theta")) /* transformers 4 does not look into rope_parameters */
+        jw_knum(&w, "rope_theta", c->rope_theta);
+    jw_kstr(&w, "torch_dtype", dtype_text);
+    if (scalar)
+        scalar_keys(&w, c, base_folder);
+    TRY(extra_keys(&w, extra, n_extra));
+    jw_object_end(&w);
+    str_add(&text, "\n");
+    TRY(file_write_atomic(to, text.s, text.n));
+fail:
+    json_free(base);
+    str_free(&text);
+    free(from);
+    free(to);
+    return rc;
+}
+
+static int generation_config_write(const ModelConfig *c, const char *folder)
+{
+    Str text = {0};
+    JsonWriter w;
+    jw_init(&w, &text, true);
+    jw_object(&w);
+    if (c->bos >= 0)
+        jw_kint(&w, "bos_token_id", c->bos);
+    if (c->n_eos == 1)
+        jw_kint(&w, "eos_token_id", c->eos[0]);
+    if (c->n_eos > 1) {
+        jw_key(&w, "eos_token_id");
+        jw_array(&w);
+        for (int i = 0; i < c->n_eos; i++)
+            jw_int(&w, c->eos[i]);
+        jw_array_end(&w);
+    }
+    if (c->pad >= 0)
+        jw_kint(&w, "pad_token_id", c->pad);
+    jw_object_end(&w);
+    str_add(&text, "\n");
+    char *path = path_join(folder, "generation_config.json");
+    int rc = file_write_atomic(path, text.s, text.n);
+    free(path);
+    str_free(&text);
+    return rc;
+}
+
+/* ---- saving: weights and the folder ------------------------------------------------------------ */
+
+static void fill_from_params(void *ctx, int index, int64_t first, int64_t n, float *dst)
+{
+    const ParamSet *p = ctx;
+    param_fetch(&p->w[index], first, n, dst);
+}
+
+static int weights_write(const ParamSet *p, const char *folder, int dtype)
+{
+    const ParamTable *t = p->table;
+    StSource *sources = xcalloc((size_t)t->n, sizeof *sources);
+    int n = 0;
+    for (int i = 0; i < t->n; i++) {
+        const ParamDef *d = &t->def[i];
+        if (d->tied_to < 0)
+            sources[n++] = (StSource){.name = d->hf_name,
+                                      .dtype = (StDType)dtype,
+                                      .n_dims = d->dim[1] ? 2 : 1,
+                                      .dim = {d->dim[0], d->dim[1]},
+                                      .fill = fill_from_params,
+                                      .ctx = (void *)p,
+                                      .index = i};
+    }
+    char *path = path_join(folder, WEIGHTS);
+    int rc = safetensors_write(path, sources, n);
+    free(path);
+    free(sources);
+    return rc;
+}
+
+static int tokenizer_copy(const char *folder, const char *base_folder)
+{
+    static const char *const files[] = {
+        "tokenizer.json",      "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
+        "chat_template.jinja", "added_tokens.json",     "vocab.json",              "merges.txt",
+        "generation_config.json"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char *from = path_join(base_folder, files[i]), *to = path_join(folder, files[i]);
+        int rc = file_exists(from) ? file_copy(from, to) : 0;
+        free(from);
+        free(to);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+int hf_save(const ParamSet *p, const char *folder, const char *base_folder, int dtype,
+            const HfExtra *extra, int n_extra)
+{
+    CHECK(dtype == ST_F32 || dtype == ST_BF16, "dtype %d", dtype);
+    int rc = 0;
+    size_t n = strlen(folder);
+    while (n > 1 && folder[n - 1] == '/')
+        n--;
+    char *path = xstrndup(folder, n), *tmp = xasprintf("%s.tmp", path);
+    TRY(dir_remove(tmp));
+    TRY(dir_make(tmp));
+    TRY(tokenizer_copy(tmp, base_folder));
+    if (!has_file(tmp, "generation_config.json"))
+        TRY(generation_config_write(&p->table->config, tmp));
+    TRY(config_write(p->table, tmp, base_folder, dtype, extra, n_extra));
+    TRY(weights_write(p, tmp, dtype));
+    TRY(dir_commit(tmp, path));
+fail:
+    free(path);
+    free(tmp);
+    return rc;
+}
+
+/* ---- the rest -------------------------------------------------------------------------------- */
+
+int hf_read_extra(const char *folder, const char *key, Json **out)
+{
+    *out = NULL;
+    int rc = 0;
+    Json *root = NULL;
+    Str text = {0};
+    char *path = path_join(folder, "config.json");
+    TRY(json_read_file(&root, path));
+    const Json *value = json_get(root, key);
+    if (json_kind(value) == JSON_NONE || json_kind(value) == JSON_NIL)
+        goto fail;
+    JsonWriter w; /* a copy: borrowed values die with their root */
+    jw_init(&w, &text, false);
+    jw_json(&w, value);
+    TRY(json_parse(out, text.s, text.n, path, 1));
+fail:
+    str_free(&text);
+    json_free(root);
+    free(path);
+    return rc;
+}
+
+int hf_hash(const char *folder, char out[33])
+{
+    static const char *const files[] = {"config.json", "model.safetensors"};
+    Hash128 h[2];
+    for (int i = 0; i < 2; i++) {
+        char *path = path_join(folder, files[i]);
+        int rc = hash128_file(path, &h[i]);
+        free(path);
+        if (rc < 0)
+            return rc;
+    }
+    hash128_hex(hash128(h, sizeof h), out);
+    return 0;
+}
