@@ -142,7 +142,6 @@ static int stage_memory(Run *r)
         log_info("%s: %lld steps on %s; nothing was written", t->def->cli.program, (long long)t->total_steps,
                  device_text(t->dev));
         memory_plan_print(&t->plan);
-        log_info("memory planned: %zu bytes", plan_bytes(&t->plan, arena_planned));
         return RUN_ENDED;
     }
     TRY(memory_plan_commit(&t->plan, t->memory_advice));
