@@ -1,0 +1,250 @@
+/* vocab.c - rows over the vocabulary: log-probabilities, their gradient, sampling.
+ *
+ * The trainer's log-probability and the sampler's come from one function, row_stats, so they are
+ * equal bit for bit. Sums run over tiles of VOCAB_TILE: the sampler draws a tile by its sum, then
+ * an entry inside it, computing only that tile's exponentials again. Terms of zero weight add
+ * nothing to the entropy (0 * -inf does not arise); the entropy's row sums are fma chains per lane.
+ * Tested by tests/ops/vocab.c and tests/unit/test_attention.c. */
+#include "common/runtime/cpu/cpu.h"
+#include "common/runtime/cpu/kmath.h"
+
+#include <string.h>
+
+typedef struct {
+    real_t max, sum, log_sum;
+} RowStats;
+
+/* Largest z. */
+static real_t row_top(const real_t *z, int64_t V, real_t inv_temp)
+{
+    real_t a[SUM_LANES];
+    for (int j = 0; j < SUM_LANES; j++)
+        a[j] = -K_INF;
+    SUM_EACH(i, V, a, k_max(z[i] * inv_temp, acc));
+    for (int w = SUM_LANES / 2; w > 0; w /= 2)
+        for (int j = 0; j < w; j++)
+            a[j] = k_max(a[j + w], a[j]);
+    return a[0];
+}
+
+static real_t tile_sum(const real_t *z, int64_t n, real_t inv_temp, real_t max)
+{
+    real_t a[SUM_LANES];
+    sum_init(a);
+    SUM_EACH(i, n, a, acc + k_exp(z[i] * inv_temp - max));
+    return sum_tree(a);
+}
+
+/* The same sum, and rowsum(e * (z - max)) into *dot. */
+static real_t tile_sum_dot(const real_t *z, int64_t n, real_t inv_temp, real_t max, real_t *dot)
+{
+    real_t a[SUM_LANES], b[SUM_LANES], e[SUM_LANES], x[SUM_LANES];
+    sum_init(a);
+    sum_init(b);
+    for (int64_t i = 0; i < n; i += SUM_LANES) {
+        const int m = n - i < SUM_LANES ? (int)(n - i) : SUM_LANES;
+        for (int j = 0; j < SUM_LANES; j++) /* lanes past the end: weight 0 */
+            x[j] = -K_INF;
+        if (m == SUM_LANES)
+            for (int j = 0; j < SUM_LANES; j++)
+                x[j] = z[i + j] * inv_temp - max;
+        else
+            for (int j = 0; j < m; j++)
+                x[j] = z[i + j] * inv_temp - max;
+        for (int j = 0; j < SUM_LANES; j++) {
+            e[j] = k_exp(x[j]);
+            a[j] += e[j];
+            b[j] = real_fma(e[j], e[j] == 0 ? (real_t)0 : x[j], b[j]);
+        }
+    }
+    *dot = sum_tree(b);
+    return sum_tree(a);
+}
+
+static int64_t tile_len(int64_t V, int64_t from)
+{
+    return V - from < VOCAB_TILE ? V - from : VOCAB_TILE;
+}
+
+/* Where not NULL: entropy receives the row's, tiles (V / VOCAB_TILE rounded up) the sum of each
+ * tile. */
+static RowStats row_stats(const real_t *z, int64_t V, real_t inv_temp, real_t *entropy,
+                          real_t *tiles)
+{
+    RowStats st = {.max = row_top(z, V, inv_temp)};
+    real_t dot = 0;
+    for (int64_t from = 0; from < V; from += VOCAB_TILE) {
+        const int64_t n = tile_len(V, from);
+        real_t sum, part;
+        if (entropy) {
+            sum = tile_sum_dot(z + from, n, inv_temp, st.max, &part);
+            dot += part;
+        } else {
+            sum = tile_sum(z + from, n, inv_temp, st.max);
+        }
+        if (tiles)
+            tiles[from / VOCAB_TILE] = sum;
+        st.sum += sum;
+    }
+    st.log_sum = k_log(st.sum);
+    if (entropy)
+        *entropy = st.log_sum - dot / st.sum;
+    return st;
+}
+
+static real_t row_logp(const real_t *z, int64_t id, real_t inv_temp, const RowStats *st)
+{
+    return (z[id] * inv_temp - st->max) - st->log_sum;
+}
+
+typedef struct {
+    Tensor *logp, *lse, *entropy, *ids;
+    const Tensor *logits, *targets, *keys, *dlogp;
+    real_t inv_temp;
+    bool greedy;
+} Vocab;
+
+static double work_ns(const Tensor *logits)
+{
+    return (double)tensor_len(logits);
+}
+
+static const real_t *logits_row(const Vocab *vo, int64_t r)
+{
+    return real_data(vo->logits) + r * vo->logits->stride;
+}
+
+static void logprob_part(int part, int n_parts, void *ctx)
+{
+    const Vocab *vo = ctx;
+    int64_t from, to;
+    part_range(vo->logits->dim[0], 1, part, n_parts, &from, &to);
+    for (int64_t r = from; r < to; r++) {
+        const real_t *z = logits_row(vo, r);
+        const RowStats st =
+            row_stats(z, vo->logits->dim[1], vo->inv_temp, real_data(vo->entropy) + r, NULL);
+        real_data(vo->logp)[r] = row_logp(z, i32_data(vo->targets)[r], vo->inv_temp, &st);
+        real_data(vo->lse)[r] = st.max + st.log_sum;
+    }
+}
+
+void CPU_OP(logprob)(Tensor *logp, Tensor *lse, Tensor *entropy, const Tensor *logits,
+                     const Tensor *targets, double inv_temp)
+{
+    Vocab vo = {.logp = logp,
+                .lse = lse,
+                .entropy = entropy,
+                .logits = logits,
+                .targets = targets,
+                .inv_temp = (real_t)inv_temp};
+    cpu_run(logits->dev, logprob_part, &vo, work_ns(logits));
+}
+
+static void logprob_backward_part(int part, int n_parts, void *ctx)
+{
+    const Vocab *vo = ctx;
+    const int64_t V = vo->logits->dim[1];
+    const real_t inv_temp = vo->inv_temp;
+    int64_t from, to;
+    part_range(vo->logits->dim[0], 1, part, n_parts, &from, &to);
+    for (int64_t r = from; r < to; r++) {
+        real_t *z = real_data(vo->logits) + r * vo->logits->stride;
+        const real_t g = real_data(vo->dlogp)[r] * inv_temp, lse = real_data(vo->lse)[r];
+        const int64_t id = i32_data(vo->targets)[r];
+        const real_t hit = g * ((real_t)1 - k_exp(z[id] * inv_temp - lse));
+        for (int64_t v = 0; v < V; v++)
+            z[v] = g * ((real_t)0 - k_exp(z[v] * inv_temp - lse));
+        z[id] = hit;
+    }
+}
+
+void CPU_OP(logprob_backward)(Tensor *logits, const Tensor *dlogp, const Tensor *lse,
+                              const Tensor *targets, double inv_temp)
+{
+    Vocab vo = {.logits = logits,
+                .dlogp = dlogp,
+                .lse = (Tensor *)lse,
+                .targets = targets,
+                .inv_temp = (real_t)inv_temp};
+    cpu_run(logits->dev, logprob_backward_part, &vo, work_ns(logits));
+}
+
+/* The lowest id of the row's maximum; 0 when there is none (all NaN). */
+static int64_t row_first_top(const real_t *z, int64_t V, real_t max)
+{
+    for (int64_t v = 0; v < V; v++)
+        if (z[v] == max)
+            return v;
+    return 0;
+}
+
+/* The entry at which the running sum passes u * sum: first the tile, then inside it. What rounding
+ * leaves over falls to the last entry of positive weight, so an entry of weight 0 is never drawn; a
+ * row of NaN, which has none, gives 0. */
+static int64_t row_draw(const real_t *z, int64_t V, real_t inv_temp, const RowStats *st,
+                        const real_t *tiles, double u)
+{
+    const double target = u * (double)st->sum;
+    const int64_t n_tiles = (V + VOCAB_TILE - 1) / VOCAB_TILE;
+    int64_t tile = -1;
+    double below = 0, sum = 0; /* sum of the tiles before `tile`; before t */
+    for (int64_t t = 0; t < n_tiles; t++) {
+        if (tiles[t] > 0) {
+            tile = t;
+            below = sum;
+        }
+        sum += (double)tiles[t];
+        if (target < sum)
+            break;
+    }
+    if (tile < 0)
+        return 0;
+    int64_t drawn = 0;
+    sum = below;
+    for (int64_t v = tile * VOCAB_TILE, end = v + tile_len(V, v); v < end; v++) {
+        const real_t e = k_exp(z[v] * inv_temp - st->max);
+        if (e > 0)
+            drawn = v;
+        sum += (double)e;
+        if (target < sum)
+            break;
+    }
+    return drawn;
+}
+
+static void sample_part(int part, int n_parts, void *ctx)
+{
+    const Vocab *vo = ctx;
+    const int64_t V = vo->logits->dim[1];
+    const int64_t n_tiles = (V + VOCAB_TILE - 1) / VOCAB_TILE;
+    real_t *tiles = device_scratch(vo->logits->dev, part, n_tiles * (int64_t)sizeof(real_t));
+    int64_t from, to;
+    part_range(vo->logits->dim[0], 1, part, n_parts, &from, &to);
+    for (int64_t r = from; r < to; r++) {
+        const real_t *z = logits_row(vo, r);
+        const RowStats st = row_stats(z, V, vo->inv_temp, NULL, tiles);
+        int64_t id;
+        if (vo->greedy) {
+            id = row_first_top(z, V, st.max);
+        } else {
+            RngKey key;
+            memcpy(&key, i32_data(vo->keys) + r * vo->keys->stride, sizeof key);
+            id = row_draw(z, V, vo->inv_temp, &st, tiles, rng_uniform(&key));
+        }
+        ((int32_t *)vo->ids->data)[r] = (int32_t)id;
+        real_data(vo->logp)[r] = row_logp(z, id, vo->inv_temp, &st);
+    }
+}
+
+void CPU_OP(sample)(Tensor *ids, Tensor *logp, const Tensor *logits, const Tensor *keys,
+                    double inv_temp)
+{
+    const bool greedy = inv_temp == 0;
+    Vocab vo = {.ids = ids,
+                .logp = logp,
+                .logits = logits,
+                .keys = keys,
+                .inv_temp = greedy ? (real_t)1 : (real_t)inv_temp,
+                .greedy = greedy};
+    cpu_run(logits->dev, sample_part, &vo, work_ns(logits));
+}
