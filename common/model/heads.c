@@ -42,6 +42,14 @@ static void xent_loss(Tensor *loss, Tensor *dlogp, const Tensor *logp, const Ten
     device_upload(dlogp, w, bytes);
 }
 
+void lm_head_logits(Tensor *logits, const Tensor *x, const Model *m, const ParamSet *p)
+{
+    int group = (int)m->table.config.L;
+    params_acquire(p, group);
+    model_linear(logits, x, p, m->table.head, NULL, false);
+    params_release(p, group);
+}
+
 void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, int64_t R,
                  const Tensor *hidden, Tensor *dhidden, Grads *g, double inv_temp, double clip)
 {
@@ -58,7 +66,7 @@ void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, 
         Tensor x = tensor_slice(&h->hidden, 0, n), logits = tensor_slice(&h->logits, 0, n);
 
         op_gather_rows(&x, hidden, &rows);
-        model_linear(&logits, &x, p, m->table.head, NULL, false);
+        lm_head_logits(&logits, &x, m, p);
         op_logprob(&logp, &lse, &entropy, &logits, &target, inv_temp);
         if (kind == LM_LOGP)
             continue;

@@ -80,6 +80,8 @@ void lm_head_alloc(LmHead *h, const Model *m, Arena *a, Arena *host, int64_t max
  * forward and backward of a chunk share one product. inv_temp = 1 / temperature, 0 is not allowed. */
 void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, int64_t R,
                  const Tensor *hidden, Tensor *dhidden, Grads *g, double inv_temp, double clip);
+/* logits = x w^T: the product lm_head_run makes, for the sampler. x: (R, C); logits: (R, V). */
+void lm_head_logits(Tensor *logits, const Tensor *x, const Model *m, const ParamSet *p);
 
 /* Scalar head: scores of chosen rows. */
 typedef struct {
