@@ -1,10 +1,12 @@
 /* test_ops.h - one tool for every op: correctness between bodies, gradients, golden values, speed.
  *
- *   test_ops [-o OP] [-s SEED] [test|grad|perf|list]
+ *   test_ops [-o OP] [-s SEED] [-t THREADS] [test|grad|perf|list]
  *
  * `test`  each body of this machine (plain, avx2, avx512; threads 1, 2, 3) against the plain body
  *         on one thread: equal bits, guard zones untouched. Built against librlhf.a.
- * `grad`  central differences in double. Built against librlhf64.a as test_grad, from the same files.
+ * `grad`  central differences in double. Built against librlhf64.a as test_grad, from the same
+ * files. `perf`  time, GFLOP/s and GB/s of the best body on -t threads, one line a variant that
+ * says what it costs (case_flops) and runs its op in CASE_RUN.
  *
  * An op's file (tests/ops/linear.c) defines void test_linear(Case *c) for each op of its family: it
  * makes tensors with the case_* calls, runs the op, and says which outputs to compare. The harness
@@ -26,23 +28,40 @@ typedef struct Case Case;
 typedef bool (*CaseFn)(Case *c, int variant);
 
 Device *case_device(Case *c);
-bool case_grad(const Case *c);                 /* this run is the gradient check: keep sizes small */
+bool case_grad(const Case *c); /* this run is the gradient check: keep sizes small */
+bool case_perf(const Case *c); /* this run is timed: sizes of real use */
+/* The statement is what is timed; it runs once outside perf.  CASE_RUN(c) op_add(&y, &a, &b); */
+#define CASE_RUN(c) for (case_run_begin(c); case_run_next(c);)
+void case_run_begin(Case *c);
+bool case_run_next(Case *c);
+/* Fails the variant with a sentence when !ok: for values known by hand and for invariants. */
+void case_expect(Case *c, bool ok, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Tensors with guard zones, filled by (seed, call number): the same values for every body. */
 Tensor case_rows(Case *c, const char *name, int64_t d0, int64_t d1, Fill fill); /* d1 = 0: rank 1 */
+/* The same with a row stride beyond d1; the gaps are guarded too. */
+Tensor case_strided(Case *c, const char *name, int64_t d0, int64_t d1, Fill fill);
+/* Any dtype, layout and rank (KV pages); filled only when real. */
+Tensor case_tensor(Case *c, const char *name, DType dtype, Layout layout, int n_dims,
+                   const int64_t *dims, Fill fill);
 Tensor case_panel(Case *c, const char *name, int64_t n, int64_t k, Fill fill);
-Tensor case_ids(Case *c, const char *name, int64_t n, int64_t below);   /* i32, random */
+Tensor case_ids(Case *c, const char *name, int64_t n, int64_t below); /* i32, random */
 Tensor case_i32(Case *c, const char *name, const int32_t *values, int64_t n);
 Tensor case_f64(Case *c, const char *name, int64_t n);
-/* The op's results: compared by memcmp between bodies. */
+/* Element e (row-major over the dims) of a tensor of real, wherever its layout puts it. */
+real_t *case_at(const Tensor *t, int64_t e);
+/* The op's results: compared bit by bit between bodies (a NaN equals a NaN). */
 void case_output(Case *c, const char *name, const Tensor *t);
 void case_flops(Case *c, double flops, double bytes); /* for perf */
 
 /* Gradient check. The test runs forward, then backward with dy chosen by the harness:
  *   case_loss(c, &y)          in the forward part: the scalar is sum(y * r) with a fixed random r
- *   case_dy(c, &y, &dy)       fills dy with r
- *   case_check(c, "dx", &x, &dx)  x was an input, dx is claimed to be d loss / d x
- * The harness perturbs x, reruns the whole test function in forward mode, and compares by norm-relative
- * error <= 1e-7; every planted wrong backward (one entry of dx off by 1e-3 of its norm) must fail. */
+ *   case_dy(c, &y, &dy)       fills dy with r (the weights of an op that makes loss and gradient in
+ *                             one call: run it, case_loss, case_dy(c, &loss, &weight), run it
+ * again) case_check(c, "dx", &x, &dx)  x was an input, dx is claimed to be d loss / d x The harness
+ * perturbs x as it is made (so x may be changed in place later), reruns the whole test function in
+ * forward mode, and compares five-point differences by norm-relative error
+ * <= 1e-7: every coordinate of a small tensor, random directions of a large one. Every planted
+ * wrong backward (one entry of dx off by 1e-3 of its norm) must fail. */
 void case_loss(Case *c, const Tensor *y);
 void case_dy(Case *c, const Tensor *y, Tensor *dy);
 void case_check(Case *c, const char *name, const Tensor *x, const Tensor *dx);
