@@ -338,6 +338,6 @@ void experiment_free(Experiment *e)
     free(e->vars);
     free(e->stages);
     free(e->root);
-    yaml_free(e->doc);
+    yaml_doc_free(e->doc);
     *e = (Experiment){0};
 }

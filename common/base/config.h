@@ -67,9 +67,16 @@ typedef struct {
     int n_files;
     const char *const *sets; /* "a.b=c", in order */
     int n_sets;
+    const char *const *set_names; /* what messages call each set, or NULL in it or for all:
+                                     "--set argument N" */
 } ConfigSources;
 
-/* Fills a struct of `bytes` by `fields` (ends with key NULL). On error returns ERR_CONFIG (or
+/* In files maps may be nested (optim: {learning_rate: 1e-5}) or keys dotted (optim.learning_rate:
+ * 1e-5). A list replaces the whole list of an earlier source. In a set the value is plain text for
+ * single values (quotes as in YAML are taken off) and YAML's [a, b] or [{k: v}] for lists. Numbers
+ * follow the YAML 1.2 core schema; an integer may be written 1e6.
+ *
+ * Fills a struct of `bytes` by `fields` (ends with key NULL). On error returns ERR_CONFIG (or
  * ERR_NOINPUT) with every problem in the error text, one a line. Other layers may share a table:
  * see CFG_INCLUDE-style concatenation in trainer.h. */
 int config_load(Config **out, const CfgField *fields, size_t bytes, const ConfigSources *from);
@@ -78,13 +85,18 @@ void *config_data(Config *c); /* the struct */
 
 /* "file:line:column" or "default" or "--set argument 2": for messages about a value found bad
  * later (a path that does not exist, two keys that contradict). */
+/* The value of an entry of a list is named as in messages: "sources[1].path". */
 const char *config_where(const Config *c, const char *key);
 bool config_is_set(const Config *c, const char *key); /* given by a file or --set */
 
 /* The resolved configuration as YAML, every key with its value, in table order; with `help`, each
  * key is preceded by its help as a comment. What --print-config prints and config.yaml holds;
- * loading it gives the same struct. */
+ * loading it gives the same struct. Keys are written dotted, one a line: each line is also what
+ * --set takes. */
 void config_print(const Config *c, Str *out, bool help);
+
+/* What --help says about the keys: name, default, type and range, help. */
+void config_help(const CfgField *fields, Str *out);
 
 /* 64-bit hash over all keys that change results. */
 uint64_t config_hash(const Config *c);

@@ -45,7 +45,8 @@ int error_prefix(const char *fmt, ...)
     va_end(ap);
     if (wanted < 0 || wanted >= ERROR_BYTES)
         wanted = (int)strlen(text);
-    mark_cut(text, wanted + snprintf(text + wanted, sizeof text - (size_t)wanted, ": %s", last_text));
+    mark_cut(text,
+             wanted + snprintf(text + wanted, sizeof text - (size_t)wanted, ": %s", last_text));
     memcpy(last_text, text, strlen(text) + 1);
     return last_code;
 }

@@ -277,8 +277,8 @@ int dir_list(const char *path, char ***names, int *n)
         int i = VEC_GROW(*names, *n, cap);
         (*names)[i] = xstrdup(e->d_name);
     }
-    int rc = errno ? error_set(ERR_IO, "%s: the folder cannot be read: %s", path, strerror(errno))
-                   : 0;
+    int rc =
+        errno ? error_set(ERR_IO, "%s: the folder cannot be read: %s", path, strerror(errno)) : 0;
     closedir(d);
     if (rc < 0) {
         dir_list_free(*names, *n);

@@ -1,8 +1,8 @@
 /* json.c - reading: jansson behind our own names, with places that count from the file's start.
  *
- * jansson either refuses integers beyond 2^63 or reads every integer as a real; ours are kept exact,
- * so a text that holds a larger one is read again with ".0" behind just that number. Tested by
- * tests/unit/test_json.c. */
+ * jansson either refuses integers beyond 2^63 or reads every integer as a real; ours are kept
+ * exact, so a text that holds a larger one is read again with ".0" behind just that number. Tested
+ * by tests/unit/test_json.c. */
 #include "common/base/json.h"
 
 #include "common/base/error.h"

@@ -1,9 +1,11 @@
 /* json_write.c - the JSON writer: appends to a Str, puts commas and indentation itself.
  *
  * What it writes is always valid JSON: broken UTF-8 becomes U+FFFD, NaN and Inf become null, and a
- * value without its key (or a key outside an object) is our bug. Tested by tests/unit/test_json.c. */
+ * value without its key (or a key outside an object) is our bug. Tested by tests/unit/test_json.c.
+ */
 #include "common/base/error.h"
 #include "common/base/json.h"
+#include "common/base/text.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -87,35 +89,6 @@ void jw_array_end(JsonWriter *w)
     close_level(w, "]", false);
 }
 
-/* Length of the well-formed UTF-8 character at s (Unicode 15, table 3-7), 0 when there is none. */
-static size_t utf8_length(const unsigned char *s, size_t n)
-{
-    unsigned char low = 0x80, high = 0xBF; /* limits of the second byte */
-    size_t need;
-    if (s[0] < 0x80)
-        return 1;
-    if (s[0] >= 0xC2 && s[0] <= 0xDF) {
-        need = 2;
-    } else if (s[0] >= 0xE0 && s[0] <= 0xEF) {
-        need = 3;
-        low = s[0] == 0xE0 ? 0xA0 : 0x80;
-        high = s[0] == 0xED ? 0x9F : 0xBF;
-    } else if (s[0] >= 0xF0 && s[0] <= 0xF4) {
-        need = 4;
-        low = s[0] == 0xF0 ? 0x90 : 0x80;
-        high = s[0] == 0xF4 ? 0x8F : 0xBF;
-    } else {
-        return 0;
-    }
-    if (n < need || s[1] < low || s[1] > high)
-        return 0;
-    for (size_t i = 2; i < need; i++) {
-        if (s[i] < 0x80 || s[i] > 0xBF)
-            return 0;
-    }
-    return need;
-}
-
 static void add_control(Str *out, unsigned char c)
 {
     static const char short_form[] = "\b\f\n\r\t\"\\", letter[] = "bfnrt\"\\";
@@ -141,7 +114,7 @@ static void add_quoted(Str *out, const char *s, size_t n)
             add_control(out, p[i++]);
             continue;
         }
-        size_t len = utf8_length(p + i, n - i);
+        size_t len = text_utf8_length(s + i, n - i);
         if (len)
             str_add_bytes(out, s + i, len);
         else

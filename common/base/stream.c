@@ -1,8 +1,8 @@
 /* stream.c - reading lines through plain, gzip and zstd files.
  *
  * One buffer holds [pos, n) of decompressed text; fill() appends to it in whichever way the file's
- * first bytes ask for, and a line is cut out in place. An archive that ends early is an error, never
- * a short file. Tested by tests/unit/test_stream.c; writing is in stream_write.c. */
+ * first bytes ask for, and a line is cut out in place. An archive that ends early is an error,
+ * never a short file. Tested by tests/unit/test_stream.c; writing is in stream_write.c. */
 #include "common/base/stream.h"
 
 #include "common/base/error.h"
@@ -60,7 +60,8 @@ static int fail_archive(const Reader *r, const char *what)
 }
 
 /* The three ways to append at most `room` bytes at `to`: bytes added, 0 = try again or, with
- * r->end, nothing is left; or a negative error. `in` holds at least a byte unless the file ended. */
+ * r->end, nothing is left; or a negative error. `in` holds at least a byte unless the file ended.
+ */
 static ssize_t fill_plain(Reader *r, char *to, size_t room)
 {
     size_t n = r->in_n - r->in_pos;

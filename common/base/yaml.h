@@ -28,9 +28,7 @@ typedef struct YamlDoc YamlDoc;
 
 int yaml_read_file(YamlDoc **doc, const char *path);                       /* 0 or ERR_* */
 int yaml_read_text(YamlDoc **doc, const char *name, const char *text);     /* name stands for file */
-/* libyaml exports a yaml_free of its own and would call ours instead: the symbol needs another name. */
-#define yaml_free yaml_doc_free
-void yaml_free(YamlDoc *doc);                                              /* NULL is fine */
+void yaml_doc_free(YamlDoc *doc); /* NULL is fine; plain yaml_free is a symbol of libyaml itself */
 const YamlNode *yaml_root(const YamlDoc *doc);                             /* a map; may be empty */
 const YamlNode *yaml_get(const YamlNode *map, const char *key);            /* NULL if absent */
 int yaml_count(const YamlNode *node);                                      /* entries */
