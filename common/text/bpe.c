@@ -37,7 +37,11 @@ static void vocab_grow(Vocab *v)
 
 int32_t vocab_get(const Vocab *v, const char *s, size_t n)
 {
-    return v->size ? vocab_slot(v, s, n)->id : -1;
+    const VocabSlot *slot;
+    if (v->size == 0)
+        return -1;
+    slot = vocab_slot(v, s, n);
+    return slot->hidden ? -1 : slot->id;
 }
 
 int32_t vocab_add(Vocab *v, const char *s, size_t n, int32_t id)
@@ -49,9 +53,16 @@ int32_t vocab_add(Vocab *v, const char *s, size_t n, int32_t id)
     slot = vocab_slot(v, s, n);
     if (slot->id >= 0)
         return slot->id;
-    *slot = (VocabSlot){xstrndup(s, n), (uint32_t)n, id};
+    *slot = (VocabSlot){xstrndup(s, n), (uint32_t)n, id, false};
     v->n++;
     return -1;
+}
+
+void vocab_hide(Vocab *v, const char *s, size_t n)
+{
+    VocabSlot *slot = v->size ? vocab_slot(v, s, n) : NULL;
+    if (slot && slot->id >= 0)
+        slot->hidden = true;
 }
 
 void vocab_free(Vocab *v)
@@ -113,7 +124,7 @@ const Merge *merges_get(const MergeTable *m, int32_t left, int32_t right)
     if (m->size == 0)
         return NULL;
     slot = merge_slot(m, pair_of(left, right));
-    return slot->id >= 0 ? slot : NULL;
+    return slot->id >= 0 && slot->rank >= 0 ? slot : NULL;
 }
 
 /* ---- the heap: a binary heap with the smallest key on top */

@@ -3,7 +3,8 @@
  * Kinds: byte-level (GPT-2, Llama 3, Qwen, SmolLM: Split/Digits/ByteLevel pre-tokenizers) and byte
  * fallback with U+2581 (Llama 2: Prepend/Replace normalizers, or Metaspace). Anything else in the
  * file is refused by name. User text never yields special tokens: encode() matches only added
- * tokens that are not special. */
+ * tokens that are not special. Texts must be UTF-8 (ERR_DATA). A Tokenizer serves one thread at a
+ * time: it holds a cache and scratch memory. */
 #ifndef RLHF_TEXT_TOKENIZER_H
 #define RLHF_TEXT_TOKENIZER_H
 

@@ -33,6 +33,7 @@ typedef struct {
     char *s;
     uint32_t n;
     int32_t id; /* -1: free slot */
+    bool hidden;
 } VocabSlot;
 
 typedef struct {
@@ -43,11 +44,13 @@ typedef struct {
 int32_t vocab_get(const Vocab *v, const char *s, size_t n); /* -1 */
 /* Takes a copy. Returns the id that stands there already, or -1 when (s, id) was added. */
 int32_t vocab_add(Vocab *v, const char *s, size_t n, int32_t id);
+/* From now on vocab_get does not find the string. */
+void vocab_hide(Vocab *v, const char *s, size_t n);
 void vocab_free(Vocab *v);
 
 typedef struct {
     uint64_t pair; /* left << 32 | right */
-    int32_t rank, id; /* id -1: free slot */
+    int32_t rank, id; /* id -1: free slot; rank -1: never made */
 } Merge;
 
 typedef struct {

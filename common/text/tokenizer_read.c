@@ -309,6 +309,19 @@ static int read_added(Tokenizer *t, const Json *root)
     return 0;
 }
 
+/* A special token comes from an added token that was found as such, or from nowhere: with
+ * ignore_merges a user's word "<s>" would else be looked up like any other. Any text reaches unk. */
+static void hide_specials(Tokenizer *t)
+{
+    MergeTable *m = &t->bpe.merges;
+    for (int i = 0; i < t->n_added; i++)
+        if (t->added[i].special && t->added[i].id != t->bpe.unk)
+            vocab_hide(&t->bpe.vocab, t->added[i].content.s, t->added[i].content.n);
+    for (uint32_t i = 0; i < m->size; i++)
+        if (m->at[i].id >= 0 && t->pieces[m->at[i].id].special)
+            m->at[i].rank = -1;
+}
+
 int tokenizer_read(Tokenizer *t)
 {
     Json *root = NULL;
@@ -321,6 +334,7 @@ int tokenizer_read(Tokenizer *t)
     TRY(read_model(t, root));
     TRY(read_steps(t, root));
     TRY(read_added(t, root));
+    hide_specials(t);
     pieces_trim(t);
 fail:
     json_free(root);

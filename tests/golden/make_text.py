@@ -131,8 +131,9 @@ def fallback():
     t.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")  # for training only
     specials = ["<unk>", "<s>", "</s>"]
-    t.train_from_iterator(CORPUS, trainers.BpeTrainer(
-        vocab_size=600, limit_alphabet=70, show_progress=False,
+    lines = [s for s in CORPUS if max(s) < "\u0180"]  # Cyrillic and beyond stay unknown
+    t.train_from_iterator(lines, trainers.BpeTrainer(
+        vocab_size=600, show_progress=False,
         special_tokens=specials + ["<0x%02X>" % b for b in range(256)]))
     j = json.loads(t.to_str())
     j["added_tokens"] = [a for a in j["added_tokens"] if a["content"] in specials]
@@ -174,6 +175,17 @@ def words():
     return j, {"bos_token": None, "eos_token": "</s>", "chat_template": PLAIN}
 
 
+def without_specials(j):
+    """The same tokenizer with special tokens that no text can reach: where Hugging Face looks a
+    user's word "<s>" up in the vocabulary (ignore_merges), the project does not."""
+    j = copy.deepcopy(j)
+    names = [a["content"] for a in j["added_tokens"] if a["special"] and a["content"] != "<unk>"]
+    j["added_tokens"] = [a for a in j["added_tokens"] if a["content"] not in names]
+    j["model"]["vocab"] = {("\x00hidden " * (k in names)) + k: v for k, v in j["model"]["vocab"].items()}
+    j["post_processor"] = None
+    return Tokenizer.from_str(json.dumps(j))
+
+
 def write(path, text):
     with open(path, "w", encoding="utf-8", newline="\n") as f:
         f.write(text)
@@ -202,10 +214,14 @@ def main():
         write(path, json.dumps(j, ensure_ascii=False, separators=(",", ":")) + "\n")
         write(os.path.join(folder, "tokenizer_config.json"), json.dumps(config, indent=2) + "\n")
         t = Tokenizer.from_file(path)
+        hidden = without_specials(j)
+        specials = {a["id"] for a in j["added_tokens"] if a["special"] and a["content"] != "<unk>"}
         lines = []
         for s in texts:
             t.encode_special_tokens = True
             user = t.encode(s, add_special_tokens=False).ids
+            if specials & set(user):
+                user = hidden.encode(s, add_special_tokens=False).ids
             t.encode_special_tokens = False
             ids = t.encode(s).ids
             lines.append(dump([user, ids, t.decode(ids, skip_special_tokens=False), t.decode(ids)]))
