@@ -8,7 +8,7 @@
 M=$TMP/model
 mkdir -p "$M"
 awk 'BEGIN {
-    split("Ġ Ċ 0 1 2 3 4 5 6 7 8 9 + = : . A H a i m n s t u w h e r k l o", piece, " ")
+    split("Ġ Ċ 0 1 2 3 4 5 6 7 8 9 + = : . A H a i m n s t u w h e r k l o f", piece, " ")
     printf "{\"version\": \"1.0\", \"added_tokens\": ["
     for (i = 0; i < 2; i++)
         printf "%s{\"id\": %d, \"content\": \"%s\", \"special\": true, \"normalized\": false, \"lstrip\": false, \"rstrip\": false, \"single_word\": false}", i ? ", " : "", i, i ? "</s>" : "<s>"
