@@ -196,6 +196,7 @@ static int load_checkpoint(Run *r)
         goto fail;
     }
     r->saved_step = step;
+    checkpoint_prune(dir, (int)t->run->keep, NULL, 0); /* what a kill left half removed */
     log_info("resumed from %s/checkpoints/step-%lld", dir, (long long)step);
 fail:
     return rc;
