@@ -273,7 +273,7 @@ int annotate_main(int argc, char **argv)
 {
     Cli cli = {0};
     int rc = cli_parse(&cli, &spec, argc, argv);
-    if (rc == 0)
+    if (rc == 0 && !cli.dry_run)
         rc = annotate(config_data(cli.config));
     cli_free(&cli);
     return rc < 0 ? cli_fail(spec.program, rc) : 0;

@@ -439,7 +439,7 @@ int world_main(int argc, char **argv)
 {
     Cli cli = {0};
     int rc = cli_parse(&cli, &spec, argc, argv);
-    if (rc == 0) {
+    if (rc == 0 && !cli.dry_run) {
         WorldConfig *c = config_data(cli.config);
         if (cli.n_args)
             c->out = cli.args[0];

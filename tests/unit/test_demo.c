@@ -250,6 +250,11 @@ static void bad_input_is_refused(void **state)
     assert_int_equal(demo("world", NULL), 2);
     assert_int_equal(demo("world", "%s/x", "hidden_size=20", NULL), 78);
     assert_int_equal(demo("dance", NULL), 2);
+    char *path = path_join(dir, "dry");
+    assert_int_equal(demo("world", "%s/dry", "--dry-run", NULL), 0); /* the configuration alone */
+    assert_int_equal(demo("world", "%s/dry", "--dry-run", "seed=no", NULL), 78);
+    assert_false(file_exists(path));
+    free(path);
 }
 
 int main(void)
