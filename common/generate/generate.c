@@ -11,7 +11,6 @@
 #include "common/runtime/device.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 typedef struct {
     int64_t request; /* -1: idle */
