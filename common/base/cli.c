@@ -87,6 +87,20 @@ static const CliOption *find_option(const CliSpec *spec, const char *name, size_
     return NULL;
 }
 
+/* Other tools take every key as an option: --learning-rate 1e-5. */
+static const char *nearest_key(const CliSpec *spec, const char *option)
+{
+    TextNearest near;
+    char *word = xstrdup(option + strspn(option, "-"));
+    for (char *s = word; *s; s++)
+        *s = *s == '-' ? '_' : *s;
+    text_nearest_init(&near, word);
+    for (const CfgField *f = spec->fields; f && f->key; f++)
+        text_nearest_try(&near, f->key);
+    free(word);
+    return near.found;
+}
+
 static int fail_unknown(const Parse *p, const char *arg, size_t n)
 {
     TextNearest near;
@@ -96,8 +110,11 @@ static int fail_unknown(const Parse *p, const char *arg, size_t n)
         text_nearest_try(&near, common_names[i]);
     for (const CliOption *o = p->spec->options; o && o->name; o++)
         text_nearest_try(&near, o->name);
+    const char *key = near.found ? NULL : nearest_key(p->spec, name);
     if (near.found)
         error_set(ERR_USAGE, "%s: unknown option (did you mean '%s'?)", name, near.found);
+    else if (key)
+        error_set(ERR_USAGE, "%s: unknown option (did you mean '%s=VALUE'?)", name, key);
     else
         error_set(ERR_USAGE, "%s: unknown option; %s --help lists all", name, p->spec->program);
     free(name);

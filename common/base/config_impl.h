@@ -41,6 +41,7 @@ const char *config_enum_name(const CfgField *f, int i, int *length); /* borrowed
 
 /* ---- config_print.c ---- */
 
-void config_print_value(Str *out, const CfgField *f, const void *at); /* on one line; not CFG_LIST */
+void config_print_value(Str *out, const CfgField *f,
+                        const void *at); /* on one line; not CFG_LIST */
 
 #endif

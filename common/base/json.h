@@ -12,7 +12,16 @@
 
 typedef struct json_t Json; /* jansson's own type; not to be used but through this header */
 
-typedef enum { JSON_NONE, JSON_OBJ, JSON_ARR, JSON_STR, JSON_INT, JSON_NUM, JSON_BOOLEAN, JSON_NIL } JsonKind;
+typedef enum {
+    JSON_NONE,
+    JSON_OBJ,
+    JSON_ARR,
+    JSON_STR,
+    JSON_INT,
+    JSON_NUM,
+    JSON_BOOLEAN,
+    JSON_NIL
+} JsonKind;
 
 /* `name` stands for the file in messages; `line` is the number of the first line (1 for a file,
  * the record's line for .jsonl). A leading BOM is skipped. 0 or ERR_DATA. */
@@ -20,15 +29,15 @@ int json_parse(Json **out, const char *text, size_t n, const char *name, int64_t
 int json_read_file(Json **out, const char *path); /* ERR_NOINPUT, ERR_DATA */
 void json_free(Json *j);                          /* the root only; NULL is fine */
 
-JsonKind json_kind(const Json *j);                     /* JSON_NONE for NULL */
-const char *json_kind_name(JsonKind kind);             /* "an object", "a string", ... */
-Json *json_get(const Json *obj, const char *key);      /* borrowed; NULL if absent or no object */
-Json *json_at(const Json *arr, size_t i);              /* borrowed */
-size_t json_len(const Json *j);                        /* array or object entries; else 0 */
-const char *json_str(const Json *j);                   /* NULL unless a string */
+JsonKind json_kind(const Json *j);                /* JSON_NONE for NULL */
+const char *json_kind_name(JsonKind kind);        /* "an object", "a string", ... */
+Json *json_get(const Json *obj, const char *key); /* borrowed; NULL if absent or no object */
+Json *json_at(const Json *arr, size_t i);         /* borrowed */
+size_t json_len(const Json *j);                   /* array or object entries; else 0 */
+const char *json_str(const Json *j);              /* NULL unless a string */
 size_t json_str_len(const Json *j);
-int64_t json_int(const Json *j, int64_t otherwise);    /* integral numbers */
-double json_num(const Json *j, double otherwise);      /* any number */
+int64_t json_int(const Json *j, int64_t otherwise); /* integral numbers */
+double json_num(const Json *j, double otherwise);   /* any number */
 bool json_bool(const Json *j, bool otherwise);
 
 /* for (void *it = json_iter(obj); it; it = json_iter_next(obj, it)) in file order. */

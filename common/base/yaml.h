@@ -26,11 +26,11 @@ struct YamlNode {
 
 typedef struct YamlDoc YamlDoc;
 
-int yaml_read_file(YamlDoc **doc, const char *path);                       /* 0 or ERR_* */
-int yaml_read_text(YamlDoc **doc, const char *name, const char *text);     /* name stands for file */
+int yaml_read_file(YamlDoc **doc, const char *path);                   /* 0 or ERR_* */
+int yaml_read_text(YamlDoc **doc, const char *name, const char *text); /* name stands for file */
 void yaml_doc_free(YamlDoc *doc); /* NULL is fine; plain yaml_free is a symbol of libyaml itself */
-const YamlNode *yaml_root(const YamlDoc *doc);                             /* a map; may be empty */
-const YamlNode *yaml_get(const YamlNode *map, const char *key);            /* NULL if absent */
-int yaml_count(const YamlNode *node);                                      /* entries */
+const YamlNode *yaml_root(const YamlDoc *doc);                  /* a map; may be empty */
+const YamlNode *yaml_get(const YamlNode *map, const char *key); /* NULL if absent */
+int yaml_count(const YamlNode *node);                           /* entries */
 
 #endif

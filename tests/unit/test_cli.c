@@ -130,6 +130,8 @@ static void test_errors(void **state)
     (void)state;
     expect_error("--modle x", ERR_USAGE, "--modle: unknown option (did you mean '--model'?)");
     expect_error("--dryrun", ERR_USAGE, "--dryrun: unknown option (did you mean '--dry-run'?)");
+    expect_error("--path x", ERR_USAGE,
+                 "--path: unknown option (did you mean 'model.path=VALUE'?)");
     expect_error("-x", ERR_USAGE, "-x: unknown option; prog --help lists all");
     expect_error("--model", ERR_USAGE,
                  "--model: expected DIR behind it, found the end of the line");
