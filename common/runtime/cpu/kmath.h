@@ -3,8 +3,10 @@
  * One written order and one polynomial for all instruction sets (runtime/README.md, "exact mode"),
  * so that bodies are compared by memcmp. Everything is branch-free C over real_t with explicit fma:
  * the compiler turns loops over these functions into vectors, and since no step may be
- * re-associated or contracted, the number of lanes cannot change a bit. exp and log call libm in
- * the double build alone. Tested by tests/unit/test_runtime.c against libm, and by every op's test.
+ * re-associated or contracted, the number of lanes cannot change a bit. Never write -fma(a, b, c):
+ * gcc makes it fnmsub where there is one, which differs in the sign of a zero; negate operands.
+ * exp and log call libm in the double build alone. Tested by tests/unit/test_runtime.c against
+ * libm, and by every op's test.
  */
 #ifndef RLHF_RUNTIME_CPU_KMATH_H
 #define RLHF_RUNTIME_CPU_KMATH_H
@@ -130,12 +132,12 @@ K_INLINE real_t k_sigmoid(real_t x)
 {
     return (real_t)1 / ((real_t)1 + k_exp(-x));
 }
-/* log sigmoid(x) = min(x, 0) - log(1 + e^-|x|). */
-K_INLINE real_t k_log_sigmoid(real_t x)
+/* -log sigmoid(x) = log(1 + e^-|x|) - min(x, 0). */
+K_INLINE real_t k_neg_log_sigmoid(real_t x)
 {
     real_t low = x < 0 ? x : (real_t)0;
     real_t mag = x < 0 ? x : -x;
-    return low - k_log((real_t)1 + k_exp(mag));
+    return k_log((real_t)1 + k_exp(mag)) - low;
 }
 /* a > b ? a : b: the vector instructions' rule, NaN in a gives b. */
 K_INLINE real_t k_max(real_t a, real_t b)

@@ -18,7 +18,7 @@ void CPU_OP(rank_loss)(Tensor *loss, Tensor *dscores, const Tensor *scores, cons
         real_t x = s[2 * i] - s[2 * i + 1] - real_data(margin)[i];
         real_t g =
             real_data(weight)[i] * k_sigmoid(-x); /* d(-log sigmoid(x)) / dx = -sigmoid(-x) */
-        real_data(loss)[i] = -k_log_sigmoid(x);
+        real_data(loss)[i] = k_neg_log_sigmoid(x);
         d[2 * i] -= g;
         d[2 * i + 1] += g;
     }
@@ -29,8 +29,8 @@ void CPU_OP(bce_loss)(Tensor *loss, Tensor *dscores, const Tensor *scores, const
 {
     for (int64_t i = 0; i < loss->dim[0]; i++) {
         real_t x = real_data(scores)[i], y = real_data(labels)[i];
-        real_t other = ((real_t)1 - y) * k_log_sigmoid(-x);
-        real_data(loss)[i] = -real_fma(y, k_log_sigmoid(x), other);
+        real_t other = ((real_t)1 - y) * k_neg_log_sigmoid(-x);
+        real_data(loss)[i] = real_fma(y, k_neg_log_sigmoid(x), other);
         real_t *d = real_data(dscores) + i;
         *d = real_fma(real_data(weight)[i], k_sigmoid(x) - y, *d);
     }

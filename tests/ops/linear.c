@@ -1,0 +1,148 @@
+/* linear.c - the products of a linear layer: sizes around the tile (12 rows, 32 lanes, blocks of
+ * 240 rows and 256 tokens), strided operands, the invariants of exact mode, and speed at the shapes
+ * of use. */
+#include "tests/ops/test_ops.h"
+
+#include <string.h>
+
+typedef struct {
+    int m, n, k;
+} Shape;
+
+static const Shape shapes[] = {{1, 1, 1},     {1, 32, 31},   {2, 33, 33},   {3, 64, 7},
+                               {5, 31, 65},   {7, 96, 32},   {11, 100, 40}, {12, 32, 32},
+                               {13, 63, 64},  {24, 97, 33},  {25, 160, 20}, {64, 36, 96},
+                               {241, 40, 17}, {257, 33, 12}, {20, 300, 40}, {0, 32, 32}};
+static const Shape grad_shapes[] = {{1, 1, 1}, {3, 5, 7}, {4, 33, 6}, {6, 7, 34}};
+static const Shape perf_shapes[] = {{1, 288, 288},    {4, 288, 288},    {16, 288, 288},
+                                    {64, 64, 64},     {64, 288, 288},   {256, 96, 96},
+                                    {1024, 108, 192}, {1024, 288, 288}, {2048, 512, 512}};
+
+static bool pick(const Case *c, int variant, Shape *s)
+{
+    const Shape *from = case_perf(c) ? perf_shapes : case_grad(c) ? grad_shapes : shapes;
+    size_t n = case_perf(c)   ? sizeof perf_shapes / sizeof *from
+               : case_grad(c) ? sizeof grad_shapes / sizeof *from
+                              : sizeof shapes / sizeof *from;
+    if ((size_t)variant >= 2 * n)
+        return false;
+    *s = from[variant / 2];
+    return true;
+}
+
+/* Odd variants accumulate, and their rows are strided. */
+static Tensor matrix(Case *c, const char *name, int64_t d0, int64_t d1, Fill fill, int variant)
+{
+    return variant % 2 ? case_strided(c, name, d0, d1, fill) : case_rows(c, name, d0, d1, fill);
+}
+
+static void cost(Case *c, Shape s)
+{
+    double m = s.m, n = s.n, k = s.k;
+    case_flops(c, 2 * m * n * k, sizeof(real_t) * (m * n + m * k + n * k));
+}
+
+/* Rows from `from` on, as a product of their own: the bits must be the same. */
+static void check_rows_alone(Case *c, const Tensor *y, const Tensor *x, const Tensor *w, bool dx)
+{
+    int64_t n = tensor_cols(y), rows = y->dim[0];
+    if (rows < 2 || case_perf(c))
+        return;
+    Tensor one = case_rows(c, "alone", 1, n, FILL_ZERO);
+    for (int64_t r = 0; r < rows; r += rows - 1) {
+        Tensor xr = tensor_slice(x, r, 1);
+        if (dx)
+            op_linear_dx(&one, &xr, w, false);
+        else
+            op_linear(&one, &xr, w, false);
+        case_expect(c, memcmp(one.data, case_at(y, r * n), (size_t)n * sizeof(real_t)) == 0,
+                    "row %lld of %lld differs from the row alone", (long long)r, (long long)rows);
+    }
+}
+
+bool test_linear(Case *c, int variant)
+{
+    Shape s;
+    if (!pick(c, variant, &s))
+        return false;
+    bool accumulate = variant % 2;
+    Tensor x = matrix(c, "x", s.m, s.k, FILL_NORMAL, variant);
+    Tensor w = case_panel(c, "w", s.n, s.k, FILL_NORMAL);
+    Tensor y = matrix(c, "y", s.m, s.n, FILL_NORMAL, variant);
+    CASE_RUN(c)
+    op_linear(&y, &x, &w, accumulate);
+    cost(c, s);
+    case_output(c, "y", &y);
+    case_loss(c, &y);
+    if (!accumulate)
+        check_rows_alone(c, &y, &x, &w, false);
+    for (int64_t e = 0; !accumulate && !case_grad(c) && !case_perf(c) && e < s.m * s.n; e += 37) {
+        double sum = 0, size = 0; /* against f64: at most K roundings of the running sum */
+        for (int64_t k = 0; k < s.k; k++) {
+            double p = (double)*case_at(&x, e / s.n * s.k + k) * *case_at(&w, e % s.n * s.k + k);
+            sum += p;
+            size += p < 0 ? -p : p;
+        }
+        double err = *case_at(&y, e) - sum;
+        case_expect(c, err * err <= size * size * s.k * s.k * 0x1p-48, "y[%lld] is off by %g",
+                    (long long)e, err);
+    }
+    if (case_forward_only(c))
+        return true;
+    Tensor dy = case_rows(c, "dy", s.m, s.n, FILL_ZERO);
+    Tensor dx = case_rows(c, "dx", s.m, s.k, FILL_ZERO),
+           dw = case_panel(c, "dw", s.n, s.k, FILL_ZERO);
+    case_dy(c, &y, &dy);
+    if (!case_grad(c))
+        return true;
+    op_linear_dx(&dx, &dy, &w, accumulate);
+    op_linear_dw(&dw, &dy, &x, accumulate);
+    case_check(c, "dx", &x, &dx);
+    case_check(c, "dw", &w, &dw);
+    return true;
+}
+
+bool test_linear_dx(Case *c, int variant)
+{
+    Shape s;
+    if (case_grad(c) || !pick(c, variant, &s))
+        return false; /* test_linear checks the gradient */
+    bool accumulate = variant % 2;
+    Tensor dy = matrix(c, "dy", s.m, s.n, FILL_NORMAL, variant);
+    Tensor w = case_panel(c, "w", s.n, s.k, FILL_NORMAL);
+    Tensor dx = matrix(c, "dx", s.m, s.k, FILL_NORMAL, variant);
+    CASE_RUN(c)
+    op_linear_dx(&dx, &dy, &w, accumulate);
+    cost(c, s);
+    case_output(c, "dx", &dx);
+    if (!accumulate)
+        check_rows_alone(c, &dx, &dy, &w, true);
+    return true;
+}
+
+bool test_linear_dw(Case *c, int variant)
+{
+    Shape s;
+    if (case_grad(c) || !pick(c, variant, &s))
+        return false;
+    bool accumulate = variant % 2;
+    Tensor dy = matrix(c, "dy", s.m, s.n, FILL_NORMAL, variant);
+    Tensor x = matrix(c, "x", s.m, s.k, FILL_NORMAL, variant);
+    Tensor dw = case_panel(c, "dw", s.n, s.k, FILL_NORMAL);
+    CASE_RUN(c)
+    op_linear_dw(&dw, &dy, &x, accumulate);
+    cost(c, s);
+    case_output(c, "dw", &dw);
+    if (case_perf(c) || accumulate)
+        return true;
+    /* The tokens cut in two calls: the same bits. */
+    Tensor cut = case_panel(c, "cut", s.n, s.k, FILL_ZERO);
+    int64_t half = s.m / 3;
+    Tensor dy0 = tensor_slice(&dy, 0, half), dy1 = tensor_slice(&dy, half, s.m - half);
+    Tensor x0 = tensor_slice(&x, 0, half), x1 = tensor_slice(&x, half, s.m - half);
+    op_linear_dw(&cut, &dy0, &x0, false);
+    op_linear_dw(&cut, &dy1, &x1, true);
+    case_expect(c, memcmp(cut.data, dw.data, tensor_bytes(&dw)) == 0,
+                "tokens cut at %lld give other bits", (long long)half);
+    return true;
+}
