@@ -184,8 +184,8 @@ static bool symbols_add_bytes(Bpe *b, const char *s, int n)
     return true;
 }
 
-/* One symbol a character. An unknown character waits, so that its neighbours can fuse with it; as in
- * the original, bytes of a fallback overtake it. Without an unk token it vanishes. */
+/* One symbol a character. An unknown character waits, so that its neighbours can fuse with it; as
+ * in the original, bytes of a fallback overtake it. Without an unk token it vanishes. */
 static void word_split(Bpe *b, const char *s, size_t n)
 {
     bool unk_waits = false;
@@ -257,13 +257,14 @@ static CacheSlot *cache_slot(Bpe *b, uint64_t hash, const char *s, size_t n)
     uint32_t i = (uint32_t)hash & (CACHE_SLOTS - 1);
     if (!b->cache)
         b->cache = xcalloc(CACHE_SLOTS, sizeof *b->cache);
-    while (b->cache[i].s && (b->cache[i].hash != hash || b->cache[i].n != n ||
-                             memcmp(b->cache[i].s, s, n) != 0))
+    while (b->cache[i].s &&
+           (b->cache[i].hash != hash || b->cache[i].n != n || memcmp(b->cache[i].s, s, n) != 0))
         i = (i + 1) & (CACHE_SLOTS - 1);
     return &b->cache[i];
 }
 
-static void cache_store(Bpe *b, uint64_t hash, const char *s, size_t n, const int32_t *ids, int n_ids)
+static void cache_store(Bpe *b, uint64_t hash, const char *s, size_t n, const int32_t *ids,
+                        int n_ids)
 {
     size_t ids_bytes = (size_t)n_ids * sizeof *ids;
     CacheSlot *c;

@@ -1,8 +1,8 @@
 /* pretokenize.c - pre-tokenizers: Split, Digits, ByteLevel, Metaspace; a piece becomes words.
  *
  * The steps of the file run one after another over all words, as in Hugging Face. Patterns were
- * written for Oniguruma and run on PCRE2 (UTF, UCP, JIT): its \s has U+180E, Oniguruma's has not, so
- * \s and \S are spelled out. Tested by tests/unit/test_tokenizer.c against golden files. */
+ * written for Oniguruma and run on PCRE2 (UTF, UCP, JIT): its \s has U+180E, Oniguruma's has not,
+ * so \s and \S are spelled out. Tested by tests/unit/test_tokenizer.c against golden files. */
 #include "common/base/error.h"
 #include "common/text/tokenizer_impl.h"
 
@@ -19,7 +19,7 @@ const char gpt2_pattern[] =
 /* ---- patterns */
 
 #define SPACES                                                                                     \
-    "\\x{09}-\\x{0D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}"    \
+    "\\x{09}-\\x{0D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}"  \
     "\\x{205F}\\x{3000}"
 
 static void pattern_translate(Str *dst, const char *p, size_t n)
@@ -107,7 +107,7 @@ static void match_prepare(PreTokenizer *p)
     p->stack = pcre2_jit_stack_create(32 * 1024, 16 * 1024 * 1024, NULL);
     if (p->stack)
         pcre2_jit_stack_assign(p->context, NULL, p->stack);
-    pcre2_set_match_limit(p->context, 50 * 1000 * 1000);
+    pcre2_set_match_limit(p->context, 10 * 1000 * 1000);
 }
 
 /* ---- cutting a word */
@@ -135,14 +135,17 @@ static int cut_by_regex(PreTokenizer *p, const PreStep *step, Word w)
     bool any = false;
     match_prepare(p);
     while (at <= n) {
-        int rc = pcre2_match(step->re, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK, p->match, p->context);
+        int rc =
+            pcre2_match(step->re, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK, p->match, p->context);
         const PCRE2_SIZE *o = pcre2_get_ovector_pointer(p->match);
         int len;
         if (rc == PCRE2_ERROR_NOMATCH)
             break;
         if (rc < 0)
-            return error_set(ERR_DATA, "the tokenizer's pattern gives up on a text of %zu bytes "
-                                       "(PCRE2 error %d); shorten or split the text", n, rc);
+            return error_set(ERR_DATA,
+                             "the tokenizer's pattern gives up on a text of %zu bytes "
+                             "(PCRE2 error %d); shorten or split the text",
+                             n, rc);
         if (o[0] == o[1] && any && o[1] == done) { /* an empty match right behind the last one */
             if (at >= n)
                 break;
@@ -248,7 +251,8 @@ static int step_split(PreTokenizer *p, const PreStep *step, SplitBehavior behavi
 
 /* Writes every word anew through fn into next_text. */
 static void words_rewrite(PreTokenizer *p, const PreStep *step, PiecePlace place,
-                          void (*fn)(PreTokenizer *p, const PreStep *step, Word w, PiecePlace place))
+                          void (*fn)(PreTokenizer *p, const PreStep *step, Word w,
+                                     PiecePlace place))
 {
     for (int i = 0; i < p->n_words; i++) {
         size_t from = p->next_text.n;
@@ -266,9 +270,9 @@ static void rewrite_metaspace(PreTokenizer *p, const PreStep *step, Word w, Piec
     const Str *mark = &step->replacement;
     size_t n = w.to - w.from;
     bool marked = s[0] == ' ' || (n >= mark->n && memcmp(s, str_get(mark), mark->n) == 0);
-    bool wanted = step->scheme == SCHEME_ALWAYS ? !(w.first && place == PIECE_CONTINUES)
-                                                : step->scheme == SCHEME_FIRST && w.first &&
-                                                      place == PIECE_START;
+    bool wanted = step->scheme == SCHEME_ALWAYS
+                      ? !(w.first && place == PIECE_CONTINUES)
+                      : step->scheme == SCHEME_FIRST && w.first && place == PIECE_START;
     if (wanted && !marked)
         str_add_bytes(&p->next_text, str_get(mark), mark->n);
     text_replace(&p->next_text, s, n, &space, mark);

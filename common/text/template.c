@@ -1,8 +1,8 @@
 /* template.c - conversations to ids: llama2, chatml, plain.
  *
  * An answer is always encoded apart from what stands before it, and its closing token is an id, so
- * the ids of a prompt never depend on the answer: what a policy generates from the open turn is what
- * training sees. Tested by tests/unit/test_template.c. */
+ * the ids of a prompt never depend on the answer: what a policy generates from the open turn is
+ * what training sees. Tested by tests/unit/test_template.c. */
 #include "common/base/error.h"
 #include "common/text/template.h"
 #include "common/text/tokenizer_impl.h"
@@ -52,8 +52,10 @@ static int template_detect(TemplateKind *kind, const Tokenizer *tok)
 {
     const char *text = tokenizer_chat_template(tok);
     if (!text)
-        return error_set(ERR_CONFIG, "%s: the model has no chat template; "
-                                     "set `template: llama2`, `chatml` or `plain`", tok->path);
+        return error_set(ERR_CONFIG,
+                         "%s: the model has no chat template; "
+                         "set `template: llama2`, `chatml` or `plain`",
+                         tok->path);
     if (strstr(text, im_start) && strstr(text, im_end) && !strstr(text, "<|im_sep|>"))
         *kind = TEMPLATE_CHATML;
     else if (strstr(text, "[INST]") && strstr(text, "<<SYS>>"))
@@ -61,16 +63,19 @@ static int template_detect(TemplateKind *kind, const Tokenizer *tok)
     else if (strstr(text, "Human:") && strstr(text, "Assistant:"))
         *kind = TEMPLATE_PLAIN;
     else
-        return error_set(ERR_CONFIG, "%s: the model's chat template is none of llama2, chatml, plain; "
-                                     "set `template: llama2`, `chatml` or `plain` to force one",
+        return error_set(ERR_CONFIG,
+                         "%s: the model's chat template is none of llama2, chatml, plain; "
+                         "set `template: llama2`, `chatml` or `plain` to force one",
                          tok->path);
     return 0;
 }
 
 static int missing_token(const ChatTemplate *t, const char *what)
 {
-    return error_set(ERR_DATA, "%s: template %s needs %s, which the tokenizer has not; "
-                               "set another `template`", t->tok->path, template_name(t->kind), what);
+    return error_set(ERR_DATA,
+                     "%s: template %s needs %s, which the tokenizer has not; "
+                     "set another `template`",
+                     t->tok->path, template_name(t->kind), what);
 }
 
 int template_init(ChatTemplate *t, TemplateKind kind, Tokenizer *tok)
@@ -82,7 +87,8 @@ int template_init(ChatTemplate *t, TemplateKind kind, Tokenizer *tok)
     t->bos = tokenizer_bos(tok);
     t->end = t->kind == TEMPLATE_CHATML ? tokenizer_id(tok, im_end) : tokenizer_eos(tok);
     if (t->end < 0)
-        return missing_token(t, t->kind == TEMPLATE_CHATML ? "the token <|im_end|>" : "an EOS token");
+        return missing_token(t,
+                             t->kind == TEMPLATE_CHATML ? "the token <|im_end|>" : "an EOS token");
     if (t->kind == TEMPLATE_CHATML && tokenizer_id(tok, im_start) < 0)
         return missing_token(t, "the token <|im_start|>");
     if (t->kind == TEMPLATE_LLAMA2 && t->bos < 0)
@@ -107,8 +113,9 @@ static int check_markers(const ChatTemplate *t, const Message *m, int i)
             continue;
         while (*shown == '\n')
             shown++;
-        return error_set(ERR_DATA, "message %d (%s) holds \"%s\", a marker of template %s; remove it",
-                         i + 1, role_name(m->role), shown, template_name(t->kind));
+        return error_set(ERR_DATA,
+                         "message %d (%s) holds \"%s\", a marker of template %s; remove it", i + 1,
+                         role_name(m->role), shown, template_name(t->kind));
     }
     return 0;
 }
@@ -121,13 +128,14 @@ static int check_messages(const ChatTemplate *t, const Message *m, int n, bool o
     for (int i = from; i < n; i++) {
         Role want = (i - from) % 2 ? ROLE_ASSISTANT : ROLE_USER;
         if (m[i].role != want)
-            return error_set(ERR_DATA,
-                             "message %d is of role %s; expected %s, since user and assistant alternate",
-                             i + 1, role_name(m[i].role), role_name(want));
+            return error_set(
+                ERR_DATA,
+                "message %d is of role %s; expected %s, since user and assistant alternate", i + 1,
+                role_name(m[i].role), role_name(want));
     }
     if (open_turn && m[n - 1].role == ROLE_ASSISTANT)
-        return error_set(ERR_DATA, "message %d is of role assistant; a prompt ends with a user message",
-                         n);
+        return error_set(ERR_DATA,
+                         "message %d is of role assistant; a prompt ends with a user message", n);
     for (int i = 0; i < n; i++)
         if ((rc = check_markers(t, &m[i], i)) < 0)
             return rc;
@@ -178,8 +186,8 @@ static void span_set(Span *spans, int i, int from, int to)
         spans[i] = (Span){from, to};
 }
 
-/* The prompt of a turn is one text, as Meta encodes it, so a token may hold bytes of a marker and of
- * a message. A message's span begins where the encoding of the text before it first differs from
+/* The prompt of a turn is one text, as Meta encodes it, so a token may hold bytes of a marker and
+ * of a message. A message's span begins where the encoding of the text before it first differs from
  * the whole, and ends likewise. */
 static int span_find(const ChatTemplate *t, Span *span, const Str *text, size_t from, size_t to,
                      const int32_t *ids, int n, int base)
@@ -233,7 +241,8 @@ static int add_llama2_prompt(const ChatTemplate *t, const Message *system, const
     str_add(&text, " [/INST]");
     TRY(add_text(t, str_get(&text), text.n, PIECE_AFTER_TOKEN, ids));
     if (system_span)
-        TRY(span_find(t, system_span, &text, sys_from, sys_to, ids->at + base, ids->n - base, base));
+        TRY(span_find(t, system_span, &text, sys_from, sys_to, ids->at + base, ids->n - base,
+                      base));
     if (user_span)
         TRY(span_find(t, user_span, &text, from, from + n, ids->at + base, ids->n - base, base));
 fail:
@@ -277,8 +286,8 @@ static int render_llama2(const ChatTemplate *t, const Message *m, int n, IdList 
 }
 
 /* "{role}\n", the content and the "\n" behind <|im_end|> are encoded apart. */
-static int render_chatml(const ChatTemplate *t, const Message *m, int n, bool open_turn, IdList *ids,
-                         Span *spans)
+static int render_chatml(const ChatTemplate *t, const Message *m, int n, bool open_turn,
+                         IdList *ids, Span *spans)
 {
     int32_t start = tokenizer_id(t->tok, im_start);
     int rc;
@@ -305,7 +314,8 @@ fail:
 }
 
 /* A marker; *place becomes that of the text behind it: an added token ends a piece. */
-static int add_plain_marker(const ChatTemplate *t, const char *marker, PiecePlace *place, IdList *ids)
+static int add_plain_marker(const ChatTemplate *t, const char *marker, PiecePlace *place,
+                            IdList *ids)
 {
     int32_t id = vocab_get(&t->tok->added_ids, marker, strlen(marker));
     int rc = 0;
@@ -352,8 +362,8 @@ fail:
     return rc;
 }
 
-int template_render(const ChatTemplate *t, const Message *messages, int n, bool open_turn, IdList *ids,
-                    Span *spans)
+int template_render(const ChatTemplate *t, const Message *messages, int n, bool open_turn,
+                    IdList *ids, Span *spans)
 {
     int rc = check_messages(t, messages, n, open_turn);
     if (rc < 0)

@@ -8,8 +8,8 @@
  *           put in front as it is
  *
  * What is encoded as one text: in llama2 "[INST] ... [/INST]" and the answer with its spaces; in
- * chatml and plain each marker and each content ("role\n"; content; " " + content). So a prompt's ids
- * never depend on the answer. Contents are stripped in llama2 only, as in the originals.
+ * chatml and plain each marker and each content ("role\n"; content; " " + content). So a prompt's
+ * ids never depend on the answer. Contents are stripped in llama2 only, as in the originals.
  * Content holding a template's own markers is refused (ERR_DATA). */
 #ifndef RLHF_TEXT_TEMPLATE_H
 #define RLHF_TEXT_TEMPLATE_H
@@ -43,9 +43,9 @@ const char *template_name(TemplateKind kind);
 
 typedef struct {
     int from, to; /* ids [from, to): the message's content; for an assistant message the closing
-                     token is included: that is what training puts a loss on. In llama2 and plain the
-                     space before a content belongs to it. In llama2 the span of a user or system
-                     message may begin or end with a token that reaches into a marker. */
+                     token is included: that is what training puts a loss on. In llama2 and plain
+                     the space before a content belongs to it. In llama2 the span of a user or
+                     system message may begin or end with a token that reaches into a marker. */
 } Span;
 
 /* Appends the ids of the messages; spans[i] belongs to message i (positions in *ids; may be NULL).

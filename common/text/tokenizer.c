@@ -90,8 +90,8 @@ static size_t char_before(const char *s, size_t i)
 }
 
 /* The longest token that starts at s[i]; NULL if none does. */
-static const AddedToken *added_at(const Tokenizer *t, const AddedIndex *index, const char *s, size_t n,
-                                  size_t i)
+static const AddedToken *added_at(const Tokenizer *t, const AddedIndex *index, const char *s,
+                                  size_t n, size_t i)
 {
     unsigned char b = (unsigned char)s[i];
     for (int k = index->from[b]; k < index->from[b + 1]; k++) {
@@ -159,7 +159,8 @@ static int cut_at_added(Encoding *e, const AddedIndex *index, const char *s, siz
             from = done;
         if (a->rstrip)
             to = spaces_behind(s, n, to);
-        if (from > done && (rc = fn(e, s + done, from - done, done ? PIECE_AFTER_TOKEN : place)) < 0)
+        if (from > done &&
+            (rc = fn(e, s + done, from - done, done ? PIECE_AFTER_TOKEN : place)) < 0)
             return rc;
         id_list_add(e->out, a->id);
         if (to > done)
@@ -192,16 +193,18 @@ static int encode_raw(Encoding *e, const char *s, size_t n, PiecePlace place)
     return cut_at_added(e, &e->t->normalized, str_get(text), text->n, place, encode_words);
 }
 
-static int encode(Tokenizer *t, const char *text, size_t n, PiecePlace place, bool specials, IdList *out)
+static int encode(Tokenizer *t, const char *text, size_t n, PiecePlace place, bool specials,
+                  IdList *out)
 {
     Encoding e = {t, out, specials};
     size_t bad = utf8_find_invalid(text, n);
     if (bad < n)
         return error_set(ERR_DATA,
-                         "the text is not UTF-8: byte %zu is 0x%02X; convert the file to UTF-8", bad,
-                         (unsigned char)text[bad]);
+                         "the text is not UTF-8: byte %zu is 0x%02X; convert the file to UTF-8",
+                         bad, (unsigned char)text[bad]);
     if (n > 1u << 29)
-        return error_set(ERR_DATA, "a text of %zu bytes; at most 512 MiB can be tokenized at once", n);
+        return error_set(ERR_DATA, "a text of %zu bytes; at most 512 MiB can be tokenized at once",
+                         n);
     return cut_at_added(&e, &t->raw, text, n, place, encode_raw);
 }
 
@@ -215,7 +218,8 @@ int tokenizer_encode(Tokenizer *t, const char *text, size_t n, bool first, IdLis
     return encode(t, text, n, first ? PIECE_START : PIECE_CONTINUES, false, out);
 }
 
-int tokenizer_encode_special(Tokenizer *t, const char *text, size_t n, bool add_special, IdList *out)
+int tokenizer_encode_special(Tokenizer *t, const char *text, size_t n, bool add_special,
+                             IdList *out)
 {
     int rc;
     if (add_special)

@@ -1,8 +1,8 @@
 /* tokenizer_config.c - what a model folder says beside tokenizer.json: BOS, EOS, chat template.
  *
- * chat_template.jinja wins over tokenizer_config.json, whose chat_template may be a text or a list of
- * named ones ("default" is taken). A token that is absent is looked up by its usual names; one that
- * is null is none. Tested by tests/unit/test_template.c. */
+ * chat_template.jinja wins over tokenizer_config.json, whose chat_template may be a text or a list
+ * of named ones ("default" is taken). A token that is absent is looked up by its usual names; one
+ * that is null is none. Tested by tests/unit/test_template.c. */
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/text/tokenizer_read.h"
@@ -27,8 +27,9 @@ static int read_token(const Tokenizer *t, int32_t *out, const Json *config, cons
         return 0;
     }
     if (!name)
-        return error_set(ERR_DATA, "%s: %s is %s; expected a string, null or {\"content\": \"...\"}",
-                         path, key, json_kind_name(json_kind(j)));
+        return error_set(ERR_DATA,
+                         "%s: %s is %s; expected a string, null or {\"content\": \"...\"}", path,
+                         key, json_kind_name(json_kind(j)));
     *out = tokenizer_id(t, name);
     if (*out < 0)
         return error_set(ERR_DATA, "%s: %s \"%s\" is not a token of %s", path, key, name, t->path);

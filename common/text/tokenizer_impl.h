@@ -173,7 +173,9 @@ int byte_level_byte(uint32_t c);
 
 /* ---- decoders (decode.c) */
 
-typedef enum { DEC_BYTE_LEVEL, DEC_METASPACE, DEC_REPLACE, DEC_BYTE_FALLBACK, DEC_FUSE, DEC_STRIP } DecKind;
+typedef enum { /* in the order of the names in tokenizer_steps.c */
+    DEC_BYTE_LEVEL, DEC_METASPACE, DEC_REPLACE, DEC_BYTE_FALLBACK, DEC_FUSE, DEC_STRIP
+} DecKind;
 
 typedef struct {
     DecKind kind;

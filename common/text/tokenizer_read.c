@@ -1,8 +1,8 @@
 /* tokenizer_read.c - tokenizer.json into a Tokenizer: vocabulary, merges, added tokens.
  *
  * Every part of the file is either understood or refused by its name: a part that is skipped in
- * silence would give other ids than the model was trained on. The steps around the model are read by
- * tokenizer_steps.c. Tested by tests/unit/test_tokenizer.c. */
+ * silence would give other ids than the model was trained on. The steps around the model are read
+ * by tokenizer_steps.c. Tested by tests/unit/test_tokenizer.c. */
 #include "common/base/error.h"
 #include "common/text/tokenizer_read.h"
 
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ID_LIMIT = 1 << 24 };
+enum { ID_LIMIT = 1 << 22 };
 
 int read_fail(const Tokenizer *t, const char *fmt, ...)
 {
@@ -62,12 +62,13 @@ void read_str(Str *dst, const Json *j)
 
 /* ---- pieces by id */
 
-static int piece_set(Tokenizer *t, int64_t id, const char *s, size_t n, bool special, const char *where)
+static int piece_set(Tokenizer *t, int64_t id, const char *s, size_t n, bool special,
+                     const char *where)
 {
     Piece *p;
     if (id < 0 || id >= ID_LIMIT)
-        return read_fail(t, "%s: token \"%s\" has id %lld; expected 0 to %d", where, s, (long long)id,
-                         ID_LIMIT - 1);
+        return read_fail(t, "%s: token \"%s\" has id %lld; expected 0 to %d", where, s,
+                         (long long)id, ID_LIMIT - 1);
     if (id >= t->n_pieces) {
         int size = t->n_pieces ? t->n_pieces : 1024;
         while (size <= id)
@@ -141,8 +142,8 @@ static int merge_sides(Tokenizer *t, const Json *j, size_t i, Str *left, Str *ri
                          json_kind_name(json_kind(j)));
     space = memchr(s, ' ', n);
     if (!space || memchr(space + 1, ' ', n - (size_t)(space + 1 - s)))
-        return read_fail(t, "model.merges[%zu] is \"%s\"; expected two tokens with one space between",
-                         i, s);
+        return read_fail(
+            t, "model.merges[%zu] is \"%s\"; expected two tokens with one space between", i, s);
     str_add_bytes(left, s, (size_t)(space - s));
     str_add_bytes(right, space + 1, n - (size_t)(space + 1 - s));
     return 0;
@@ -172,7 +173,8 @@ static int read_merges(Tokenizer *t, const Json *model)
                 unknown = &left;
         }
         if (unknown) {
-            rc = read_fail(t, "model.merges[%zu]: \"%s\" is not in model.vocab", i, str_get(unknown));
+            rc = read_fail(t, "model.merges[%zu]: \"%s\" is not in model.vocab", i,
+                           str_get(unknown));
             goto fail;
         }
         merges_put(&t->bpe.merges, l, r, rank++, both);
@@ -244,8 +246,8 @@ static int read_added_token(Tokenizer *t, const Json *j, size_t i)
         return 0;
     known = vocab_get(&t->bpe.vocab, json_str(content), json_str_len(content));
     if (known >= 0 && known != json_int(id, -1))
-        return read_fail(t, "%s: \"%s\" has id %lld, but %d in model.vocab", where, json_str(content),
-                         (long long)json_int(id, -1), (int)known);
+        return read_fail(t, "%s: \"%s\" has id %lld, but %d in model.vocab", where,
+                         json_str(content), (long long)json_int(id, -1), (int)known);
     k = VEC_GROW(t->added, t->n_added, t->cap_added);
     a = &t->added[k];
     *a = (AddedToken){0};
@@ -270,7 +272,8 @@ static int read_added_token(Tokenizer *t, const Json *j, size_t i)
 static int compare_added(const void *x, const void *y, void *ctx)
 {
     const AddedToken *added = ctx, *a = &added[*(const int *)x], *b = &added[*(const int *)y];
-    unsigned char first_a = (unsigned char)a->pattern.s[0], first_b = (unsigned char)b->pattern.s[0];
+    unsigned char first_a = (unsigned char)a->pattern.s[0],
+                  first_b = (unsigned char)b->pattern.s[0];
     if (first_a != first_b)
         return first_a < first_b ? -1 : 1;
     if (a->pattern.n != b->pattern.n)
@@ -300,7 +303,8 @@ static int read_added(Tokenizer *t, const Json *root)
     const Json *list = json_get(root, "added_tokens");
     int rc;
     if (!read_absent(list) && json_kind(list) != JSON_ARR)
-        return read_fail(t, "added_tokens is %s; expected an array", json_kind_name(json_kind(list)));
+        return read_fail(t, "added_tokens is %s; expected an array",
+                         json_kind_name(json_kind(list)));
     for (size_t i = 0; i < json_len(list); i++)
         if ((rc = read_added_token(t, json_at(list, i), i)) < 0)
             return rc;
@@ -310,7 +314,8 @@ static int read_added(Tokenizer *t, const Json *root)
 }
 
 /* A special token comes from an added token that was found as such, or from nowhere: with
- * ignore_merges a user's word "<s>" would else be looked up like any other. Any text reaches unk. */
+ * ignore_merges a user's word "<s>" would else be looked up like any other. Any text reaches unk.
+ */
 static void hide_specials(Tokenizer *t)
 {
     MergeTable *m = &t->bpe.merges;

@@ -10,7 +10,8 @@
 typedef int (*StepReader)(Tokenizer *t, const Json *j, const char *where, const char *type);
 
 /* Reads one step, or those of a Sequence, whose list is called `list`. */
-static int read_step(Tokenizer *t, const Json *j, const char *where, const char *list, StepReader read)
+static int read_step(Tokenizer *t, const Json *j, const char *where, const char *list,
+                     StepReader read)
 {
     Json *type, *steps;
     int rc;
@@ -34,7 +35,8 @@ static int read_step(Tokenizer *t, const Json *j, const char *where, const char 
     return 0;
 }
 
-static int refuse_type(const Tokenizer *t, const char *where, const char *type, const char *supported)
+static int refuse_type(const Tokenizer *t, const char *where, const char *type,
+                       const char *supported)
 {
     return read_fail(t, "%s \"%s\" is not supported (supported: %s)", where, type, supported);
 }
@@ -167,7 +169,8 @@ static int read_pre_tokenizer(Tokenizer *t, const Json *j, const char *where, co
         if ((rc = read_flag(t, &step->prefix_space, j, where, "add_prefix_space", true)) < 0 ||
             (rc = read_flag(t, &regex, j, where, "use_regex", true)) < 0)
             return rc;
-        return regex ? regex_compile(&step->re, gpt2_pattern, strlen(gpt2_pattern), false, where) : 0;
+        return regex ? regex_compile(&step->re, gpt2_pattern, strlen(gpt2_pattern), false, where)
+                     : 0;
     }
     if (strcmp(type, "Metaspace") == 0) {
         step->kind = PRE_METASPACE;
@@ -183,8 +186,8 @@ static int read_pre_tokenizer(Tokenizer *t, const Json *j, const char *where, co
 
 static int read_decoder(Tokenizer *t, const Json *j, const char *where, const char *type)
 {
-    static const char *const names[] = {"ByteLevel", "Metaspace", "Replace",
-                                        "ByteFallback", "Fuse", "Strip"};
+    static const char *const names[] = {"ByteLevel",    "Metaspace", "Replace",
+                                        "ByteFallback", "Fuse",      "Strip"};
     Decoder *d = &t->decoder;
     DecStep *step;
     Json *text;
@@ -251,7 +254,8 @@ static int read_post_processor(Tokenizer *t, const Json *j, const char *where, c
         if (json_get(part, "Sequence")) {
             behind = true;
         } else if (!token) {
-            return read_fail(t, "%s.single[%zu] is neither a SpecialToken nor a Sequence", where, i);
+            return read_fail(t, "%s.single[%zu] is neither a SpecialToken nor a Sequence", where,
+                             i);
         } else if ((rc = read_template_token(t, behind ? &t->after : &t->before,
                                              json_get(j, "special_tokens"), token, where)) < 0) {
             return rc;

@@ -15,7 +15,7 @@
 
 #define GOLDEN "tests/golden/text/"
 
-static const char *const folders[] = {"byte_level",       "byte_level_split", "fallback",
+static const char *const folders[] = {"byte_level",      "byte_level_split", "fallback",
                                       "metaspace_first", "metaspace_always", "words"};
 enum { N_FOLDERS = sizeof folders / sizeof folders[0], MAX_MESSAGES = 8 };
 
@@ -54,13 +54,15 @@ static void check_conversation(const ChatTemplate *t, const Json *j, const char 
         assert_int_equal(role_parse(json_str(json_get(one, "role")), &m[i].role), 0);
         m[i] = message(m[i].role, json_str(json_get(one, "content")));
     }
-    assert_int_equal(template_render(t, m, n, json_bool(json_get(j, "open"), false), &ids, NULL), 0);
+    assert_int_equal(template_render(t, m, n, json_bool(json_get(j, "open"), false), &ids, NULL),
+                     0);
     if (ids.n != (int)json_len(want))
         fail_msg("%s, line %d: %d ids, expected %d", name, line, ids.n, (int)json_len(want));
     for (int i = 0; i < ids.n; i++)
         if (ids.at[i] != json_int(json_at(want, (size_t)i), -1))
             fail_msg("%s, line %d: id %d is %d (%s), expected %d", name, line, i, ids.at[i],
-                     tokenizer_piece(t->tok, ids.at[i]), (int)json_int(json_at(want, (size_t)i), -1));
+                     tokenizer_piece(t->tok, ids.at[i]),
+                     (int)json_int(json_at(want, (size_t)i), -1));
     id_list_free(&ids);
 }
 
@@ -135,7 +137,8 @@ static void prompts_never_depend_on_the_answer(void **s)
             ChatTemplate t;
             if (template_init(&t, kind, tok) < 0)
                 continue;
-            for (size_t a = 0; a < sizeof answers / sizeof answers[0] - (only_words ? 3u : 0u); a++) {
+            for (size_t a = 0; a < sizeof answers / sizeof answers[0] - (only_words ? 3u : 0u);
+                 a++) {
                 Message m[MAX_MESSAGES] = {message(ROLE_USER, "copy hello there"),
                                            message(ROLE_ASSISTANT, "hello"),
                                            message(ROLE_USER, "The answer")};
@@ -156,7 +159,8 @@ static void a_system_message_has_its_span(void **s)
     for (int f = 0; f < 3; f++) {
         Tokenizer *tok = open_golden(names[f]);
         for (TemplateKind kind = TEMPLATE_LLAMA2; kind <= TEMPLATE_PLAIN; kind++) {
-            Message m[MAX_MESSAGES] = {message(ROLE_SYSTEM, "Be brief"), message(ROLE_USER, "hello")};
+            Message m[MAX_MESSAGES] = {message(ROLE_SYSTEM, "Be brief"),
+                                       message(ROLE_USER, "hello")};
             ChatTemplate t;
             if (template_init(&t, kind, tok) == 0)
                 check_answer(&t, m, 2, "hello there");
@@ -190,7 +194,8 @@ static void llama2_answers_begin_with_a_space(void **s)
 /* The demo's kind of tokenizer: each marker one token, each word one token with its space. */
 static void plain_on_whole_words(void **s)
 {
-    static const int32_t want[] = {3, 5, 6, 7, 4, 8, 9, 2}; /* Human: copy a b Assistant: hello there EOS */
+    static const int32_t want[] = {3, 5, 6, 7,
+                                   4, 8, 9, 2}; /* Human: copy a b Assistant: hello there EOS */
     Tokenizer *tok = open_golden("words");
     Message m[2] = {message(ROLE_USER, "copy a b"), message(ROLE_ASSISTANT, "hello there")};
     Span spans[2];
@@ -209,9 +214,36 @@ static void plain_on_whole_words(void **s)
     tokenizer_close(tok);
 }
 
+/* Where no token reaches over a border between marker and content, the ids are those of the whole
+ * text, behind the id of BOS: nothing is put in front of the later parts. */
+static void plain_is_the_natural_text(void **s)
+{
+    static const char natural[] = "Be brief\n\nHuman: hello\n\nAssistant: hello there";
+    static const char *const names[] = {"byte_level", "fallback"};
+    (void)s;
+    for (int f = 0; f < 2; f++) {
+        Tokenizer *tok = open_golden(names[f]);
+        Message m[3] = {message(ROLE_SYSTEM, "Be brief"), message(ROLE_USER, "hello"),
+                        message(ROLE_ASSISTANT, "hello there")};
+        IdList ids = {0}, want = {0};
+        ChatTemplate t;
+        assert_int_equal(template_init(&t, TEMPLATE_PLAIN, tok), 0);
+        assert_int_equal(template_render(&t, m, 3, false, &ids, NULL), 0);
+        id_list_add(&want, t.bos);
+        assert_int_equal(tokenizer_encode(tok, natural, sizeof natural - 1, true, &want), 0);
+        id_list_add(&want, t.end);
+        assert_int_equal(ids.n, want.n);
+        assert_same(ids.at, want.at, ids.n);
+        id_list_free(&ids);
+        id_list_free(&want);
+        tokenizer_close(tok);
+    }
+}
+
 /* ---- what is refused */
 
-static void assert_refused(const ChatTemplate *t, Message *m, int n, bool open_turn, const char *want)
+static void assert_refused(const ChatTemplate *t, Message *m, int n, bool open_turn,
+                           const char *want)
 {
     IdList ids = {0};
     assert_int_equal(template_render(t, m, n, open_turn, &ids, NULL), ERR_DATA);
@@ -239,11 +271,13 @@ static void conversations_are_checked(void **s)
     assert_refused(&plain, m, 2, false,
                    "message 2 (assistant) holds \"Human:\", a marker of template plain; remove it");
     m[1] = message(ROLE_USER, "hi");
-    assert_refused(&plain, m, 2, false,
-                   "message 2 is of role user; expected assistant, since user and assistant alternate");
+    assert_refused(
+        &plain, m, 2, false,
+        "message 2 is of role user; expected assistant, since user and assistant alternate");
     m[0] = message(ROLE_ASSISTANT, "hi");
-    assert_refused(&plain, m, 1, false,
-                   "message 1 is of role assistant; expected user, since user and assistant alternate");
+    assert_refused(
+        &plain, m, 1, false,
+        "message 1 is of role assistant; expected user, since user and assistant alternate");
     m[0] = message(ROLE_USER, "hi");
     m[1] = message(ROLE_ASSISTANT, "hi");
     assert_refused(&plain, m, 2, true,
@@ -277,7 +311,8 @@ static void templates_are_recognised_or_refused(void **s)
     assert_int_equal(tokenizer_open(&tok, folder), 0);
     assert_int_equal(template_init(&t, TEMPLATE_AUTO, tok), ERR_CONFIG);
     want = xasprintf("%s/tokenizer.json: the model has no chat template; "
-                     "set `template: llama2`, `chatml` or `plain`", folder);
+                     "set `template: llama2`, `chatml` or `plain`",
+                     folder);
     assert_string_equal(error_text(), want);
     assert_int_equal(template_init(&t, TEMPLATE_PLAIN, tok), 0);
     assert_int_equal(t.end, 2);
@@ -325,6 +360,7 @@ int main(void)
         cmocka_unit_test(a_system_message_has_its_span),
         cmocka_unit_test(llama2_answers_begin_with_a_space),
         cmocka_unit_test(plain_on_whole_words),
+        cmocka_unit_test(plain_is_the_natural_text),
         cmocka_unit_test(conversations_are_checked),
         cmocka_unit_test(templates_are_recognised_or_refused),
         cmocka_unit_test(roles_have_names),

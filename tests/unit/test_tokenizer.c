@@ -65,7 +65,8 @@ static void assert_ids(const IdList *got, const Json *want, const char *name, in
 static void assert_text(const Str *got, const Json *want, const char *name, int line)
 {
     if (got->n != json_str_len(want) || memcmp(str_get(got), json_str(want), got->n) != 0)
-        fail_msg("%s, case %d: \"%s\", expected \"%s\"", name, line + 1, str_get(got), json_str(want));
+        fail_msg("%s, case %d: \"%s\", expected \"%s\"", name, line + 1, str_get(got),
+                 json_str(want));
 }
 
 static void check_golden(Tokenizer *t, const char *name)
@@ -103,7 +104,7 @@ static void check_golden(Tokenizer *t, const char *name)
 
 static void ids_and_texts_are_those_of_hugging_face(void **s)
 {
-    static const char *const names[] = {"byte_level", "byte_level_split", "fallback",
+    static const char *const names[] = {"byte_level",      "byte_level_split", "fallback",
                                         "metaspace_first", "metaspace_always", "words"};
     (void)s;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
@@ -130,7 +131,7 @@ static void words_of(PreTokenizer *p, const char *text, Str *out)
 static void split_behaviors(void **s)
 {
     static const char *const want[SPLIT_COUNT] = {
-        "the|-|final|-|-|countdown", "the|final|countdown", "the-|final-|-|countdown",
+        "the|-|final|-|-|countdown", "the|final|countdown",      "the-|final-|-|countdown",
         "the|-final|-|-countdown",   "the|-|final|--|countdown",
     };
     (void)s;
@@ -167,6 +168,25 @@ static void digits_alone_or_in_runs(void **s)
     pretokenizer_free(&p);
 }
 
+/* U+180E is a space to PCRE2 and none to Oniguruma, for which the patterns were written; U+2003 is
+ * one to both. */
+static void spaces_are_those_of_oniguruma(void **s)
+{
+    PreTokenizer p = {.at = xcalloc(1, sizeof(PreStep)), .n = 1, .cap = 1};
+    Str out = {0};
+    (void)s;
+    assert_int_equal(
+        regex_compile(&p.at[0].re, gpt2_pattern, strlen(gpt2_pattern), false, "test"), 0);
+    words_of(&p, "!\xE1\xA0\x8E!", &out);
+    assert_string_equal(str_get(&out), "!\xE1\xA0\x8E!");
+    words_of(&p, "!\xE2\x80\x83!", &out);
+    assert_string_equal(str_get(&out), "!|\xE2\x80\x83|!");
+    words_of(&p, "it's  12ab \n", &out);
+    assert_string_equal(str_get(&out), "it|'s| | 12|ab| \n");
+    str_free(&out);
+    pretokenizer_free(&p);
+}
+
 static void byte_mapping_is_one_to_one(void **s)
 {
     (void)s;
@@ -184,10 +204,10 @@ static void utf8_is_judged_as_in_the_standard(void **s)
     Str out = {0};
     (void)s;
     assert_int_equal(utf8_find_invalid("a\xC3\xA9\xF0\x9F\xA6\x99", 7), 7);
-    assert_int_equal(utf8_find_invalid("ab\xC0\x80", 4), 2);     /* overlong */
-    assert_int_equal(utf8_find_invalid("\xED\xA0\x80", 3), 0);   /* a surrogate */
+    assert_int_equal(utf8_find_invalid("ab\xC0\x80", 4), 2);        /* overlong */
+    assert_int_equal(utf8_find_invalid("\xED\xA0\x80", 3), 0);      /* a surrogate */
     assert_int_equal(utf8_find_invalid("x\xF4\x90\x80\x80", 5), 1); /* beyond U+10FFFF */
-    assert_int_equal(utf8_find_invalid("\xE2\x82", 2), 0);       /* cut off */
+    assert_int_equal(utf8_find_invalid("\xE2\x82", 2), 0);          /* cut off */
     /* one U+FFFD for the cut sequence, one for each stray byte (Unicode, table 3-8) */
     utf8_add_lossy(&out, "a\xE2\x82z\x80\xFF", 6);
     assert_string_equal(str_get(&out), "a\xEF\xBF\xBDz\xEF\xBF\xBD\xEF\xBF\xBD");
@@ -277,7 +297,8 @@ static void what_a_tokenizer_knows(void **s)
     assert_true(tokenizer_is_special(t, 2));
     assert_false(tokenizer_is_special(t, 3));
     assert_false(tokenizer_is_special(t, 15));
-    assert_string_equal(tokenizer_piece(t, 5), "\xE2\x96\x81" "copy");
+    assert_string_equal(tokenizer_piece(t, 5), "\xE2\x96\x81"
+                                               "copy");
     assert_string_equal(tokenizer_piece(t, 15), "<invalid>");
     assert_int_equal(strlen(tokenizer_hash(t)), 32);
     assert_int_equal(tokenizer_decode(t, outside, 2, false, &out), 0);
@@ -311,7 +332,7 @@ static void broken_files_are_named(void **s)
         {HEAD "\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}",
          "model.vocab: token \"b\" has id 0, which is that of \"a\""},
         {HEAD "\"vocab\":{\"a\":-3},\"merges\":[]}}",
-         "model.vocab: token \"a\" has id -3; expected 0 to 16777215"},
+         "model.vocab: token \"a\" has id -3; expected 0 to 4194303"},
         {HEAD "\"vocab\":{\"a\":0}}}", "model.merges is missing"},
         {HEAD "\"vocab\":{\"a\":0,\"b\":1},\"merges\":[\"a b\"]}}",
          "model.merges[0]: \"ab\" is not in model.vocab"},
@@ -321,7 +342,8 @@ static void broken_files_are_named(void **s)
          "model.merges[0] is \"a b c\"; expected two tokens with one space between"},
         {HEAD "\"vocab\":{\"a\":0},\"merges\":[7]}}",
          "model.merges[0] is an integer; expected \"a b\" or [\"a\", \"b\"]"},
-        {HEAD "\"dropout\":0.1," AB "}", "model.dropout is set, which is not supported; expected null"},
+        {HEAD "\"dropout\":0.1," AB "}",
+         "model.dropout is set, which is not supported; expected null"},
         {HEAD "\"end_of_word_suffix\":\"</w>\"," AB "}",
          "model.end_of_word_suffix is set, which is not supported; expected null"},
         {HEAD "\"unk_token\":\"<unk>\"," AB "}", "model.unk_token \"<unk>\" is not in model.vocab"},
@@ -332,7 +354,8 @@ static void broken_files_are_named(void **s)
          "normalizer.pattern is a Regex, which is not supported here; expected a String"},
         {HEAD AB ",\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":["
                  "{\"type\":\"ByteLevel\"},{\"type\":\"Whitespace\"}]}}",
-         "pre_tokenizer.pretokenizers[1] \"Whitespace\" is not supported (supported: ByteLevel, Split, "
+         "pre_tokenizer.pretokenizers[1] \"Whitespace\" is not supported (supported: ByteLevel, "
+         "Split, "
          "Digits, Metaspace, Sequence)"},
         {HEAD AB ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"},"
                  "\"behavior\":\"Isolated\"}}",
@@ -353,7 +376,8 @@ static void broken_files_are_named(void **s)
          "ByteLevel, Sequence)"},
         {"{\"added_tokens\":[{\"id\":5,\"content\":\"a\"}],\"model\":{" AB "}",
          "added_tokens[0]: \"a\" has id 5, but 0 in model.vocab"},
-        {"{\"added_tokens\":[{\"content\":\"x\"}],\"model\":{" AB "}", "added_tokens[0].id is missing"},
+        {"{\"added_tokens\":[{\"content\":\"x\"}],\"model\":{" AB "}",
+         "added_tokens[0].id is missing"},
         {"{\"added_tokens\":[{\"id\":1,\"content\":\"x\"}],\"model\":{" AB "}",
          "added_tokens[0]: token \"x\" has id 1, which is that of \"b\""},
     };
@@ -397,6 +421,7 @@ int main(void)
         cmocka_unit_test(ids_and_texts_are_those_of_hugging_face),
         cmocka_unit_test(split_behaviors),
         cmocka_unit_test(digits_alone_or_in_runs),
+        cmocka_unit_test(spaces_are_those_of_oniguruma),
         cmocka_unit_test(byte_mapping_is_one_to_one),
         cmocka_unit_test(utf8_is_judged_as_in_the_standard),
         cmocka_unit_test(merges_go_by_rank_then_from_the_left),
