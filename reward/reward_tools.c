@@ -245,6 +245,7 @@ static int write_lines(const ScoreSet *s, const ToolConfig *c)
     Writer *w = NULL;
     Str line = {0};
     int rc = 0;
+    TRY(dir_make_parent(c->out));
     TRY(writer_open(&w, c->out));
     for (int64_t i = 0; i < s->n; i++) {
         JsonWriter jw;

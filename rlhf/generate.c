@@ -7,6 +7,7 @@
 
 #include "common/base/cli.h"
 #include "common/base/error.h"
+#include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/progress.h"
 #include "common/base/stream.h"
@@ -244,8 +245,10 @@ static int write_results(Generate *g, const GenResult *res, const double *ref)
     Writer *w = NULL;
     Str text = {0}, line = {0};
     int rc = 0;
-    if (c->out[0])
+    if (c->out[0]) {
+        TRY(dir_make_parent(c->out));
         TRY(writer_open(&w, c->out));
+    }
     for (int64_t i = 0; i < g->prompts.n * c->samples; i++) {
         const Record *rec = &g->records.at[g->prompts.at[i / c->samples].record];
         TRY(answer_text(g, &res[i], &text));

@@ -323,6 +323,16 @@ static int remove_one(const char *path, bool is_dir)
     return 0;
 }
 
+int dir_make_parent(const char *path)
+{
+    if (strcmp(path, "-") == 0)
+        return 0;
+    char *dir = path_dir(path);
+    int rc = dir_make(dir);
+    free(dir);
+    return rc;
+}
+
 int dir_remove(const char *path)
 {
     struct stat st;

@@ -24,6 +24,7 @@ bool file_is_special(const char *path); /* exists and is a device or pipe: writt
 int file_copy(const char *from, const char *to); /* byte for byte, atomic */
 
 int dir_make(const char *path);                    /* mkdir -p */
+int dir_make_parent(const char *path);     /* the folder that will hold `path`; "-" needs none */
 int dir_remove(const char *path);                  /* recursive; absent is fine */
 int dir_commit(const char *tmp, const char *path); /* fsync the files and folder of tmp, rename it
                                                       to path (an existing path is replaced) */
