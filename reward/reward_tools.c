@@ -47,6 +47,7 @@ static const CfgField score_fields[] = {
     {"safety", CFG_STRING, AT(safety), "", .help = "adds reward_safety"},
     {"in", CFG_STRING, AT(in), .flags = CFG_REQUIRED, .help = ".jsonl with prompt and answer (or completion)"},
     {"out", CFG_STRING, AT(out), .flags = CFG_REQUIRED | CFG_NO_RESULT, .help = "the same lines with the scores; - = stdout"},
+    {"on_bad_row", CFG_ENUM, AT(on_bad_row), "error", .choices = "error|skip", .help = "skip: a line that cannot be scored is written without scores and counted"},
     COMMON_FIELDS,
     {0},
 };
@@ -160,6 +161,7 @@ typedef struct {
     Json **line;
     Example *seq;
     int64_t n, cap_line, cap_seq;
+    int64_t n_bad;
     float *helpful, *safety;
 } ScoreSet;
 
@@ -210,8 +212,15 @@ static int read_lines(ScoreSet *s, const ToolConfig *c, const ChatTemplate *chat
         int64_t at = VEC_GROW(s->line, s->n, s->cap_line);
         s->line[at] = j;
         const Json *a = json_get(j, "answer");
-        if (!a || json_str_len(a) > 0) /* an empty answer has no score: the line stays as it is */
-            TRY(parse_line(&s->seq[at], j, chat, c, number));
+        if (a && json_str_len(a) == 0)
+            continue; /* an empty answer has no score: the line stays as it is */
+        rc = parse_line(&s->seq[at], j, chat, c, number);
+        if (rc < 0 && c->on_bad_row == BAD_ROW_SKIP) {
+            example_free(&s->seq[at]);
+            s->n_bad++;
+            rc = 0;
+        }
+        TRY(rc);
     }
     rc = more;
 fail:
@@ -259,9 +268,9 @@ static int write_lines(const ScoreSet *s, const ToolConfig *c)
             jw_key(&jw, key);
             jw_json(&jw, json_iter_value(it));
         }
-        if (s->helpful)
+        if (s->helpful && !isnan(s->helpful[i]))
             jw_knum(&jw, "reward_helpful", (double)s->helpful[i]);
-        if (s->safety)
+        if (s->safety && !isnan(s->safety[i]))
             jw_knum(&jw, "reward_safety", (double)s->safety[i]);
         jw_object_end(&jw);
         str_add(&line, "\n");
@@ -308,7 +317,8 @@ static int score_run(const ToolConfig *c, bool dry_run)
         TRY(score_one(c->safety, dev, c, &s, dry_run, &s.safety));
     if (!dry_run) {
         TRY(write_lines(&s, c));
-        log_info("%lld answers scored in %s", (long long)s.n, c->out);
+        log_info("%lld answers scored in %s, %lld skipped as bad", (long long)(s.n - s.n_bad), c->out,
+                 (long long)s.n_bad);
     }
 fail:
     for (int64_t i = 0; i < s.n; i++) {
