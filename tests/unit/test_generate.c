@@ -1,0 +1,326 @@
+/* test_generate.c - the sampler is the trainer: its log-probabilities are lm_head_run's bit for bit, and
+ * neither slots, chunks, threads nor the company of other prompts change an answer. With stories260k
+ * at hand: greedy texts and losses of another implementation. */
+#include "model_fixture.h"
+
+#include "common/base/file.h"
+#include "common/generate/generate.h"
+#include "common/text/tokenizer.h"
+
+#include <math.h>
+#include <stdio.h>
+
+static const ModelConfig config = {.architecture = "Llama", .head = HEAD_LM, .C = 48, .F = 72, .V = 91,
+                                   .L = 2, .H = 4, .K = 2, .D = 12, .norm_eps = 1e-5,
+                                   .rope_theta = 10000, .tied = true, .max_position = 160, .bos = 1,
+                                   .pad = -1, .eos = {2}, .n_eos = 1};
+
+enum { N = 23, MAX_NEW = 40, LENGTH = 120 };
+
+typedef struct {
+    int32_t prompt[N][LENGTH];
+    GenRequest req[N];
+    int32_t ids[N][MAX_NEW];
+    float logp[N][MAX_NEW];
+    GenResult out[N];
+} Work;
+
+static void requests_make(Work *w)
+{
+    Rng r = rng_make(11, RNG_TEST, 0, 0, 0);
+    for (int i = 0; i < N; i++) {
+        int n = i == 0 ? LENGTH - 1 : 1 + (int)rng_next_below(&r, 70); /* the first leaves room for one */
+        random_ids(w->prompt[i], n, config.V, (uint64_t)(i / 2));      /* pairs share a beginning */
+        w->req[i] = (GenRequest){w->prompt[i], n, (uint64_t)(i / 2), (uint32_t)(i % 2)};
+        w->out[i] = (GenResult){.ids = w->ids[i], .logp = w->logp[i]};
+    }
+}
+
+static int generate_with(Fixture *f, Work *w, int slots, int rows, const GenOptions *o, int64_t n,
+                         const volatile int *stop)
+{
+    Arena device, host;
+    Generator *g = generator_new(&f->m, slots, LENGTH, rows);
+    arena_init(&device, f->dev, ARENA_DEVICE, "rollout");
+    arena_init(&host, f->dev, ARENA_HOST, "host");
+    for (int pass = 0; pass < 2; pass++) {
+        generator_alloc(g, &device, &host);
+        if (!pass) {
+            assert_int_equal(arena_commit(&device), 0);
+            assert_int_equal(arena_commit(&host), 0);
+        }
+    }
+    int rc = generate(g, &f->p, w->req, n, o, w->out, stop, NULL, NULL);
+    generator_free(g);
+    arena_free(&device);
+    arena_free(&host);
+    return rc;
+}
+
+static const int32_t stops[] = {2, 50};
+static const GenOptions sampling = {.seed = 3, .round = 1, .temperature = 0.7, .max_new_tokens = MAX_NEW,
+                                    .stop = stops, .n_stop = 2};
+
+static void logp_check(Fixture *f, const Work *w, double temperature)
+{
+    for (int i = 0; i < N; i++) {
+        int32_t ids[LENGTH], starts[2] = {0};
+        const GenRequest *q = &w->req[i];
+        const GenResult *a = &w->out[i];
+        starts[1] = q->n_prompt + a->n;
+        memcpy(ids, q->prompt, (size_t)q->n_prompt * sizeof *ids);
+        memcpy(ids + q->n_prompt, a->ids, (size_t)a->n * sizeof *ids);
+        Tensor hidden = fixture_forward(f, ids, starts, 0, 1);
+        for (int t = 0; t < a->n; t++) {
+            ((int32_t *)f->lm.rows.data)[t] = q->n_prompt + t - 1;
+            ((int32_t *)f->lm.target.data)[t] = a->ids[t];
+        }
+        lm_head_run(&f->lm, &f->m, &f->p, LM_LOGP, a->n, &hidden, NULL, NULL, 1 / temperature, 0);
+        assert_memory_equal(f->lm.logp.data, a->logp, (size_t)a->n * sizeof(float));
+    }
+}
+
+static void sampler_is_trainer(void **state)
+{
+    (void)state;
+    static const double temperatures[] = {0.7, 1, 0};
+    Fixture f = {.config = config};
+    Work *w = xcalloc(1, sizeof *w);
+    fixture_open(&f, NULL, 2, 160);
+    requests_make(w);
+    for (int i = 0; i < 3; i++) {
+        GenOptions o = sampling;
+        o.temperature = temperatures[i];
+        assert_int_equal(generate_with(&f, w, 5, 32, &o, N, NULL), 0);
+        logp_check(&f, w, temperatures[i] > 0 ? temperatures[i] : 1);
+        int finished = 0;
+        for (int k = 0; k < N; k++) {
+            const GenResult *a = &w->out[k];
+            assert_true(a->n >= 1 && a->n <= MAX_NEW && w->req[k].n_prompt + a->n <= LENGTH);
+            for (int t = 0; t < a->n; t++) { /* a stop id stands at the end and nowhere else */
+                bool is_stop = a->ids[t] == 2 || a->ids[t] == 50;
+                assert_true(is_stop == (a->finished && t == a->n - 1));
+            }
+            if (!a->finished)
+                assert_true(a->n == MAX_NEW || w->req[k].n_prompt + a->n == LENGTH);
+            finished += a->finished;
+        }
+        assert_int_equal(w->out[0].n, 1);
+        assert_true(i == 2 || finished > 0);
+    }
+    free(w);
+    fixture_close(&f);
+}
+
+static void company_changes_nothing(void **state)
+{
+    (void)state;
+    static const struct {
+        int slots, rows, threads;
+    } ways[] = {{5, 32, 2}, {1, 1, 1}, {N, 500, 1}, {3, 7, 3}, {64, 10, 2}};
+    Work *first = xcalloc(1, sizeof *first), *w = xcalloc(1, sizeof *w);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        Fixture f = {.config = config};
+        Work *to = i ? w : first;
+        memset(to, 0, sizeof *to);
+        fixture_open(&f, NULL, ways[i].threads, 160);
+        requests_make(to);
+        assert_int_equal(generate_with(&f, to, ways[i].slots, ways[i].rows, &sampling, N, NULL), 0);
+        assert_memory_equal(to->ids, first->ids, sizeof to->ids);
+        assert_memory_equal(to->logp, first->logp, sizeof to->logp);
+        if (i == 0) { /* another sample of the same prompt, another round: other draws */
+            assert_int_not_equal(first->out[4].n, 0);
+            assert_memory_not_equal(first->ids[4], first->ids[5], sizeof first->ids[4]);
+            GenOptions o = sampling;
+            o.round = 2;
+            requests_make(w);
+            assert_int_equal(generate_with(&f, w, 5, 32, &o, N, NULL), 0);
+            assert_memory_not_equal(w->ids, first->ids, sizeof w->ids);
+        }
+        fixture_close(&f);
+    }
+    free(first);
+    free(w);
+}
+
+static void refusals_and_stop(void **state)
+{
+    (void)state;
+    Fixture f = {.config = config};
+    Work *w = xcalloc(1, sizeof *w);
+    fixture_open(&f, NULL, 1, 160);
+    requests_make(w);
+    w->req[3].n_prompt = LENGTH;
+    assert_int_equal(generate_with(&f, w, 5, 32, &sampling, N, NULL), ERR_DATA);
+    assert_non_null(strstr(error_text(), "prompt 3 has 120 tokens"));
+    w->req[3].n_prompt = 0;
+    assert_int_equal(generate_with(&f, w, 5, 32, &sampling, N, NULL), ERR_DATA);
+    w->req[3].n_prompt = 1;
+    volatile int stop = 1;
+    assert_int_equal(generate_with(&f, w, 5, 32, &sampling, N, &stop), 1);
+    assert_int_equal(generate_with(&f, w, 5, 32, &sampling, 0, NULL), 0); /* no requests */
+    free(w);
+    fixture_close(&f);
+}
+
+/* ---- stories260k --------------------------------------------------------------------------------- */
+
+#define STORIES "../shared/models/stories260k"
+
+static bool stories_open(Fixture *f, Tokenizer **t, int max_tokens)
+{
+    if (!file_is_dir(STORIES))
+        return false;
+    if (tokenizer_open(t, STORIES) < 0)
+        fail_msg("%s", error_text());
+    fixture_open(f, STORIES, 2, max_tokens);
+    return true;
+}
+
+static void ids_of(Tokenizer *t, const char *text, size_t n, IdList *ids)
+{
+    ids->n = 0;
+    id_list_add(ids, tokenizer_bos(t));
+    if (tokenizer_encode(t, text, n, true, ids) < 0)
+        fail_msg("%s", error_text());
+}
+
+/* The file: blocks "### prompt: [TEXT] ...", then the text with its prompt, and an empty line. */
+static void stories_greedy(void **state)
+{
+    (void)state;
+    Fixture f = {0};
+    Tokenizer *t;
+    char *file;
+    size_t n_file;
+    if (!stories_open(&f, &t, 512))
+        skip();
+    assert_int_equal(file_read(STORIES "/reference_greedy.txt", &file, &n_file), 0);
+    enum { PROMPTS = 5, NEW = 256 };
+    static int32_t answers[PROMPTS][NEW];
+    IdList prompt[PROMPTS] = {0};
+    GenRequest req[PROMPTS];
+    GenResult out[PROMPTS];
+    char *at = file, *want[PROMPTS];
+    for (int i = 0; i < PROMPTS; i++) {
+        at = strstr(at, "### prompt: [");
+        assert_non_null(at);
+        at += strlen("### prompt: [");
+        char *end = strchr(at, ']');
+        ids_of(t, at, (size_t)(end - at), &prompt[i]);
+        req[i] = (GenRequest){prompt[i].at, prompt[i].n, (uint64_t)i, 0};
+        out[i] = (GenResult){.ids = answers[i]};
+        want[i] = strchr(end, '\n') + 1;
+        at = want[i];
+    }
+    Arena device, host;
+    Generator *g = generator_new(&f.m, 3, 512, 64);
+    arena_init(&device, f.dev, ARENA_DEVICE, "rollout");
+    arena_init(&host, f.dev, ARENA_HOST, "host");
+    generator_alloc(g, &device, &host);
+    assert_int_equal(arena_commit(&device), 0);
+    assert_int_equal(arena_commit(&host), 0);
+    generator_alloc(g, &device, &host);
+    int32_t stop[] = {1, 2};
+    GenOptions o = {.max_new_tokens = NEW, .stop = stop, .n_stop = 2};
+    assert_int_equal(generate(g, &f.p, req, PROMPTS, &o, out, NULL, NULL, NULL), 0);
+    for (int i = 0; i < PROMPTS; i++) {
+        Str text = {0};
+        /* the reference makes 256 tokens after BOS, the prompt's among them */
+        int n = prompt[i].n + out[i].n > NEW + 1 ? NEW + 1 - prompt[i].n : out[i].n;
+        for (int k = 0; k < n; k++)
+            id_list_add(&prompt[i], out[i].ids[k]);
+        assert_int_equal(tokenizer_decode(t, prompt[i].at, prompt[i].n, true, &text), 0);
+        char *end = strstr(want[i], "\n\n###");
+        size_t len = end ? (size_t)(end - want[i]) : strlen(want[i]);
+        while (len && want[i][len - 1] == '\n')
+            len--;
+        const char *got = str_get(&text);
+        size_t got_len = strlen(got);
+        while (got_len && got[got_len - 1] == '\n')
+            got_len--;
+        if (got_len != len || memcmp(got, want[i], len))
+            fail_msg("prompt %d: \"%s\", expected \"%.*s\"", i, got, (int)len, want[i]);
+        str_free(&text);
+        id_list_free(&prompt[i]);
+    }
+    generator_free(g);
+    arena_free(&device);
+    arena_free(&host);
+    tokenizer_close(t);
+    free(file);
+    fixture_close(&f);
+}
+
+static void stories_losses(void **state)
+{
+    (void)state;
+    /* reference_nll.txt; the file rounds to six decimals */
+    static const double nll[] = {1.315989, 1.238555, 0.952234};
+    static const int tokens[] = {374, 330, 223};
+    static const float logits[4][8] = {
+        {-6.22291F, 8.40434F, -6.22374F, -6.22254F, -6.22195F, -6.22288F, -6.22188F, -6.22342F},
+        {-9.58946F, 3.84128F, -9.59053F, -9.58919F, -9.58864F, -9.59015F, -9.58848F, -9.59008F},
+        {-12.14110F, 1.77625F, -12.14295F, -12.14102F, -12.14055F, -12.14258F, -12.13987F, -12.14181F},
+        {-6.71424F, -6.05302F, -6.71502F, -6.71448F, -6.71442F, -6.71484F, -6.71501F, -6.71413F}};
+    Fixture f = {0};
+    Tokenizer *t;
+    char *file;
+    size_t n_file;
+    if (!stories_open(&f, &t, 512))
+        skip();
+    assert_int_equal(file_read("../shared/data/text/tinystories_sample.txt", &file, &n_file), 0);
+    IdList ids = {0};
+    double all = 0;
+    int64_t predicted = 0;
+    char *at = file;
+    for (int i = 0; i < 5; i++) {
+        char *end = strstr(at, "<|endoftext|>");
+        char *stop = end ? end : file + n_file;
+        while (at < stop && (*at == '\n' || *at == ' ')) /* the reference strips the texts */
+            at++;
+        while (stop > at && (stop[-1] == '\n' || stop[-1] == ' '))
+            stop--;
+        ids_of(t, at, (size_t)(stop - at), &ids);
+        int n = ids.n < 512 ? ids.n : 512;
+        int32_t starts[2] = {0, n};
+        Tensor hidden = fixture_forward(&f, ids.at, starts, 0, 1);
+        for (int r = 0; r + 1 < n; r++) {
+            ((int32_t *)f.lm.rows.data)[r] = r;
+            ((int32_t *)f.lm.target.data)[r] = ids.at[r + 1];
+        }
+        lm_head_run(&f.lm, &f.m, &f.p, LM_LOGP, n - 1, &hidden, NULL, NULL, 1, 0);
+        double sum = 0;
+        for (int r = 0; r + 1 < n; r++)
+            sum -= ((float *)f.lm.logp.data)[r];
+        if (i < 3 && (n != tokens[i] || !(fabs(sum / (n - 1) - nll[i]) <= 1e-5)))
+            fail_msg("text %d: %d tokens, mean %.6f; expected %d, %.6f", i, n, sum / (n - 1), tokens[i],
+                     nll[i]);
+        all += sum;
+        predicted += n - 1;
+        for (int r = 0; i == 0 && r < 4; r++) {
+            static float row[512];
+            Tensor out = tensor_make2(row, f.dev, DTYPE_F32, 1, 512), x = tensor_slice(&hidden, r, 1);
+            lm_head_logits(&out, &x, &f.m, &f.p);
+            for (int v = 0; v < 8; v++)
+                assert_true(fabs(row[v] - logits[r][v]) <= 2e-5);
+        }
+        at = end ? end + strlen("<|endoftext|>") : file + n_file;
+    }
+    assert_int_equal(predicted, 1804);
+    assert_true(fabs(all / 1804 - 1.266441) <= 1e-5);
+    id_list_free(&ids);
+    tokenizer_close(t);
+    free(file);
+    fixture_close(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sampler_is_trainer), cmocka_unit_test(company_changes_nothing),
+        cmocka_unit_test(refusals_and_stop),  cmocka_unit_test(stories_greedy),
+        cmocka_unit_test(stories_losses),
+    };
+    return cmocka_run_group_tests_name("generate", tests, NULL, NULL);
+}
