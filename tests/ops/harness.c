@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { GUARD = 256, STRIDE_GAP = 5, THREADS_TESTED = 3 };
+enum { GUARD = 256, STRIDE_GAP = 5, THREADS_TESTED = 3, SAID_MAX = 3 };
 static const unsigned char GUARD_BYTE = 0xA5;
 static const double PERF_SECONDS = 0.15;
 
@@ -168,7 +168,7 @@ Tensor case_f64(Case *c, const char *name, int64_t n)
 
 void case_expect(Case *c, bool ok, const char *fmt, ...)
 {
-    if (ok)
+    if (ok || case_perf(c)) /* repeated runs pile up in what accumulates */
         return;
     va_list ap;
     va_start(ap, fmt);
@@ -178,11 +178,12 @@ void case_expect(Case *c, bool ok, const char *fmt, ...)
 
 void case_fail_v(Case *c, const char *fmt, va_list ap)
 {
+    if (c->n_failed++ >= SAID_MAX)
+        return;
     printf("FAIL %s variant %d, seed %llu, %s: ", c->op, c->variant, (unsigned long long)c->seed,
            device_text(c->dev));
     vprintf(fmt, ap);
     putchar('\n');
-    c->n_failed++;
 }
 
 void case_output(Case *c, const char *name, const Tensor *t)
