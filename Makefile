@@ -54,7 +54,7 @@ PROGRAMS   := $(foreach m,$(MAINS),$(BUILD)/bin/$(call prog,$(m)))
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
 UNIT       := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 OPS_SRC    := $(wildcard tests/ops/*.c)
-TESTS      := $(UNIT) $(if $(OPS_SRC),$(BUILD)/tests/test_ops $(BUILD)/tests/test_grad)
+TESTS      := $(UNIT) $(BUILD)/tests/test_grad_model $(if $(OPS_SRC),$(BUILD)/tests/test_ops $(BUILD)/tests/test_grad)
 
 .PHONY: all deps demo test check check-long bench install fmt clean lint tests config FORCE
 .DEFAULT_GOAL := all
@@ -108,6 +108,8 @@ $(BUILD)/tests/test_%: $(BUILD)/tests/unit/test_%.o $(BUILD)/librlhf.a
 	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ -lcmocka $(LIBS) -o $@
 $(BUILD)/tests/test_grad: $(OPS_SRC:%.c=$(BUILD)/f64/%.o) $(BUILD)/librlhf64.a
 	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ $(LIBS) -o $@
+$(BUILD)/tests/test_grad_model: $(BUILD)/f64/tests/grad_model.o $(BUILD)/librlhf64.a
+	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ -lcmocka $(LIBS) -o $@
 $(BUILD)/tests/test_ops: $(OPS_SRC:%.c=$(BUILD)/%.o) $(BUILD)/librlhf.a
 	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ $(LIBS) -o $@
 
