@@ -40,7 +40,7 @@ static int read_prompts(Ppo *p)
     int rc = 0;
     TRY(record_set_read(&p->train, c->train_path, RECORD_PROMPT, (BadRow)c->on_bad_row));
     TRY(example_set_make(&p->prompts, &p->train, 0, &p->chat, (int)c->max_prompt_length,
-                         (OnLong)c->on_long));
+                         (OnLong)c->on_long, (BadRow)c->on_bad_row));
     if (p->prompts.n == 0) {
         rc = error_set(ERR_DATA, "%s: no prompt of at most %lld tokens is left; raise "
                                  "max_prompt_length or give other prompts",
@@ -51,7 +51,7 @@ static int read_prompts(Ppo *p)
         TRY(record_set_read(&p->eval, c->eval_path, RECORD_PROMPT, (BadRow)c->on_bad_row));
         TRY(record_check_overlap(&p->train, c->train_path, &p->eval, c->eval_path));
         TRY(example_set_make(&p->held_out, &p->eval, 0, &p->chat, (int)c->max_prompt_length,
-                             (OnLong)c->on_long));
+                             (OnLong)c->on_long, (BadRow)c->on_bad_row));
         if (p->held_out.n > c->eval_prompts)
             p->held_out.n = c->eval_prompts;
     }
@@ -184,11 +184,11 @@ static void alloc_stage(Ppo *p, int64_t n)
     p->stage_seq = arena_bytes(&p->host, words * sizeof *p->stage_seq);
 }
 
-static int alloc_models(Trainer *t, Ppo *p, int64_t tokens)
+static int alloc_models(Trainer *t, Ppo *p, int64_t tokens, int64_t longest)
 {
     int rc = 0;
-    TRY(model_init(&p->model, &p->policy_config, t->dev, &p->weights, tokens));
-    TRY(model_init(&p->critic_model, &p->critic_config, t->dev, &p->weights, tokens));
+    TRY(model_init(&p->model, &p->policy_config, t->dev, &p->weights, longest));
+    TRY(model_init(&p->critic_model, &p->critic_config, t->dev, &p->weights, longest));
     params_alloc(&p->policy, &p->model.table, &p->weights, "policy", false);
     params_alloc(&p->reference, &p->model.table, &p->weights, "reference", true);
     params_alloc(&p->critic, &p->critic_model.table, &p->weights, "critic", false);
@@ -196,9 +196,9 @@ static int alloc_models(Trainer *t, Ppo *p, int64_t tokens)
     grads_alloc(&p->critic_grads, &p->critic_model.table, &p->grads);
     optim_alloc(&p->policy_optim, &p->c->policy, &p->policy, &p->policy_grads, &p->optim);
     optim_alloc(&p->critic_optim, &p->c->critic, &p->critic, &p->critic_grads, &p->optim);
-    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens, false));
+    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens, (int)longest, false));
     if (p->has_safety)
-        TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens, false));
+        TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens, (int)longest, false));
 fail:
     return rc;
 }
@@ -211,7 +211,7 @@ static int ppo_alloc(Trainer *t)
     int rc = 0;
     if (t->planning)
         plan_arenas(t, p);
-    TRY(alloc_models(t, p, tokens));
+    TRY(alloc_models(t, p, tokens, longest));
     if (!p->acts) {
         p->acts = acts_new(&p->model, tokens, true);
         p->critic_acts = acts_new(&p->critic_model, tokens, true);

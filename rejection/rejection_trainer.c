@@ -107,7 +107,7 @@ static int rejection_init(Trainer *t)
     }
     TRY(record_set_read(&p->records, c->prompts_path, RECORD_PROMPT, (BadRow)c->on_bad_row));
     TRY(example_set_make(&p->prompts, &p->records, 0, &p->chat, (int)c->max_prompt_length,
-                         (OnLong)c->on_long));
+                         (OnLong)c->on_long, (BadRow)c->on_bad_row));
     if (p->prompts.n == 0) {
         rc = error_set(ERR_DATA, "%s: no prompt of at most %lld tokens; raise max_prompt_length",
                        c->prompts_path, (long long)c->max_prompt_length);
@@ -126,6 +126,7 @@ static int rejection_alloc(Trainer *t)
     Rejection *p = t->state;
     const RejectionConfig *c = p->c;
     int64_t tokens = c->micro_batch_tokens, room = p->room * c->max_new_tokens;
+    int64_t longest = c->max_prompt_length + c->max_new_tokens;
     int rc = 0;
     if (t->planning) {
         arena_init(&p->weights, t->dev, ARENA_DEVICE, "weights (policy, reward models)");
@@ -135,14 +136,13 @@ static int rejection_alloc(Trainer *t)
         memory_plan_add(&t->plan, &p->work);
         memory_plan_add(&t->plan, &p->host);
     }
-    TRY(model_init(&p->model, &p->policy_config, t->dev, &p->weights,
-                   c->max_prompt_length + c->max_new_tokens));
+    TRY(model_init(&p->model, &p->policy_config, t->dev, &p->weights, longest));
     params_alloc(&p->policy, &p->model.table, &p->weights, "policy", true);
-    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens, false));
+    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens, (int)longest, false));
     if (p->has_safety)
-        TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens, false));
+        TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens, (int)longest, false));
     if (!p->gen)
-        p->gen = generator_new(&p->model, c->slots, c->max_prompt_length + c->max_new_tokens, tokens);
+        p->gen = generator_new(&p->model, c->slots, longest, tokens);
     generator_alloc(p->gen, &p->work, &p->host);
     p->ids = arena_bytes(&p->host, (size_t)room * sizeof *p->ids);
     p->logp = arena_bytes(&p->host, (size_t)room * sizeof *p->logp);

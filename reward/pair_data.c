@@ -84,7 +84,12 @@ int pair_set_read(PairSet *s, const PairSource *sources, int n_sources, const Ch
                             o->on_bad_row));
         for (int64_t k = first; k < records->n; k++) {
             PairItem it;
-            TRY(make_item(&it, &records->at[k], chat, o, s));
+            rc = make_item(&it, &records->at[k], chat, o, s);
+            if (rc == ERR_DATA && o->on_bad_row == BAD_ROW_SKIP) {
+                s->n_bad++;
+                continue;
+            }
+            TRY(rc);
             if (rc == 0)
                 continue;
             it.source = i;

@@ -28,7 +28,7 @@ typedef struct {
     PairItem *at;
     int64_t n, cap;
     int64_t n_filtered; /* chosen unsafe, rejected safe: dropped from safety training */
-    int64_t n_long;
+    int64_t n_long, n_bad;
     int64_t n_labels;   /* sequences with a safety label */
     int64_t *source_first; /* items of source i: [source_first[i], source_first[i + 1]) */
     int n_sources;

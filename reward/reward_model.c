@@ -59,9 +59,10 @@ fail:
     return rc;
 }
 
-int reward_model_alloc(RewardModel *r, Arena *weights, Arena *work, int max_tokens, bool training)
+int reward_model_alloc(RewardModel *r, Arena *weights, Arena *work, int max_tokens, int max_length,
+                       bool training)
 {
-    int rc = model_init(&r->model, &r->config, r->dev, weights, max_tokens);
+    int rc = model_init(&r->model, &r->config, r->dev, weights, max_length);
     if (rc < 0)
         return rc;
     params_alloc(&r->params, &r->model.table, weights, r->folder, !training);

@@ -35,9 +35,10 @@ typedef struct {
  * NULL, that the folder's tokenizer is that of the policy. ERR_DATA, ERR_NOINPUT. */
 int reward_model_open(RewardModel *r, const char *folder, Device *dev, const char *tokenizer_hash);
 /* Called twice, planning and real: `weights` holds parameters and constants, `work` the activations
- * for packs of max_tokens; sequences are at most max_tokens long. training: room for backward too (the
+ * for packs of max_tokens, sequences being at most max_length long. training: room for backward too (the
  * trainer of this folder; r->config, r->dev and r->folder are then set by it instead of by open). */
-int reward_model_alloc(RewardModel *r, Arena *weights, Arena *work, int max_tokens, bool training);
+int reward_model_alloc(RewardModel *r, Arena *weights, Arena *work, int max_tokens, int max_length,
+                       bool training);
 int reward_model_load(RewardModel *r); /* weights */
 void reward_model_free(RewardModel *r);
 

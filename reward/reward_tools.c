@@ -68,6 +68,11 @@ static const CliSpec score_spec = {
     .config_bytes = sizeof(ToolConfig),
 };
 
+static int64_t pack_tokens(const ToolConfig *c)
+{
+    return c->micro_batch_tokens > c->max_length ? c->micro_batch_tokens : c->max_length;
+}
+
 /* A model with its arenas, ready to score. */
 typedef struct {
     RewardModel rm;
@@ -75,21 +80,22 @@ typedef struct {
     MemoryPlan plan;
 } Loaded;
 
-static int load(Loaded *l, const char *folder, Device *dev, int64_t tokens, bool dry_run)
+static int load(Loaded *l, const char *folder, Device *dev, const ToolConfig *c, bool dry_run)
 {
+    const int tokens = (int)pack_tokens(c), length = (int)c->max_length;
     int rc = 0;
     TRY(reward_model_open(&l->rm, folder, dev, NULL));
     arena_init(&l->weights, dev, ARENA_DEVICE, "weights");
     arena_init(&l->work, dev, ARENA_DEVICE, "activations");
     memory_plan_add(&l->plan, &l->weights);
     memory_plan_add(&l->plan, &l->work);
-    TRY(reward_model_alloc(&l->rm, &l->weights, &l->work, (int)tokens, false));
+    TRY(reward_model_alloc(&l->rm, &l->weights, &l->work, tokens, length, false));
     if (dry_run) {
         memory_plan_print(&l->plan);
         return 0;
     }
     TRY(memory_plan_commit(&l->plan, "micro_batch_tokens, max_length"));
-    TRY(reward_model_alloc(&l->rm, &l->weights, &l->work, (int)tokens, false));
+    TRY(reward_model_alloc(&l->rm, &l->weights, &l->work, tokens, length, false));
     TRY(reward_model_load(&l->rm));
 fail:
     return rc;
@@ -100,11 +106,6 @@ static void unload(Loaded *l)
     reward_model_free(&l->rm);
     arena_free(&l->weights);
     arena_free(&l->work);
-}
-
-static int64_t pack_tokens(const ToolConfig *c)
-{
-    return c->micro_batch_tokens > c->max_length ? c->micro_batch_tokens : c->max_length;
 }
 
 /* ---- eval ----------------------------------------------------------------------------------------- */
@@ -128,7 +129,7 @@ static int eval_run(const ToolConfig *c, bool dry_run)
     TRY(tokenizer_open(&tok, c->model));
     TRY(template_init(&chat, (TemplateKind)c->template_kind, tok));
     TRY(pair_set_read(&set, c->data.at, c->data.n, &chat, &o, &records));
-    TRY(load(&l, c->model, dev, pack_tokens(c), dry_run));
+    TRY(load(&l, c->model, dev, c, dry_run));
     if (dry_run)
         goto fail;
     score = xcalloc((size_t)set.n + 1, sizeof *score);
@@ -288,7 +289,7 @@ static int score_one(const char *folder, Device *dev, const ToolConfig *c, const
                      float **out)
 {
     Loaded l = {0};
-    int rc = load(&l, folder, dev, pack_tokens(c), dry_run);
+    int rc = load(&l, folder, dev, c, dry_run);
     if (rc == 0 && !dry_run) {
         *out = xcalloc((size_t)s->n + 1, sizeof **out);
         score_with(&l.rm, s, *out);

@@ -124,8 +124,9 @@ static int read_data(Reward *p)
         goto fail;
     }
     log_info("%lld items (%lld with safety labels); dropped: %lld too long, %lld chosen unsafe and "
-             "rejected safe", (long long)p->train.n, (long long)p->train.n_labels,
-             (long long)p->train.n_long, (long long)p->train.n_filtered);
+             "rejected safe, %lld malformed", (long long)p->train.n, (long long)p->train.n_labels,
+             (long long)p->train.n_long, (long long)p->train.n_filtered,
+             (long long)(p->train_records.n_bad + p->train.n_bad));
 fail:
     return rc;
 }
@@ -180,7 +181,7 @@ static int reward_alloc(Trainer *t)
         memory_plan_add(&t->plan, &p->work);
         memory_plan_add(&t->plan, &p->host);
     }
-    TRY(reward_model_alloc(&p->rm, &p->weights, &p->work, (int)n, true));
+    TRY(reward_model_alloc(&p->rm, &p->weights, &p->work, (int)n, (int)p->c->max_length, true));
     grads_alloc(&p->grads, &p->rm.model.table, &p->gradients);
     optim_alloc(&p->optim, &p->c->optim, &p->rm.params, &p->grads, &p->moments);
     Tensor *const rows[] = {&p->pair_score, &p->pair_dscore, &p->label_score, &p->label_dscore,

@@ -115,7 +115,7 @@ static int read_prompts(Generate *g)
     }
     if (!c->raw) {
         TRY(example_set_make(&g->prompts, &g->records, 0, &g->chat, (int)c->max_prompt_length,
-                             (OnLong)c->on_long));
+                             (OnLong)c->on_long, (BadRow)c->on_bad_row));
         goto fail;
     }
     for (int64_t i = 0; i < g->records.n; i++) {

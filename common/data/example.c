@@ -156,15 +156,19 @@ int example_make(Example *e, const Record *r, int which, const ChatTemplate *t, 
 }
 
 int example_set_make(ExampleSet *s, const RecordSet *records, int which, const ChatTemplate *t,
-                     int max_length, OnLong on_long)
+                     int max_length, OnLong on_long, BadRow on_bad)
 {
     int64_t n_kept = 0;
     for (int64_t i = 0; i < records->n; i++) {
         Example e;
         bool is_long;
         const int rc = make(&e, &records->at[i], which, t, max_length, on_long, &is_long);
-        if (rc < 0)
+        if (rc < 0 && (on_bad == BAD_ROW_ERROR || rc != ERR_DATA || is_long))
             return rc;
+        if (rc < 0) {
+            s->n_bad++;
+            continue;
+        }
         s->n_long += is_long;
         if (is_long && on_long == LONG_DROP)
             continue;

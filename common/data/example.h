@@ -20,6 +20,7 @@ typedef struct {
     Example *at;
     int64_t n, cap;
     int64_t n_long; /* dropped or cut by on_long */
+    int64_t n_bad;  /* skipped by on_bad: the template refuses the content */
     int64_t n_tokens, n_targets;
 } ExampleSet;
 
@@ -32,8 +33,9 @@ typedef enum { LONG_DROP, LONG_TRUNCATE_LEFT, LONG_ERROR } OnLong; /* "drop|trun
  * example is left zeroed. */
 int example_make(Example *e, const Record *r, int which, const ChatTemplate *t, int max_length,
                  OnLong on_long, bool *dropped);
+/* on_bad: what a record does that the template refuses (a marker in its text, an empty span). */
 int example_set_make(ExampleSet *s, const RecordSet *records, int which, const ChatTemplate *t,
-                     int max_length, OnLong on_long);
+                     int max_length, OnLong on_long, BadRow on_bad);
 void example_free(Example *e);
 void example_set_free(ExampleSet *s);
 

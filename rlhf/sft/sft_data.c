@@ -51,7 +51,7 @@ int sft_data_read(SftData *d, const DataSource *sources, int n_sources, const Ch
             goto fail;
         }
     }
-    TRY(example_set_make(&d->examples, &d->records, 0, chat, (int)c->max_length, (OnLong)c->on_long));
+    TRY(example_set_make(&d->examples, &d->records, 0, chat, (int)c->max_length, (OnLong)c->on_long, (BadRow)c->on_bad_row));
     /* examples keep the order of the records */
     for (int i = 0, k = 0; i < n_sources; i++) {
         while (k < d->examples.n && d->examples.at[k].record < record_first[i + 1])
@@ -63,8 +63,8 @@ int sft_data_read(SftData *d, const DataSource *sources, int n_sources, const Ch
     if (d->examples.n_long)
         log_warn("%lld sequences are longer than max_length %lld: %s", (long long)d->examples.n_long,
                  (long long)c->max_length, c->on_long == LONG_DROP ? "dropped" : "cut at the left");
-    if (d->records.n_bad)
-        log_warn("%lld malformed records were skipped", (long long)d->records.n_bad);
+    if (d->records.n_bad + d->examples.n_bad)
+        log_warn("%lld malformed records were skipped", (long long)(d->records.n_bad + d->examples.n_bad));
 fail:
     free(record_first);
     return rc;

@@ -314,7 +314,7 @@ static void test_set(void **state)
     assert_int_equal(record_set_read(&records, path, RECORD_TEXT, BAD_ROW_ERROR), 0);
 
     /* lengths with BOS and EOS: 4, 10, 5 */
-    assert_int_equal(example_set_make(&s, &records, 0, &w->t[PLAIN], 5, LONG_DROP), 0);
+    assert_int_equal(example_set_make(&s, &records, 0, &w->t[PLAIN], 5, LONG_DROP, BAD_ROW_ERROR), 0);
     assert_int_equal(s.n, 2);
     assert_int_equal(s.n_long, 1);
     assert_int_equal(s.n_tokens, 4 + 5);
@@ -324,14 +324,14 @@ static void test_set(void **state)
     example_set_free(&s);
     example_set_free(&s);
 
-    assert_int_equal(example_set_make(&s, &records, 0, &w->t[PLAIN], 5, LONG_TRUNCATE_LEFT), 0);
+    assert_int_equal(example_set_make(&s, &records, 0, &w->t[PLAIN], 5, LONG_TRUNCATE_LEFT, BAD_ROW_ERROR), 0);
     assert_int_equal(s.n, 3);
     assert_int_equal(s.n_long, 1);
     assert_int_equal(s.n_tokens, 4 + 5 + 5);
     assert_int_equal(s.n_targets, 3 + 4 + 4); /* nothing predicts the first token of what is left */
     example_set_free(&s);
 
-    assert_int_equal(example_set_make(&s, &records, 0, &w->t[PLAIN], 3, LONG_DROP), ERR_DATA);
+    assert_int_equal(example_set_make(&s, &records, 0, &w->t[PLAIN], 3, LONG_DROP, BAD_ROW_ERROR), ERR_DATA);
     assert_non_null(strstr(error_text(), "all 3 records are longer than max_length 3"));
     example_set_free(&s);
     record_set_free(&records);
