@@ -1,9 +1,10 @@
-/* grad_model.c - the whole model's backward pass against differences in double: every parameter of tied and
- * untied language models under cross-entropy and PPO's surrogate, and of a scalar model. Linked with
- * librlhf64.a.
+/* grad_model.c - the whole model's backward pass against differences in double: every parameter of
+ * tied and untied language models under cross-entropy and PPO's surrogate, and of a scalar model.
+ * Linked with librlhf64.a.
  *
- * Along a random direction u the five-point difference of the loss must equal grad . u: with h = 1e-3
- * its error is of the order h^4 = 1e-12 of the loss's fifth derivative, rounding 1e-16 / h = 1e-13. */
+ * Along a random direction u the five-point difference of the loss must equal grad . u: with h =
+ * 1e-3 its error is of the order h^4 = 1e-12 of the loss's fifth derivative, rounding 1e-16 / h =
+ * 1e-13. */
 #include "common/base/error.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
@@ -20,7 +21,8 @@
 
 typedef enum { LOSS_XENT, LOSS_POLICY, LOSS_SCORE } Loss;
 
-static const int32_t starts[] = {0, 70, 71, 80}; /* past a key tile and a norm block; a lone token */
+static const int32_t starts[] = {0, 70, 71,
+                                 80}; /* past a key tile and a norm block; a lone token */
 enum { SEQS = 3, TOKENS = 80, DIRECTIONS = 3 };
 
 typedef struct {
@@ -57,7 +59,8 @@ static void setup_rows(Setup *s, const int32_t *ids)
         }
 }
 
-/* A surrogate with some ratios inside the clip range of 0.2 and some outside, none near its edge. */
+/* A surrogate with some ratios inside the clip range of 0.2 and some outside, none near its edge.
+ */
 static void setup_old_logp(Setup *s, const Tensor *hidden)
 {
     static const double step[] = {0.1, -0.1, 0.4, -0.4, 0};
@@ -96,9 +99,21 @@ static double loss_run(Setup *s, bool backward)
 
 static void setup_open(Setup *s, Loss loss, bool tied)
 {
-    const ModelConfig c = {.architecture = "Llama", .head = loss == LOSS_SCORE ? HEAD_SCALAR : HEAD_LM,
-                           .C = 16, .F = 20, .V = 37, .L = 2, .H = 4, .K = 2, .D = 6, .norm_eps = 1e-5,
-                           .rope_theta = 100, .tied = tied, .max_position = 70, .bos = 1, .pad = -1};
+    const ModelConfig c = {.architecture = "Llama",
+                           .head = loss == LOSS_SCORE ? HEAD_SCALAR : HEAD_LM,
+                           .C = 16,
+                           .F = 20,
+                           .V = 37,
+                           .L = 2,
+                           .H = 4,
+                           .K = 2,
+                           .D = 6,
+                           .norm_eps = 1e-5,
+                           .rope_theta = 100,
+                           .tied = tied,
+                           .max_position = 70,
+                           .bos = 1,
+                           .pad = -1};
     int32_t ids[TOKENS];
     Pack pack;
     Rng r = rng_make(1, RNG_TEST, 0, 0, 0);
@@ -123,7 +138,8 @@ static void setup_open(Setup *s, Loss loss, bool tied)
             assert_true(arena_commit(&s->arena) == 0 && arena_commit(&s->host) == 0);
     }
     params_init_random(&s->p, 4);
-    for (int i = 0; i < s->m.table.n; i++) { /* norm weights of 1 hide mistakes, small embeddings too */
+    for (int i = 0; i < s->m.table.n;
+         i++) { /* norm weights of 1 hide mistakes, small embeddings too */
         real_t *w = s->p.w[i].data;
         if (!s->m.table.def[i].dim[1])
             for (int64_t e = 0; e < s->m.table.def[i].dim[0]; e++)
@@ -169,15 +185,16 @@ static void shifted(void *ctx, int64_t first, int64_t n, real_t *dst)
         dst[i] = s->from[first + i] + s->step * s->direction[first + i];
 }
 
-/* |difference - grad . u| / |grad . u| over DIRECTIONS directions of one parameter; planted: the same with
- * one entry of grad off by 1e-3 of its norm, which must be seen. */
+/* |difference - grad . u| / |grad . u| over DIRECTIONS directions of one parameter; planted: the
+ * same with one entry of grad off by 1e-3 of its norm, which must be seen. */
 typedef struct {
     double error, planted;
 } Errors;
 
 static Errors parameter_errors(Setup *s, int index)
 {
-    static const double at[] = {-2, -1, 1, 2}, factor[] = {1.0 / 12, -8.0 / 12, 8.0 / 12, -1.0 / 12};
+    static const double at[] = {-2, -1, 1, 2},
+                        factor[] = {1.0 / 12, -8.0 / 12, 8.0 / 12, -1.0 / 12};
     const double h = 1e-3;
     int64_t n = tensor_len(&s->g.g[index]);
     size_t bytes = (size_t)n * sizeof(real_t);

@@ -1,9 +1,9 @@
 /* generate.c - continuous batching over the KV cache.
  *
  * Every step is one model_extend: a row for each slot that is decoding, and with the room that is
- * left, prompt rows of slots that are still filling. A slot whose answer ends takes the next request
- * before the next step. What a row computes does not depend on its neighbours, so neither the mix
- * nor the number of slots changes an answer. Tested by tests/unit/test_generate.c. */
+ * left, prompt rows of slots that are still filling. A slot whose answer ends takes the next
+ * request before the next step. What a row computes does not depend on its neighbours, so neither
+ * the mix nor the number of slots changes an answer. Tested by tests/unit/test_generate.c. */
 #include "common/generate/generate.h"
 
 #include "common/base/error.h"
@@ -86,10 +86,11 @@ static int requests_check(const Run *r)
     for (int64_t i = 0; i < r->n; i++) {
         const GenRequest *q = &r->req[i];
         if (q->n_prompt < 1 || q->n_prompt >= r->g->max_length)
-            return error_set(ERR_DATA,
-                             "prompt %lld has %d tokens; with room for one new token it must have 1 to "
-                             "%lld: shorten it or raise the maximum length",
-                             (long long)i, q->n_prompt, (long long)r->g->max_length - 1);
+            return error_set(
+                ERR_DATA,
+                "prompt %lld has %d tokens; with room for one new token it must have 1 to "
+                "%lld: shorten it or raise the maximum length",
+                (long long)i, q->n_prompt, (long long)r->g->max_length - 1);
     }
     return 0;
 }

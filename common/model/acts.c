@@ -1,7 +1,8 @@
 /* acts.c - activations of one micro-batch, allocated by a slot table.
  *
- * Every LIFE_LAYER slot is kept per layer when a backward pass follows; forward-only work shares one
- * copy among the layers, so its memory does not grow with depth. Tested by tests/unit/test_model.c. */
+ * Every LIFE_LAYER slot is kept per layer when a backward pass follows; forward-only work shares
+ * one copy among the layers, so its memory does not grow with depth. Tested by
+ * tests/unit/test_model.c. */
 #include "common/model/acts.h"
 
 #include "common/base/error.h"

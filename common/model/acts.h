@@ -1,8 +1,9 @@
 /* acts.h - the slot table of activations and the parts of a forward pass that llama.c, heads.c and
  * kv.c share; nobody else includes it.
  *
- * A slot is a named (T, width) buffer. LIFE_LAYER: one per layer where backward needs it, one shared
- * by all layers in forward-only work. LIFE_PASS: one. LIFE_BACKWARD: one, only with backward. */
+ * A slot is a named (T, width) buffer. LIFE_LAYER: one per layer where backward needs it, one
+ * shared by all layers in forward-only work. LIFE_PASS: one. LIFE_BACKWARD: one, only with
+ * backward. */
 #ifndef RLHF_MODEL_ACTS_H
 #define RLHF_MODEL_ACTS_H
 
@@ -47,7 +48,7 @@ const char *acts_slot_name(ActSlot slot);
 bool acts_has_backward(const Acts *a);
 int64_t acts_max_tokens(const Acts *a);
 
-/* ---- linears (llama.c) -------------------------------------------------------------------------- */
+/* ---- linears (llama.c) ---------------------------------------------------------------------- */
 
 /* y (+)= x w^T of parameter `index`. The one place where an adapter adds its part. */
 void model_linear(Tensor *y, const Tensor *x, const ParamSet *p, int index, const Adapter *lora,
@@ -56,7 +57,7 @@ void model_linear(Tensor *y, const Tensor *x, const ParamSet *p, int index, cons
 void model_linear_backward(Tensor *dx, const Tensor *dy, const Tensor *x, const ParamSet *p,
                            int index, const Adapter *lora, Grads *g, bool accumulate);
 
-/* ---- shared by the packed forward and by model_extend (llama.c) ------------------------------- */
+/* ---- shared by the packed forward and by model_extend (llama.c) ----------------------------- */
 
 /* Views of one layer's buffers, T rows each. out may be x. */
 typedef struct {

@@ -68,7 +68,7 @@ static int positive_read(double *out, const Json *root, const char *key, double 
     return 0;
 }
 
-/* ---- parts ----------------------------------------------------------------------------------- */
+/* ---- parts ---------------------------------------------------------------------------------- */
 
 static const char *const families[] = {"Llama"};
 
@@ -127,7 +127,8 @@ static int rope_read(ModelConfig *c, const Json *root, const char *where)
         if (absent(scaling) || (i == 1 && absent(type)))
             continue;
         if (!json_str(type) || strcmp(json_str(type), "default"))
-            return refuse(where, places[i], scaling, "only unscaled RoPE (\"default\") is supported");
+            return refuse(where, places[i], scaling,
+                          "only unscaled RoPE (\"default\") is supported");
     }
     const Json *partial = json_get(root, "partial_rotary_factor");
     if (absent(partial))
@@ -191,7 +192,7 @@ fail:
     return rc;
 }
 
-/* ---- the whole ------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------ */
 
 int model_config_read(ModelConfig *c, const char *folder)
 {
@@ -232,17 +233,21 @@ int model_config_check(const ModelConfig *c, const char *where)
 {
     long long H = c->H, K = c->K, D = c->D;
     if (D < 1)
-        return error_set(ERR_DATA, "%s: hidden_size %lld is no multiple of num_attention_heads %lld "
-                         "and head_dim is not given", where, (long long)c->C, H);
+        return error_set(ERR_DATA,
+                         "%s: hidden_size %lld is no multiple of num_attention_heads %lld "
+                         "and head_dim is not given",
+                         where, (long long)c->C, H);
     if (D % 2)
         return error_set(ERR_DATA, "%s: head_dim %lld is odd; RoPE turns pairs", where, D);
     if (H % K)
-        return error_set(ERR_DATA, "%s: num_attention_heads %lld is no multiple of "
-                         "num_key_value_heads %lld", where, H, K);
+        return error_set(ERR_DATA,
+                         "%s: num_attention_heads %lld is no multiple of "
+                         "num_key_value_heads %lld",
+                         where, H, K);
     for (int i = 0; i < c->n_eos; i++)
         if (c->eos[i] >= c->V)
-            return error_set(ERR_DATA, "%s: eos_token_id %d is outside the vocabulary of %lld", where,
-                             c->eos[i], (long long)c->V);
+            return error_set(ERR_DATA, "%s: eos_token_id %d is outside the vocabulary of %lld",
+                             where, c->eos[i], (long long)c->V);
     if (c->bos >= c->V)
         return error_set(ERR_DATA, "%s: bos_token_id %d is outside the vocabulary of %lld", where,
                          c->bos, (long long)c->V);

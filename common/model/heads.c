@@ -1,15 +1,17 @@
-/* heads.c - the language-model head with its loss, in chunks of HEAD_CHUNK rows, and the scalar head.
+/* heads.c - the language-model head with its loss, in chunks of HEAD_CHUNK rows, and the scalar
+ * head.
  *
  * One product gives a chunk's logits; they become their own gradient in place, so logits of a whole
- * batch never exist and the forward product is not done twice. Tested by tests/unit/test_model.c and
- * tests/grad_model.c. */
+ * batch never exist and the forward product is not done twice. Tested by tests/unit/test_model.c
+ * and tests/grad_model.c. */
 #include "common/base/error.h"
 #include "common/model/acts.h"
 #include "common/runtime/device.h"
 
-/* ---- language model -------------------------------------------------------------------------- */
+/* ---- language model ------------------------------------------------------------------------- */
 
-void lm_head_alloc(LmHead *h, const Model *m, Arena *a, Arena *host, int64_t max_rows, bool backward)
+void lm_head_alloc(LmHead *h, const Model *m, Arena *a, Arena *host, int64_t max_rows,
+                   bool backward)
 {
     const ModelConfig *c = &m->table.config;
     CHECK(c->head == HEAD_LM && host->kind != ARENA_DEVICE, "LM head in %s", host->name);
@@ -28,7 +30,8 @@ void lm_head_alloc(LmHead *h, const Model *m, Arena *a, Arena *host, int64_t max
 }
 
 /* loss = -weight * logp, dlogp = -weight, for n rows. */
-static void xent_loss(Tensor *loss, Tensor *dlogp, const Tensor *logp, const Tensor *weight, int64_t n)
+static void xent_loss(Tensor *loss, Tensor *dlogp, const Tensor *logp, const Tensor *weight,
+                      int64_t n)
 {
     real_t l[HEAD_CHUNK], w[HEAD_CHUNK];
     size_t bytes = (size_t)n * sizeof *l;
@@ -55,7 +58,8 @@ void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, 
 {
     CHECK(R >= 0 && R <= h->max_rows && inv_temp > 0, "%lld rows of %lld, 1 / temperature %g",
           (long long)R, (long long)h->max_rows, inv_temp);
-    CHECK(!g || (kind != LM_LOGP && dhidden && h->dhidden.n_dims), "gradients of a forward-only head");
+    CHECK(!g || (kind != LM_LOGP && dhidden && h->dhidden.n_dims),
+          "gradients of a forward-only head");
     int group = (int)m->table.config.L;
     params_acquire(p, group);
     for (int64_t from = 0; from < R; from += HEAD_CHUNK) {
@@ -91,7 +95,7 @@ void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, 
     params_release(p, group);
 }
 
-/* ---- scalar ---------------------------------------------------------------------------------- */
+/* ---- scalar --------------------------------------------------------------------------------- */
 
 void scalar_head_alloc(ScalarHead *h, const Model *m, Arena *a, int64_t max_rows, bool backward)
 {

@@ -28,7 +28,7 @@ bool hf_has_weights(const char *folder)
     return has_file(folder, WEIGHTS) || has_file(folder, INDEX);
 }
 
-/* ---- loading --------------------------------------------------------------------------------- */
+/* ---- loading -------------------------------------------------------------------------------- */
 
 static char *shape_text(int n_dims, const int64_t *dim)
 {
@@ -90,8 +90,8 @@ static int extra_check(const ParamTable *t, const SafeTensors *s, HeadInit head)
         if (!strcmp(name, "lm_head.weight") &&
             (head == HEAD_FRESH_SCALAR || (t->config.tied && is_copy_of_embedding(s, &s->at[i]))))
             continue;
-        return error_set(ERR_DATA, "%s: tensor %s belongs to no parameter of this %s model%s", s->path,
-                         name, t->config.architecture,
+        return error_set(ERR_DATA, "%s: tensor %s belongs to no parameter of this %s model%s",
+                         s->path, name, t->config.architecture,
                          !strcmp(name, "lm_head.weight") && t->config.tied
                              ? ": tie_word_embeddings is true, but it differs from the embedding"
                              : "");
@@ -149,7 +149,7 @@ fail:
     return rc;
 }
 
-/* ---- saving: config.json ---------------------------------------------------------------------- */
+/* ---- saving: config.json -------------------------------------------------------------------- */
 
 static bool is_eos(const ModelConfig *c, int64_t id)
 {
@@ -165,8 +165,13 @@ static bool is_eos(const ModelConfig *c, int64_t id)
  * neither bos nor eos (0, <unk>, in the Llama 2 vocabulary). */
 static int64_t scalar_pad(const ModelConfig *c, const char *base_folder)
 {
-    static const char *const wanted[] = {"<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>",
-                                         "<unk>", "<|endoftext|>", "<|reserved_special_token_0|>"};
+    static const char *const wanted[] = {"<pad>",
+                                         "[PAD]",
+                                         "<|pad|>",
+                                         "<|finetune_right_pad_id|>",
+                                         "<unk>",
+                                         "<|endoftext|>",
+                                         "<|reserved_special_token_0|>"};
     if (c->pad >= 0 && !is_eos(c, c->pad))
         return c->pad;
     int64_t found = -1;
@@ -256,8 +261,8 @@ static int config_write(const ParamTable *t, const char *folder, const char *bas
     TRY(json_read_file(&base, from));
     jw_init(&w, &text, true);
     jw_object(&w);
-    char *name = xasprintf("%s%s", c->architecture,
-                           scalar ? "ForSequenceClassification" : "ForCausalLM");
+    char *name =
+        xasprintf("%s%s", c->architecture, scalar ? "ForSequenceClassification" : "ForCausalLM");
     jw_key(&w, "architectures");
     jw_array(&w);
     jw_str(&w, name);
@@ -319,7 +324,7 @@ static int generation_config_write(const ModelConfig *c, const char *folder)
     return rc;
 }
 
-/* ---- saving: weights and the folder ------------------------------------------------------------ */
+/* ---- saving: weights and the folder --------------------------------------------------------- */
 
 static void fill_from_params(void *ctx, int index, int64_t first, int64_t n, float *dst)
 {
@@ -352,10 +357,15 @@ static int weights_write(const ParamSet *p, const char *folder, int dtype)
 
 static int tokenizer_copy(const char *folder, const char *base_folder)
 {
-    static const char *const files[] = {
-        "tokenizer.json",      "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
-        "chat_template.jinja", "added_tokens.json",     "vocab.json",              "merges.txt",
-        "generation_config.json"};
+    static const char *const files[] = {"tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "tokenizer.model",
+                                        "chat_template.jinja",
+                                        "added_tokens.json",
+                                        "vocab.json",
+                                        "merges.txt",
+                                        "generation_config.json"};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char *from = path_join(base_folder, files[i]), *to = path_join(folder, files[i]);
         int rc = file_exists(from) ? file_copy(from, to) : 0;
@@ -390,7 +400,7 @@ fail:
     return rc;
 }
 
-/* ---- the rest -------------------------------------------------------------------------------- */
+/* ---- the rest ------------------------------------------------------------------------------- */
 
 int hf_read_extra(const char *folder, const char *key, Json **out)
 {

@@ -1,8 +1,8 @@
 /* kv.c - the KV cache and the forward pass over it.
  *
- * A page holds KV_TILE consecutive positions of a slot for all kv heads: the tile attention walks in
- * training too. Each slot has its own pages from the start, so writing past the planned length is the
- * only thing that can go wrong, and that is checked. Tested by tests/unit/test_model.c. */
+ * A page holds KV_TILE consecutive positions of a slot for all kv heads: the tile attention walks
+ * in training too. Each slot has its own pages from the start, so writing past the planned length
+ * is the only thing that can go wrong, and that is checked. Tested by tests/unit/test_model.c. */
 #include "common/base/error.h"
 #include "common/base/mem.h"
 #include "common/model/acts.h"
@@ -10,7 +10,7 @@
 
 #include <stdlib.h>
 
-/* ---- pages ----------------------------------------------------------------------------------- */
+/* ---- pages ---------------------------------------------------------------------------------- */
 
 void kv_alloc(KvCache *kv, const Model *m, Arena *a, int64_t n_slots, int64_t max_length)
 {
@@ -49,7 +49,7 @@ void kv_free(KvCache *kv)
     *kv = (KvCache){0};
 }
 
-/* ---- forward --------------------------------------------------------------------------------- */
+/* ---- forward -------------------------------------------------------------------------------- */
 
 struct ExtendWork {
     Acts *acts; /* forward only: one layer's buffers */
@@ -89,8 +89,8 @@ static Tensor upload_rows(const Tensor *room, const int32_t *src, int64_t R)
 }
 
 Tensor model_extend(const Model *m, const ParamSet *p, const Adapter *lora, KvCache *kv,
-                    ExtendWork *w, const int32_t *ids, const int32_t *row_seq, const int32_t *row_pos,
-                    int64_t R)
+                    ExtendWork *w, const int32_t *ids, const int32_t *row_seq,
+                    const int32_t *row_pos, int64_t R)
 {
     const ModelConfig *c = &m->table.config;
     CHECK(R > 0 && R <= w->max_rows, "%lld rows, planned for %lld", (long long)R,

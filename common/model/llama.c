@@ -13,7 +13,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* ---- constants ------------------------------------------------------------------------------- */
+/* ---- constants ------------------------------------------------------------------------------ */
 
 static void rope_fill(Tensor *rope, double theta)
 {
@@ -54,7 +54,7 @@ void model_free(Model *m)
     *m = (Model){0};
 }
 
-/* ---- batches --------------------------------------------------------------------------------- */
+/* ---- batches -------------------------------------------------------------------------------- */
 
 void batch_alloc(Batch *b, Arena *a, Device *dev, int64_t max_tokens, int64_t max_seqs)
 {
@@ -84,7 +84,7 @@ void batch_set(Batch *b, const Pack *p)
     upload_i32(&b->starts, p->starts, b->S + 1);
 }
 
-/* ---- linears --------------------------------------------------------------------------------- */
+/* ---- linears -------------------------------------------------------------------------------- */
 
 void model_linear(Tensor *y, const Tensor *x, const ParamSet *p, int index, const Adapter *lora,
                   bool accumulate)
@@ -101,7 +101,7 @@ void model_linear_backward(Tensor *dx, const Tensor *dy, const Tensor *x, const 
     op_linear_dx(dx, dy, &p->w[index], accumulate);
 }
 
-/* ---- forward --------------------------------------------------------------------------------- */
+/* ---- forward -------------------------------------------------------------------------------- */
 
 static double attention_scale(const ModelConfig *c)
 {
@@ -184,7 +184,7 @@ void model_forward(const Model *m, const ParamSet *p, const Adapter *lora, const
     }
 }
 
-/* ---- backward -------------------------------------------------------------------------------- */
+/* ---- backward ------------------------------------------------------------------------------- */
 
 /* dx: gradient of the layer's output on entry, of its input on return. */
 static void layer_backward(const Model *m, const ParamSet *p, const Adapter *lora, int64_t layer,

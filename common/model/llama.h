@@ -55,7 +55,7 @@ void model_forward(const Model *m, const ParamSet *p, const Adapter *lora, const
 void model_backward(const Model *m, const ParamSet *p, const Adapter *lora, const Batch *b, Acts *a,
                     Grads *g);
 
-/* ---- heads -------------------------------------------------------------------------------------- */
+/* ---- heads ---------------------------------------------------------------------------------- */
 
 enum { HEAD_CHUNK = 128 }; /* rows of logits that exist at a time */
 
@@ -97,7 +97,7 @@ void scalar_head_forward(ScalarHead *h, const Model *m, const ParamSet *p, int64
 void scalar_head_backward(ScalarHead *h, const Model *m, const ParamSet *p, int64_t R,
                           Tensor *dhidden, Grads *g); /* from dscore */
 
-/* ---- KV cache: the same rows, one or many tokens at a time --------------------------------------- */
+/* ---- KV cache: the same rows, one or many tokens at a time ---------------------------------- */
 
 typedef struct {
     Tensor *k, *v;       /* (L): KV_PAGE (pages, K, D, KV_TILE) and (pages, K, KV_TILE, D) */

@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the table ------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------ */
 
 /* One row per parameter of a layer, in the order of LayerParam. rows, cols: letters of ModelConfig,
  * Q = H * D, G = K * D (the keys' and values' width); '-' = a vector. */
@@ -143,7 +143,7 @@ int64_t param_table_count(const ParamTable *t)
     return n;
 }
 
-/* ---- row-major access ------------------------------------------------------------------------ */
+/* ---- row-major access ----------------------------------------------------------------------- */
 
 /* Panel p of a PANEL tensor as a tensor of its own; a panel's bytes are contiguous. */
 static Tensor panel_of(const Tensor *w, int64_t p)
@@ -218,7 +218,7 @@ void param_fetch(const Tensor *w, int64_t first, int64_t n, real_t *dst)
     free(panel);
 }
 
-/* ---- sets of bytes --------------------------------------------------------------------------- */
+/* ---- sets of bytes -------------------------------------------------------------------------- */
 
 static Tensor def_tensor(const ParamDef *d, Layout layout, Arena *a)
 {
@@ -310,7 +310,7 @@ void params_release(const ParamSet *p, int group)
     CHECK(group >= -1 && group <= p->table->config.L, "group %d", group);
 }
 
-/* ---- gradients ------------------------------------------------------------------------------- */
+/* ---- gradients ------------------------------------------------------------------------------ */
 
 void grads_alloc(Grads *g, const ParamTable *t, Arena *a)
 {

@@ -17,17 +17,17 @@ static const struct {
     int bytes;
     StDType dtype;
 } dtypes[] = {
-    {"F32", 4, ST_F32},        {"F16", 2, ST_F16},         {"BF16", 2, ST_BF16},
-    {"F64", 8, ST_F64},        {"BOOL", 1, ST_OTHER},      {"U8", 1, ST_OTHER},
-    {"I8", 1, ST_OTHER},       {"F8_E5M2", 1, ST_OTHER},   {"F8_E4M3", 1, ST_OTHER},
-    {"F8_E8M0", 1, ST_OTHER},  {"F8_E5M2FNUZ", 1, ST_OTHER}, {"F8_E4M3FNUZ", 1, ST_OTHER},
-    {"I16", 2, ST_OTHER},      {"U16", 2, ST_OTHER},       {"I32", 4, ST_OTHER},
-    {"U32", 4, ST_OTHER},      {"I64", 8, ST_OTHER},       {"U64", 8, ST_OTHER},
+    {"F32", 4, ST_F32},       {"F16", 2, ST_F16},           {"BF16", 2, ST_BF16},
+    {"F64", 8, ST_F64},       {"BOOL", 1, ST_OTHER},        {"U8", 1, ST_OTHER},
+    {"I8", 1, ST_OTHER},      {"F8_E5M2", 1, ST_OTHER},     {"F8_E4M3", 1, ST_OTHER},
+    {"F8_E8M0", 1, ST_OTHER}, {"F8_E5M2FNUZ", 1, ST_OTHER}, {"F8_E4M3FNUZ", 1, ST_OTHER},
+    {"I16", 2, ST_OTHER},     {"U16", 2, ST_OTHER},         {"I32", 4, ST_OTHER},
+    {"U32", 4, ST_OTHER},     {"I64", 8, ST_OTHER},         {"U64", 8, ST_OTHER},
     {"C64", 8, ST_OTHER},
 };
 enum { N_DTYPES = sizeof dtypes / sizeof *dtypes };
 
-/* ---- reading: the header --------------------------------------------------------------------- */
+/* ---- reading: the header -------------------------------------------------------------------- */
 
 static const uint64_t MAX_HEADER = 100000000;
 
@@ -67,17 +67,18 @@ static int entry_read(StTensor *t, const Json *entry, const char *path)
     for (int i = 0; i < t->n_dims; i++) {
         if (!number_read(&dim, json_at(shape, (size_t)i)) ||
             __builtin_mul_overflow(size, dim, &size))
-            return error_set(ERR_DATA, "%s: tensor %s: dimension %d is no possible size", path, t->name,
-                             i);
+            return error_set(ERR_DATA, "%s: tensor %s: dimension %d is no possible size", path,
+                             t->name, i);
         t->dim[i] = (int64_t)dim;
     }
     if (json_len(offsets) != 2 || !number_read(&t->begin, json_at(offsets, 0)) ||
         !number_read(&t->end, json_at(offsets, 1)) || t->end < t->begin)
-        return error_set(ERR_DATA, "%s: tensor %s: data_offsets must be [begin, end]", path, t->name);
+        return error_set(ERR_DATA, "%s: tensor %s: data_offsets must be [begin, end]", path,
+                         t->name);
     if (t->end - t->begin != size)
         return error_set(ERR_DATA,
-                         "%s: tensor %s: data_offsets span %llu bytes, its shape and %s need %llu", path,
-                         t->name, (unsigned long long)(t->end - t->begin), t->dtype_text,
+                         "%s: tensor %s: data_offsets span %llu bytes, its shape and %s need %llu",
+                         path, t->name, (unsigned long long)(t->end - t->begin), t->dtype_text,
                          (unsigned long long)size);
     return 0;
 }
@@ -103,13 +104,16 @@ static int tiling_check(SafeTensors *s, uint64_t data_bytes)
     uint64_t at = 0;
     for (int i = 0; i < s->n; i++) {
         if (s->at[i].begin != at)
-            return error_set(ERR_DATA, "%s: tensor %s: begins at byte %llu, %s: the one before ends at "
-                             "%llu", s->path, s->at[i].name, (unsigned long long)s->at[i].begin,
+            return error_set(ERR_DATA,
+                             "%s: tensor %s: begins at byte %llu, %s: the one before ends at "
+                             "%llu",
+                             s->path, s->at[i].name, (unsigned long long)s->at[i].begin,
                              s->at[i].begin > at ? "a hole" : "an overlap", (unsigned long long)at);
         at = s->at[i].end;
     }
     if (at != data_bytes)
-        return error_set(ERR_DATA, "%s: the header describes %llu bytes of data, the file holds %llu%s",
+        return error_set(ERR_DATA,
+                         "%s: the header describes %llu bytes of data, the file holds %llu%s",
                          s->path, (unsigned long long)at, (unsigned long long)data_bytes,
                          at > data_bytes ? ": it is truncated" : "");
     if (s->n > 1)
@@ -125,7 +129,8 @@ static int metadata_check(const Json *j, const char *path)
         return error_set(ERR_DATA, "%s: __metadata__ must be an object", path);
     for (void *it = json_iter(j); it; it = json_iter_next(j, it))
         if (json_kind(json_iter_value(it)) != JSON_STR)
-            return error_set(ERR_DATA, "%s: __metadata__.%s must be a string", path, json_iter_key(it));
+            return error_set(ERR_DATA, "%s: __metadata__.%s must be a string", path,
+                             json_iter_key(it));
     return 0;
 }
 
@@ -157,9 +162,10 @@ int safetensors_open(SafeTensors *s, const char *path)
     for (int i = 7; i >= 0 && bytes >= 8; i--)
         n = n << 8 | s->map.data[i];
     if (bytes < 8 || n > MAX_HEADER || n > bytes - 8) {
-        rc = error_set(ERR_DATA,
-                       "%s: %llu bytes with a header of %llu bytes: truncated, or no safetensors file",
-                       path, (unsigned long long)bytes, (unsigned long long)n);
+        rc = error_set(
+            ERR_DATA,
+            "%s: %llu bytes with a header of %llu bytes: truncated, or no safetensors file", path,
+            (unsigned long long)bytes, (unsigned long long)n);
         goto fail;
     }
     const char *text = (const char *)s->map.data + 8;
@@ -194,7 +200,7 @@ const StTensor *safetensors_find(const SafeTensors *s, const char *name)
     return s->n ? bsearch(&key, s->at, (size_t)s->n, sizeof *s->at, by_name) : NULL;
 }
 
-/* ---- reading: elements ----------------------------------------------------------------------- */
+/* ---- reading: elements ---------------------------------------------------------------------- */
 
 static float f32_of_bits(uint32_t bits)
 {
@@ -214,7 +220,8 @@ static float f32_of_f16(uint16_t h)
     return sign ? -f : f;
 }
 
-void safetensors_read_f32(const SafeTensors *s, const StTensor *t, int64_t first, int64_t n, float *dst)
+void safetensors_read_f32(const SafeTensors *s, const StTensor *t, int64_t first, int64_t n,
+                          float *dst)
 {
     int bytes = t->dtype == ST_F32 ? 4 : 2;
     CHECK(t->dtype <= ST_BF16 && first >= 0 && n >= 0 &&
@@ -232,7 +239,7 @@ void safetensors_read_f32(const SafeTensors *s, const StTensor *t, int64_t first
     }
 }
 
-/* ---- writing --------------------------------------------------------------------------------- */
+/* ---- writing -------------------------------------------------------------------------------- */
 
 static int source_bytes(const StSource *s)
 {

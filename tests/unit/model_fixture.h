@@ -1,5 +1,5 @@
-/* model_fixture.h - a model of a folder with everything a step needs, for the tests of the model and
- * of generation. */
+/* model_fixture.h - a model of a folder with everything a step needs, for the tests of the model
+ * and of generation. */
 #ifndef RLHF_TEST_MODEL_FIXTURE_H
 #define RLHF_TEST_MODEL_FIXTURE_H
 
@@ -30,7 +30,8 @@ typedef struct {
     Pack pack;
 } Fixture;
 
-/* A folder of tests/golden/model, or NULL to take f->config as it is with random weights of seed 1. */
+/* A folder of tests/golden/model, or NULL to take f->config as it is with random weights of seed 1.
+ */
 static inline void fixture_open(Fixture *f, const char *folder, int threads, int max_tokens)
 {
     DeviceOptions o = {.name = "cpu", .threads = threads};
@@ -77,8 +78,8 @@ static inline void fixture_close(Fixture *f)
 }
 
 /* Packs sequences [from, to) of ids cut by starts, and runs the forward pass. */
-static inline Tensor fixture_forward(Fixture *f, const int32_t *ids, const int32_t *starts, int from,
-                                     int to)
+static inline Tensor fixture_forward(Fixture *f, const int32_t *ids, const int32_t *starts,
+                                     int from, int to)
 {
     pack_clear(&f->pack);
     for (int s = from; s < to; s++)
@@ -88,8 +89,8 @@ static inline Tensor fixture_forward(Fixture *f, const int32_t *ids, const int32
     return acts_hidden(f->acts, &f->batch);
 }
 
-/* Forward, cross-entropy of all next tokens with weight 1 / count each, backward. Returns the loss of
- * these sequences, summed in f64. */
+/* Forward, cross-entropy of all next tokens with weight 1 / count each, backward. Returns the loss
+ * of these sequences, summed in f64. */
 static inline double fixture_train(Fixture *f, const int32_t *ids, const int32_t *starts, int from,
                                    int to, int64_t count)
 {

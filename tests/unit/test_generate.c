@@ -1,7 +1,7 @@
-/* test_generate.c - the sampler is the trainer: its log-probabilities are lm_head_run's bit for bit, and
- * neither slots, chunks, threads nor the company of other prompts change an answer. With stories260k
- * at hand: greedy texts and losses of another implementation. */
-#include "model_fixture.h"
+/* test_generate.c - the sampler is the trainer: its log-probabilities are lm_head_run's bit for
+ * bit, and neither slots, chunks, threads nor the company of other prompts change an answer. With
+ * stories260k at hand: greedy texts and losses of another implementation. */
+#include "tests/unit/model_fixture.h"
 
 #include "common/base/file.h"
 #include "common/generate/generate.h"
@@ -10,10 +10,23 @@
 #include <math.h>
 #include <stdio.h>
 
-static const ModelConfig config = {.architecture = "Llama", .head = HEAD_LM, .C = 48, .F = 72, .V = 91,
-                                   .L = 2, .H = 4, .K = 2, .D = 12, .norm_eps = 1e-5,
-                                   .rope_theta = 10000, .tied = true, .max_position = 160, .bos = 1,
-                                   .pad = -1, .eos = {2}, .n_eos = 1};
+static const ModelConfig config = {.architecture = "Llama",
+                                   .head = HEAD_LM,
+                                   .C = 48,
+                                   .F = 72,
+                                   .V = 91,
+                                   .L = 2,
+                                   .H = 4,
+                                   .K = 2,
+                                   .D = 12,
+                                   .norm_eps = 1e-5,
+                                   .rope_theta = 10000,
+                                   .tied = true,
+                                   .max_position = 160,
+                                   .bos = 1,
+                                   .pad = -1,
+                                   .eos = {2},
+                                   .n_eos = 1};
 
 enum { N = 23, MAX_NEW = 40, LENGTH = 120 };
 
@@ -29,8 +42,9 @@ static void requests_make(Work *w)
 {
     Rng r = rng_make(11, RNG_TEST, 0, 0, 0);
     for (int i = 0; i < N; i++) {
-        int n = i == 0 ? LENGTH - 1 : 1 + (int)rng_next_below(&r, 70); /* the first leaves room for one */
-        random_ids(w->prompt[i], n, config.V, (uint64_t)(i / 2));      /* pairs share a beginning */
+        int n = i == 0 ? LENGTH - 1
+                       : 1 + (int)rng_next_below(&r, 70); /* the first leaves room for one */
+        random_ids(w->prompt[i], n, config.V, (uint64_t)(i / 2)); /* pairs share a beginning */
         w->req[i] = (GenRequest){w->prompt[i], n, (uint64_t)(i / 2), (uint32_t)(i % 2)};
         w->out[i] = (GenResult){.ids = w->ids[i], .logp = w->logp[i]};
     }
@@ -58,8 +72,12 @@ static int generate_with(Fixture *f, Work *w, int slots, int rows, const GenOpti
 }
 
 static const int32_t stops[] = {2, 50};
-static const GenOptions sampling = {.seed = 3, .round = 1, .temperature = 0.7, .max_new_tokens = MAX_NEW,
-                                    .stop = stops, .n_stop = 2};
+static const GenOptions sampling = {.seed = 3,
+                                    .round = 1,
+                                    .temperature = 0.7,
+                                    .max_new_tokens = MAX_NEW,
+                                    .stop = stops,
+                                    .n_stop = 2};
 
 static void logp_check(Fixture *f, const Work *w, double temperature)
 {
@@ -163,7 +181,7 @@ static void refusals_and_stop(void **state)
     fixture_close(&f);
 }
 
-/* ---- stories260k --------------------------------------------------------------------------------- */
+/* ---- stories260k ---------------------------------------------------------------------------- */
 
 #define STORIES "../shared/models/stories260k"
 
@@ -261,7 +279,8 @@ static void stories_losses(void **state)
     static const float logits[4][8] = {
         {-6.22291F, 8.40434F, -6.22374F, -6.22254F, -6.22195F, -6.22288F, -6.22188F, -6.22342F},
         {-9.58946F, 3.84128F, -9.59053F, -9.58919F, -9.58864F, -9.59015F, -9.58848F, -9.59008F},
-        {-12.14110F, 1.77625F, -12.14295F, -12.14102F, -12.14055F, -12.14258F, -12.13987F, -12.14181F},
+        {-12.14110F, 1.77625F, -12.14295F, -12.14102F, -12.14055F, -12.14258F, -12.13987F,
+         -12.14181F},
         {-6.71424F, -6.05302F, -6.71502F, -6.71448F, -6.71442F, -6.71484F, -6.71501F, -6.71413F}};
     Fixture f = {0};
     Tokenizer *t;
@@ -294,13 +313,14 @@ static void stories_losses(void **state)
         for (int r = 0; r + 1 < n; r++)
             sum -= ((float *)f.lm.logp.data)[r];
         if (i < 3 && (n != tokens[i] || !(fabs(sum / (n - 1) - nll[i]) <= 1e-5)))
-            fail_msg("text %d: %d tokens, mean %.6f; expected %d, %.6f", i, n, sum / (n - 1), tokens[i],
-                     nll[i]);
+            fail_msg("text %d: %d tokens, mean %.6f; expected %d, %.6f", i, n, sum / (n - 1),
+                     tokens[i], nll[i]);
         all += sum;
         predicted += n - 1;
         for (int r = 0; i == 0 && r < 4; r++) {
             static float row[512];
-            Tensor out = tensor_make2(row, f.dev, DTYPE_F32, 1, 512), x = tensor_slice(&hidden, r, 1);
+            Tensor out = tensor_make2(row, f.dev, DTYPE_F32, 1, 512),
+                   x = tensor_slice(&hidden, r, 1);
             lm_head_logits(&out, &x, &f.m, &f.p);
             for (int v = 0; v < 8; v++)
                 assert_true(fabs(row[v] - logits[r][v]) <= 2e-5);

@@ -1,6 +1,6 @@
-/* test_hf.c - Hugging Face folders: config dialects and refusals, loading, saving, what a reward model's
- * folder holds. */
-#include "model_fixture.h"
+/* test_hf.c - Hugging Face folders: config dialects and refusals, loading, saving, what a reward
+ * model's folder holds. */
+#include "tests/unit/model_fixture.h"
 
 #include "common/base/file.h"
 #include "common/model/safetensors.h"
@@ -32,10 +32,11 @@ static char *at(const char *name)
     return t;
 }
 
-/* ---- config.json ------------------------------------------------------------------------------- */
+/* ---- config.json ---------------------------------------------------------------------------- */
 
 #define BASE                                                                                       \
-    "\"vocab_size\": 64, \"hidden_size\": 32, \"intermediate_size\": 48, \"num_hidden_layers\": 2, "   \
+    "\"vocab_size\": 64, \"hidden_size\": 32, \"intermediate_size\": 48, \"num_hidden_layers\": "  \
+    "2, "                                                                                          \
     "\"num_attention_heads\": 4"
 #define CAUSAL "{\"architectures\": [\"LlamaForCausalLM\"], " BASE
 
@@ -55,19 +56,24 @@ static void config_dialects(void **state)
     assert_true(c.norm_eps == 1e-6 && c.rope_theta == 10000);
     assert_true(c.bos == -1 && c.pad == -1 && c.n_eos == 0);
 
-    assert_int_equal(config_of(&c, CAUSAL ", \"rope_theta\": 5e5, \"rope_scaling\": null, \"head_dim\": 6, "
-                                          "\"num_key_value_heads\": 2, \"eos_token_id\": [2, 7], "
-                                          "\"pad_token_id\": null, \"bos_token_id\": 1, "
-                                          "\"tie_word_embeddings\": true, \"sliding_window\": null}"), 0);
+    assert_int_equal(config_of(&c, CAUSAL
+                               ", \"rope_theta\": 5e5, \"rope_scaling\": null, \"head_dim\": 6, "
+                               "\"num_key_value_heads\": 2, \"eos_token_id\": [2, 7], "
+                               "\"pad_token_id\": null, \"bos_token_id\": 1, "
+                               "\"tie_word_embeddings\": true, \"sliding_window\": null}"),
+                     0);
     assert_true(c.rope_theta == 5e5 && c.D == 6 && c.K == 2 && c.tied && c.bos == 1);
     assert_true(c.n_eos == 2 && c.eos[1] == 7);
 
     assert_int_equal(config_of(&c, CAUSAL ", \"rope_parameters\": {\"rope_type\": \"default\", "
-                                          "\"rope_theta\": 777}, \"dtype\": \"bfloat16\"}"), 0);
+                                          "\"rope_theta\": 777}, \"dtype\": \"bfloat16\"}"),
+                     0);
     assert_true(c.rope_theta == 777);
 
-    assert_int_equal(config_of(&c, "{\"architectures\": [\"LlamaForSequenceClassification\"], \"id2label\": "
-                                   "{\"0\": \"LABEL_0\"}, " BASE "}"), 0);
+    assert_int_equal(
+        config_of(&c, "{\"architectures\": [\"LlamaForSequenceClassification\"], \"id2label\": "
+                      "{\"0\": \"LABEL_0\"}, " BASE "}"),
+        0);
     assert_true(c.head == HEAD_SCALAR);
 }
 
@@ -82,8 +88,10 @@ static void config_refusals(void **state)
         {"{\"architectures\": [\"GPT2LMHeadModel\"], " BASE "}", "GPT2LMHeadModel"},
         {"{\"architectures\": [\"LlamaForSequenceClassification\"], " BASE "}", "id2label"},
         {"{\"architectures\": [\"LlamaForSequenceClassification\"], \"id2label\": {\"0\": \"a\", "
-         "\"1\": \"b\"}, " BASE "}", "one label"},
-        {"{\"architectures\": [\"LlamaForCausalLM\"], \"vocab_size\": 64}", "hidden_size is missing"},
+         "\"1\": \"b\"}, " BASE "}",
+         "one label"},
+        {"{\"architectures\": [\"LlamaForCausalLM\"], \"vocab_size\": 64}",
+         "hidden_size is missing"},
         {CAUSAL ", \"attention_bias\": true}", "attention_bias is true"},
         {CAUSAL ", \"mlp_bias\": true}", "mlp_bias"},
         {CAUSAL ", \"sliding_window\": 4096}", "sliding_window is 4096"},
@@ -108,7 +116,7 @@ static void config_refusals(void **state)
     assert_int_equal(model_config_read(&c, at("nowhere")), ERR_NOINPUT);
 }
 
-/* ---- weights ----------------------------------------------------------------------------------- */
+/* ---- weights -------------------------------------------------------------------------------- */
 
 static void params_equal(const Fixture *a, const Fixture *b, int but)
 {
@@ -210,9 +218,10 @@ static void scalar_from_causal(void **state)
 static void keys_and_files(void **state)
 {
     (void)state;
-    const char *config = CAUSAL ", \"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 777}, "
-                                "\"dtype\": \"bfloat16\", \"pad_token_id\": 2, \"eos_token_id\": [2, 3], "
-                                "\"bos_token_id\": 1, \"x\": {\"kept\": [1e30, null]}}";
+    const char *config =
+        CAUSAL ", \"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 777}, "
+               "\"dtype\": \"bfloat16\", \"pad_token_id\": 2, \"eos_token_id\": [2, 3], "
+               "\"bos_token_id\": 1, \"x\": {\"kept\": [1e30, null]}}";
     const char *tokenizer = "{\"added_tokens\": [{\"id\": 5, \"content\": \"<unk>\"}]}\n\n";
     Fixture f = {0};
     Json *j;
@@ -245,7 +254,7 @@ static void keys_and_files(void **state)
     fixture_close(&f);
 }
 
-/* ---- folders that contradict themselves ---------------------------------------------------------- */
+/* ---- folders that contradict themselves ----------------------------------------------------- */
 
 typedef struct {
     const char *skip, *rename_to, *shape_of; /* of what a copy leaves out, adds, bends */
@@ -264,8 +273,11 @@ static void bent_write(const ParamTable *t, Bend b)
     int n = 0;
     for (int i = 0; i < t->n; i++) {
         const ParamDef *d = &t->def[i];
-        sources[n] = (StSource){.name = d->hf_name, .dtype = ST_F32, .n_dims = d->dim[1] ? 2 : 1,
-                                .dim = {d->dim[0], d->dim[1]}, .fill = zeros};
+        sources[n] = (StSource){.name = d->hf_name,
+                                .dtype = ST_F32,
+                                .n_dims = d->dim[1] ? 2 : 1,
+                                .dim = {d->dim[0], d->dim[1]},
+                                .fill = zeros};
         if (b.shape_of && !strcmp(b.shape_of, d->hf_name))
             sources[n].dim[0]++;
         if (!b.skip || strcmp(b.skip, d->hf_name))
@@ -274,7 +286,8 @@ static void bent_write(const ParamTable *t, Bend b)
             sources[n++].name = b.rename_to;
     }
     if (!b.skip && b.rename_to)
-        sources[n++] = (StSource){.name = b.rename_to, .dtype = ST_F32, .n_dims = 1, .dim = {1}, .fill = zeros};
+        sources[n++] = (StSource){
+            .name = b.rename_to, .dtype = ST_F32, .n_dims = 1, .dim = {1}, .fill = zeros};
     assert_int_equal(dir_make(at("bent")), 0);
     assert_int_equal(safetensors_write(at("bent/model.safetensors"), sources, n), 0);
 }
@@ -288,7 +301,8 @@ static void contradictions(void **state)
     } cases[] = {
         {{"model.norm.weight", NULL, NULL}, "model.norm.weight (32) is missing"},
         {{"lm_head.weight", "head.weight", NULL}, "lm_head.weight (70, 32) is missing"},
-        {{NULL, "model.layers.0.self_attn.q_proj.bias", NULL}, "q_proj.bias belongs to no parameter"},
+        {{NULL, "model.layers.0.self_attn.q_proj.bias", NULL},
+         "q_proj.bias belongs to no parameter"},
         {{NULL, NULL, "model.layers.1.mlp.up_proj.weight"},
          "model.layers.1.mlp.up_proj.weight is (41, 32), config.json asks for (40, 32)"},
     };
@@ -312,7 +326,8 @@ static void contradictions(void **state)
     tied.config.tied = true;
     fixture_open(&tied, NULL, 1, 8);
     assert_int_equal(hf_load_params(&tied.p, at("bent"), HEAD_AS_STORED, 0), 0);
-    assert_int_equal(hf_load_params(&tied.p, "tests/golden/model/gqa_untied", HEAD_AS_STORED, 0), ERR_DATA);
+    assert_int_equal(hf_load_params(&tied.p, "tests/golden/model/gqa_untied", HEAD_AS_STORED, 0),
+                     ERR_DATA);
     assert_non_null(strstr(error_text(), "differs from the embedding"));
     fixture_close(&tied);
     fixture_close(&f);
@@ -328,9 +343,9 @@ static void contradictions(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(config_dialects),    cmocka_unit_test(config_refusals),
-        cmocka_unit_test(save_and_load),      cmocka_unit_test(scalar_from_causal),
-        cmocka_unit_test(keys_and_files),     cmocka_unit_test(contradictions),
+        cmocka_unit_test(config_dialects), cmocka_unit_test(config_refusals),
+        cmocka_unit_test(save_and_load),   cmocka_unit_test(scalar_from_causal),
+        cmocka_unit_test(keys_and_files),  cmocka_unit_test(contradictions),
     };
     return cmocka_run_group_tests_name("hf", tests, setup, teardown);
 }

@@ -1,6 +1,6 @@
 /* test_model.c - the model against transformers (tests/golden/make_model.py), and what must hold in
  * bits: packing, micro-batches, threads, the KV cache. */
-#include "model_fixture.h"
+#include "tests/unit/model_fixture.h"
 
 #include "common/model/safetensors.h"
 
@@ -52,7 +52,8 @@ static void assert_close(const char *name, double got, double want, double toler
 }
 
 /* |got - want| <= rel |want| in the 2-norm. */
-static void assert_norm_close(const char *name, const float *got, const float *want, int64_t n, double rel)
+static void assert_norm_close(const char *name, const float *got, const float *want, int64_t n,
+                              double rel)
 {
     double diff = 0, size = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -63,7 +64,7 @@ static void assert_norm_close(const char *name, const float *got, const float *w
         fail_msg("%s: off by %.3g of its norm %.3g", name, sqrt(diff / size), sqrt(size));
 }
 
-/* ---- golden ---------------------------------------------------------------------------------- */
+/* ---- golden --------------------------------------------------------------------------------- */
 
 /* The gradient of each parameter: whole, or by its norm and three products. */
 static void gradients_check(const Golden *gold, Fixture *f)
@@ -161,7 +162,8 @@ static void golden_causal(void **state)
         grads_zero(&f.g);
         for (int step = 0; step <= 10; step++) {
             got = fixture_train(&f, gold.ids, gold.starts, 0, gold.n_seqs, count);
-            assert_close("loss of a step", got, (double)losses[2 * step] + losses[2 * step + 1], 1e-6);
+            assert_close("loss of a step", got, (double)losses[2 * step] + losses[2 * step + 1],
+                         1e-6);
             adamw_step(&f, moments, step + 1);
         }
         free(moments);
@@ -201,13 +203,26 @@ static void golden_score(void **state)
     safetensors_close(&gold.file);
 }
 
-/* ---- bits ------------------------------------------------------------------------------------ */
+/* ---- bits ----------------------------------------------------------------------------------- */
 
 /* Tied, more layers than the golden ones, sequences longer than a key tile and a norm block. */
-static const ModelConfig bits_config = {.architecture = "Llama", .head = HEAD_LM, .C = 48, .F = 72,
-                                        .V = 91, .L = 3, .H = 4, .K = 2, .D = 12, .norm_eps = 1e-5,
-                                        .rope_theta = 10000, .tied = true, .max_position = 160,
-                                        .bos = 1, .pad = -1, .eos = {2}, .n_eos = 1};
+static const ModelConfig bits_config = {.architecture = "Llama",
+                                        .head = HEAD_LM,
+                                        .C = 48,
+                                        .F = 72,
+                                        .V = 91,
+                                        .L = 3,
+                                        .H = 4,
+                                        .K = 2,
+                                        .D = 12,
+                                        .norm_eps = 1e-5,
+                                        .rope_theta = 10000,
+                                        .tied = true,
+                                        .max_position = 160,
+                                        .bos = 1,
+                                        .pad = -1,
+                                        .eos = {2},
+                                        .n_eos = 1};
 static const int32_t bits_starts[] = {0, 130, 131, 140, 206, 210};
 enum { BITS_SEQS = 5, BITS_TOKENS = 210 };
 
@@ -280,14 +295,15 @@ static void bits_of_packing(void **state)
 
 /* Cuts of the rows into calls: every call takes up to `chunk` rows of each unfinished sequence, as
  * many as fit into `rows` rows. */
-static void extend_check(Fixture *f, KvCache *kv, ExtendWork *w, const int32_t *ids, const float *want,
-                         int chunk, int rows)
+static void extend_check(Fixture *f, KvCache *kv, ExtendWork *w, const int32_t *ids,
+                         const float *want, int chunk, int rows)
 {
     int32_t id[MAX_TOKENS], seq[MAX_TOKENS], pos[MAX_TOKENS], at[BITS_SEQS] = {0};
     for (int left = BITS_TOKENS; left > 0;) {
         int R = 0;
         for (int s = 0; s < BITS_SEQS; s++)
-            for (int i = 0; i < chunk && R < rows && at[s] < bits_starts[s + 1] - bits_starts[s]; i++) {
+            for (int i = 0; i < chunk && R < rows && at[s] < bits_starts[s + 1] - bits_starts[s];
+                 i++) {
                 id[R] = ids[bits_starts[s] + at[s]];
                 seq[R] = (s + 2) % BITS_SEQS; /* slots in another order than the sequences */
                 pos[R++] = at[s]++;
@@ -351,7 +367,8 @@ static void head_chunks(void **state)
     memcpy(logp, f.lm.logp.data, sizeof logp);
     float x[91];
     for (int r = 0; r < BITS_TOKENS; r++) {
-        Tensor row = tensor_slice(&hidden, rows[r], 1), logits = tensor_make2(x, f.dev, DTYPE_F32, 1, 91);
+        Tensor row = tensor_slice(&hidden, rows[r], 1),
+               logits = tensor_make2(x, f.dev, DTYPE_F32, 1, 91);
         lm_head_logits(&logits, &row, &f.m, &f.p);
         double sum = 0;
         for (int v = 0; v < 91; v++)
@@ -362,7 +379,7 @@ static void head_chunks(void **state)
     fixture_close(&f);
 }
 
-/* ---- the table ------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------ */
 
 static void table_and_init(void **state)
 {
@@ -372,7 +389,8 @@ static void table_and_init(void **state)
     const ParamTable *t = &f.m.table;
     /* 91 * 48 + 3 * (48 + 48 * 48 + 2 * 24 * 48 + 48 * 48 + 48 + 3 * 72 * 48) + 48 */
     assert_int_equal(param_table_count(t), 4368 + 3 * 17376 + 48);
-    assert_string_equal(t->def[param_layer(t, 2, P_DOWN)].hf_name, "model.layers.2.mlp.down_proj.weight");
+    assert_string_equal(t->def[param_layer(t, 2, P_DOWN)].hf_name,
+                        "model.layers.2.mlp.down_proj.weight");
     assert_string_equal(t->def[t->head].hf_name, "model.embed_tokens.weight");
     assert_ptr_equal(f.p.w[t->embed].data, f.p.w[t->head].data);
     assert_false(t->def[t->final_norm].decay);
@@ -384,7 +402,8 @@ static void table_and_init(void **state)
         sum += w[i];
         squares += (double)w[i] * w[i];
     }
-    /* standard errors: mean 0.05 / sqrt(4368) = 7.6e-4, std 0.05 / sqrt(2 * 4368) = 5.3e-4; 4 of them */
+    /* standard errors: mean 0.05 / sqrt(4368) = 7.6e-4, std 0.05 / sqrt(2 * 4368) = 5.3e-4; 4 of
+     * them */
     assert_close("mean", sum / 4368, 0, 3.1e-3);
     assert_close("std", sqrt(squares / 4368), 0.05, 2.2e-3);
     float part[100]; /* a cut that begins inside a row and crosses rows */

@@ -29,7 +29,8 @@ static int teardown(void **state)
     return 0;
 }
 
-/* A file of this header (length written as given unless `length` says otherwise) and n data bytes. */
+/* A file of this header (length written as given unless `length` says otherwise) and n data bytes.
+ */
 static void file_make(const char *header, int64_t length, size_t n)
 {
     uint64_t len = length >= 0 ? (uint64_t)length : strlen(header);
@@ -54,10 +55,10 @@ static void malformed(void **state)
         size_t data;
         const char *text; /* in the error */
     } cases[] = {
-        {"truncated data", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]}}", -1, 15,
-         "truncated"},
-        {"rest after the data", "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", -1, 5,
-         "holds 5"},
+        {"truncated data", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]}}",
+         -1, 15, "truncated"},
+        {"rest after the data", "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
+         -1, 5, "holds 5"},
         {"header longer than the file", "{}", 3, 0, "truncated"},
         {"header over the limit", "{}", 100000001, 0, "header of 100000001"},
         {"header length all ones", "{}", INT64_MAX, 0, "truncated"},
@@ -65,34 +66,43 @@ static void malformed(void **state)
         {"not JSON", "hello, world", -1, 0, "JSON"},
         {"broken JSON", "{\"a\":", -1, 0, ":1:"},
         {"array", "[1]", -1, 0, "JSON"},
-        {"hole at the start", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", -1, 2,
-         "a hole"},
-        {"hole", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-                 "\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}}", -1, 3, "a hole"},
-        {"overlap", "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
-                    "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}", -1, 3, "an overlap"},
-        {"same bytes twice", "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
-                             "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}", -1, 2,
-         "an overlap"},
-        {"size against dtype", "{\"a\":{\"dtype\":\"BF16\",\"shape\":[2,2],\"data_offsets\":[0,16]}}", -1, 16,
-         "need 8"},
+        {"hole at the start", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", -1,
+         2, "a hole"},
+        {"hole",
+         "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+         "\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}}",
+         -1, 3, "a hole"},
+        {"overlap",
+         "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
+         "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}",
+         -1, 3, "an overlap"},
+        {"same bytes twice",
+         "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
+         "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}",
+         -1, 2, "an overlap"},
+        {"size against dtype",
+         "{\"a\":{\"dtype\":\"BF16\",\"shape\":[2,2],\"data_offsets\":[0,16]}}", -1, 16, "need 8"},
         {"size overflow",
-         "{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", -1, 0,
-         "dimension 1"},
-        {"negative dimension", "{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", -1, 4,
-         "dimension 0"},
+         "{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", -1,
+         0, "dimension 1"},
+        {"negative dimension", "{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}",
+         -1, 4, "dimension 0"},
         {"fraction", "{\"a\":{\"dtype\":\"F32\",\"shape\":[1.5],\"data_offsets\":[0,6]}}", -1, 6,
          "dimension 0"},
-        {"offsets backwards", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,0]}}", -1, 1,
-         "data_offsets"},
+        {"offsets backwards", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,0]}}", -1,
+         1, "data_offsets"},
         {"no offsets", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1]}}", -1, 1, "data_offsets"},
         {"no shape", "{\"a\":{\"dtype\":\"U8\",\"data_offsets\":[0,1]}}", -1, 1, "shape"},
         {"nine dimensions",
-         "{\"a\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]}}", -1, 1, "shape"},
+         "{\"a\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]}}", -1, 1,
+         "shape"},
         {"no entry", "{\"a\":7}", -1, 0, "dtype"},
-        {"unknown dtype", "{\"a\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[0,1]}}", -1, 1, "F4"},
-        {"duplicate", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-                      "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", -1, 2, "a"},
+        {"unknown dtype", "{\"a\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[0,1]}}", -1, 1,
+         "F4"},
+        {"duplicate",
+         "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+         "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}",
+         -1, 2, "a"},
         {"metadata of numbers", "{\"__metadata__\":{\"x\":1}}", -1, 0, "__metadata__"},
         {"metadata a list", "{\"__metadata__\":[]}", -1, 0, "__metadata__"},
     };
@@ -117,9 +127,11 @@ static void allowed(void **state)
 {
     (void)state;
     SafeTensors s;
-    file_make("{\"__metadata__\":null,\"b\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[2,6]},"
-              "\"e\":{\"dtype\":\"F16\",\"shape\":[0,3],\"data_offsets\":[2,2]},"
-              "\"a\":{\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[0,2]}}   ", -1, 6);
+    file_make(
+        "{\"__metadata__\":null,\"b\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[2,6]},"
+        "\"e\":{\"dtype\":\"F16\",\"shape\":[0,3],\"data_offsets\":[2,2]},"
+        "\"a\":{\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[0,2]}}   ",
+        -1, 6);
     if (safetensors_open(&s, path) < 0)
         fail_msg("%s", error_text());
     assert_int_equal(s.n, 3);
@@ -140,8 +152,8 @@ static void halves(void **state)
     static const struct {
         uint16_t bits;
         float value;
-    } f16[] = {{0x3c00, 1}, {0xc000, -2}, {0x7bff, 65504}, {0x0400, 0x1p-14F}, {0x0001, 0x1p-24F},
-               {0x8000, -0.0F}, {0x7c00, INFINITY}, {0x3555, 0.333251953125F}};
+    } f16[] = {{0x3c00, 1},        {0xc000, -2},    {0x7bff, 65504},    {0x0400, 0x1p-14F},
+               {0x0001, 0x1p-24F}, {0x8000, -0.0F}, {0x7c00, INFINITY}, {0x3555, 0.333251953125F}};
     FILE *f = fopen(path, "wb");
     const char *header = "{\"a\":{\"dtype\":\"F16\",\"shape\":[8],\"data_offsets\":[0,16]}}";
     uint64_t n = strlen(header);
@@ -170,14 +182,27 @@ static void fill(void *ctx, int index, int64_t first, int64_t n, float *dst)
 static void round_trip(void **state)
 {
     (void)state;
-    /* 1 + 2^-8 is halfway between bf16 neighbours 1 and 1 + 2^-7: to even, 1. 1 + 3 * 2^-8 goes up. */
+    /* 1 + 2^-8 is halfway between bf16 neighbours 1 and 1 + 2^-7: to even, 1. 1 + 3 * 2^-8 goes up.
+     */
     static float values[] = {1.00390625F, 1.01171875F, -3.5F, 0x1p-130F};
     static const float as_bf16[] = {1, 1.015625F, -3.5F, 0x1p-130F};
     enum { BIG = 600000 }; /* several runs of the writer */
     StSource sources[] = {
         {.name = "z", .dtype = ST_BF16, .n_dims = 2, .dim = {2, 2}, .fill = fill, .ctx = values},
-        {.name = "layers.10", .dtype = ST_F32, .n_dims = 1, .dim = {BIG}, .fill = fill, .ctx = values, .index = 1},
-        {.name = "layers.2", .dtype = ST_F32, .n_dims = 1, .dim = {3}, .fill = fill, .ctx = values, .index = 2},
+        {.name = "layers.10",
+         .dtype = ST_F32,
+         .n_dims = 1,
+         .dim = {BIG},
+         .fill = fill,
+         .ctx = values,
+         .index = 1},
+        {.name = "layers.2",
+         .dtype = ST_F32,
+         .n_dims = 1,
+         .dim = {3},
+         .fill = fill,
+         .ctx = values,
+         .index = 2},
     };
     assert_int_equal(safetensors_write(path, sources, 3), 0);
     SafeTensors s;
