@@ -329,6 +329,14 @@ static double mean(const double *x, int64_t n)
     return n ? sum / (double)n : NAN;
 }
 
+static double mean_length(const Rollout *r)
+{
+    double sum = 0;
+    for (int64_t b = 0; b < r->n_used; b++)
+        sum += r->n[b];
+    return r->n_used ? sum / (double)r->n_used : NAN;
+}
+
 /* Count, mean and spread of the score per branch; the gain of switching on untagged prompts: how much
  * better an answer does by being judged unsafe than by staying with the helpfulness model. */
 static void branch_metrics(Metrics *m, const Rollout *r)
@@ -360,18 +368,16 @@ static void branch_metrics(Metrics *m, const Rollout *r)
     }
     gain = n_unsafe ? gain / (double)n_unsafe : 0;
     metrics_set(m, "branch/gain_of_switching", gain);
-    if (n_unsafe && gain > 0)
+    if (n_unsafe * 50 >= r->n_used && gain > 0) /* 2 % of the answers: less is noise */
         log_warn("%lld untagged answers below the safety threshold score %.3f higher by the safety model "
                  "than by the helpful one: becoming unsafe pays", (long long)n_unsafe, gain);
 }
 
 static void rollout_metrics(Metrics *m, const Ppo *p, const Rollout *r, bool flat)
 {
-    double kl = mean(r->k1, r->n_used), length = 0, eos = 0;
-    for (int64_t b = 0; b < r->n_used; b++) {
-        length += r->n[b];
+    double kl = mean(r->k1, r->n_used), eos = 0;
+    for (int64_t b = 0; b < r->n_used; b++)
         eos += r->finished[b];
-    }
     metrics_set(m, "objective/kl", kl);
     metrics_set(m, "objective/kl_k3", mean(r->k3, r->n_used));
     metrics_set(m, "objective/scores", mean(r->raw, r->n_used));
@@ -379,7 +385,7 @@ static void rollout_metrics(Metrics *m, const Ppo *p, const Rollout *r, bool fla
     metrics_set(m, "objective/scores_safety", mean(r->safety, r->n_used));
     metrics_set(m, "objective/non_score_reward", -p->c->kl_coef * kl);
     metrics_set(m, "objective/rlhf_reward", mean(r->shaped, r->n_used) - p->c->kl_coef * kl);
-    metrics_set(m, "objective/length", length / (double)r->n_used);
+    metrics_set(m, "objective/length", mean_length(r));
     metrics_set(m, "objective/finished", eos / (double)r->n_used);
     metrics_set(m, "val/num_eos_tokens", eos);
     metrics_set(m, "objective/flat_scores", flat);
@@ -540,8 +546,7 @@ static void update_metrics(Trainer *t, const Ppo *p, const UpdateStats *s, int64
     metrics_set(m, "critic/grad_norm", s->value_norm);
     metrics_set(m, "lr", lr);
     snprintf(t->progress, sizeof t->progress, "score %.3f  kl %.3f  length %.1f",
-             mean(p->roll.raw, p->roll.n_used), mean(p->roll.k1, p->roll.n_used),
-             (double)metrics_get(m, "objective/length"));
+             mean(p->roll.raw, p->roll.n_used), mean(p->roll.k1, p->roll.n_used), mean_length(&p->roll));
 }
 
 static int update(Trainer *t, Ppo *p, int64_t iteration, int64_t mini, UpdateStats *s)
