@@ -70,6 +70,13 @@ kills() {
 }
 KILLS=2; [ -n "${CHECK:-}" ] && KILLS=20
 
+# drop_markers A B: a barely trained model samples markers of the template, which training refuses as
+# text; drops the prompts where one of the two answers holds one.
+drop_markers() {
+    paste "$1" "$2" | grep -v -e 'Human:' -e 'Assistant:' >"$1.both" &&
+        cut -f 1 "$1.both" >"$1" && cut -f 2 "$1.both" >"$2" && rm "$1.both"
+}
+
 # tiny_world: a generated world, an SFT model and both reward models, all barely trained, in $TMP/tiny.
 # Made once per script; a second later a program can run on them.
 tiny_world() {
@@ -85,6 +92,7 @@ tiny_world() {
         temperature=0.8 round=1 max_prompt_length=40 max_new_tokens=12 --out "$W/a.jsonl" >>"$log" 2>&1 &&
     "$BIN/rlhf" generate model="$W/sft/export" data.prompts="$W/world/prompts_pairs.jsonl" template=plain \
         temperature=1.2 round=2 max_prompt_length=40 max_new_tokens=12 --out "$W/b.jsonl" >>"$log" 2>&1 &&
+    drop_markers "$W/a.jsonl" "$W/b.jsonl" &&
     "$BIN/rlhf-demo" annotate "a=[$W/a.jsonl]" "b=[$W/b.jsonl]" out="$W/pairs" seed=5 >>"$log" 2>&1 &&
     "$BIN/rlhf-reward" train out_dir="$W/helpful" "data.train=[{path: $W/pairs/helpful.jsonl}]" \
         "data.eval=[{path: $W/pairs/helpful_test.jsonl}]" "${REWARD[@]}" >>"$log" 2>&1 &&
