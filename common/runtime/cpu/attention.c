@@ -115,10 +115,7 @@ K_INLINE void softmax_tile(real_t *restrict s, int width, int n, real_t scale, r
     if (width > SUM_LANES)
         for (int j = 0; j < SUM_LANES; j++)
             a[j] = k_max(s[j + SUM_LANES], a[j]);
-    for (int w = SUM_LANES / 2; w > 0; w /= 2)
-        for (int j = 0; j < w; j++)
-            a[j] = k_max(a[j + w], a[j]);
-    const real_t top = k_max(a[0], *m), c = k_exp(*m - top);
+    const real_t top = k_max(tree_max(a), *m);
     for (int j = 0; j < width; j++)
         s[j] = k_exp(s[j] - top);
     for (int j = 0; j < SUM_LANES; j++) /* weights are never -0: as if added to a 0 */
@@ -126,11 +123,17 @@ K_INLINE void softmax_tile(real_t *restrict s, int width, int n, real_t scale, r
     if (width > SUM_LANES)
         for (int j = 0; j < SUM_LANES; j++)
             a[j] += s[j + SUM_LANES];
-    *l = real_fma(*l, c, sum_tree(a));
+    const real_t sum = tree_sum(a);
+    if (*m == -K_INF) { /* the chunk's first tile: l and o are 0 and stay so */
+        *l = sum;
+    } else {
+        const real_t c = k_exp(*m - top);
+        *l = real_fma(*l, c, sum);
+        if (c != 1) /* times 1 is the identity */
+            for (int64_t d = 0; d < D; d++)
+                o[d] *= c;
+    }
     *m = top;
-    if (c != 1) /* times 1 is the identity */
-        for (int64_t d = 0; d < D; d++)
-            o[d] *= c;
 }
 
 /* Rows [from, rows) of a unit against one key tile. */

@@ -27,37 +27,36 @@ static real_t row_top(const real_t *z, int64_t V, real_t inv_temp)
     return a[0];
 }
 
-static real_t tile_sum(const real_t *z, int64_t n, real_t inv_temp, real_t max)
+/* One block of a tile: lanes of a gather e = exp(z - max), of b e * (z - max). */
+K_INLINE void block_add(real_t *restrict a, real_t *restrict b, const real_t *restrict z,
+                        real_t inv_temp, real_t max, bool with_dot)
 {
-    real_t a[SUM_LANES];
-    sum_init(a);
-    SUM_EACH(i, n, a, acc + k_exp(z[i] * inv_temp - max));
-    return sum_tree(a);
+    for (int j = 0; j < SUM_LANES; j++) {
+        const real_t x = z[j] * inv_temp - max, e = k_exp(x);
+        a[j] += e;
+        if (with_dot)
+            b[j] = real_fma(e, e == 0 ? (real_t)0 : x, b[j]);
+    }
 }
 
-/* The same sum, and rowsum(e * (z - max)) into *dot. */
-static real_t tile_sum_dot(const real_t *z, int64_t n, real_t inv_temp, real_t max, real_t *dot)
+/* rowsum(e) of a tile and, when asked, rowsum(e * (z - max)) into *dot. The last block is filled up
+ * with entries of weight 0: they add +0 to lanes that are never -0. */
+K_INLINE real_t tile_sum(const real_t *z, int64_t n, real_t inv_temp, real_t max, bool with_dot,
+                         real_t *dot)
 {
-    real_t a[SUM_LANES], b[SUM_LANES], e[SUM_LANES], x[SUM_LANES];
+    real_t a[SUM_LANES], b[SUM_LANES], rest[SUM_LANES];
+    int64_t i = 0;
     sum_init(a);
     sum_init(b);
-    for (int64_t i = 0; i < n; i += SUM_LANES) {
-        const int m = n - i < SUM_LANES ? (int)(n - i) : SUM_LANES;
-        for (int j = 0; j < SUM_LANES; j++) /* lanes past the end: weight 0 */
-            x[j] = -K_INF;
-        if (m == SUM_LANES)
-            for (int j = 0; j < SUM_LANES; j++)
-                x[j] = z[i + j] * inv_temp - max;
-        else
-            for (int j = 0; j < m; j++)
-                x[j] = z[i + j] * inv_temp - max;
-        for (int j = 0; j < SUM_LANES; j++) {
-            e[j] = k_exp(x[j]);
-            a[j] += e[j];
-            b[j] = real_fma(e[j], e[j] == 0 ? (real_t)0 : x[j], b[j]);
-        }
+    for (; i + SUM_LANES <= n; i += SUM_LANES)
+        block_add(a, b, z + i, inv_temp, max, with_dot);
+    if (i < n) {
+        for (int j = 0; j < SUM_LANES; j++)
+            rest[j] = i + j < n ? z[i + j] : -K_INF;
+        block_add(a, b, rest, inv_temp, max, with_dot);
     }
-    *dot = sum_tree(b);
+    if (with_dot)
+        *dot = sum_tree(b);
     return sum_tree(a);
 }
 
@@ -77,10 +76,10 @@ static RowStats row_stats(const real_t *z, int64_t V, real_t inv_temp, real_t *e
         const int64_t n = tile_len(V, from);
         real_t sum, part;
         if (entropy) {
-            sum = tile_sum_dot(z + from, n, inv_temp, st.max, &part);
+            sum = tile_sum(z + from, n, inv_temp, st.max, true, &part);
             dot += part;
         } else {
-            sum = tile_sum(z + from, n, inv_temp, st.max);
+            sum = tile_sum(z + from, n, inv_temp, st.max, false, NULL);
         }
         if (tiles)
             tiles[from / VOCAB_TILE] = sum;
@@ -187,7 +186,7 @@ static int64_t row_draw(const real_t *z, int64_t V, real_t inv_temp, const RowSt
     const double target = u * (double)st->sum;
     const int64_t n_tiles = (V + VOCAB_TILE - 1) / VOCAB_TILE;
     int64_t tile = -1;
-    double below = 0, sum = 0; /* sum of the tiles before `tile`; before t */
+    double below = 0, sum = 0; /* of the tiles before `tile`; of those before t */
     for (int64_t t = 0; t < n_tiles; t++) {
         if (tiles[t] > 0) {
             tile = t;
@@ -199,13 +198,16 @@ static int64_t row_draw(const real_t *z, int64_t V, real_t inv_temp, const RowSt
     }
     if (tile < 0)
         return 0;
+    const int64_t first = tile * VOCAB_TILE, n = tile_len(V, first);
+    real_t e[VOCAB_TILE];
+    for (int64_t i = 0; i < n; i++)
+        e[i] = k_exp(z[first + i] * inv_temp - st->max);
     int64_t drawn = 0;
     sum = below;
-    for (int64_t v = tile * VOCAB_TILE, end = v + tile_len(V, v); v < end; v++) {
-        const real_t e = k_exp(z[v] * inv_temp - st->max);
-        if (e > 0)
-            drawn = v;
-        sum += (double)e;
+    for (int64_t i = 0; i < n; i++) {
+        if (e[i] > 0)
+            drawn = first + i;
+        sum += (double)e[i];
         if (target < sum)
             break;
     }
