@@ -8,6 +8,7 @@
 
 #include "common/base/json.h"
 #include "common/model/params.h"
+#include "common/model/safetensors.h"
 
 typedef enum { HEAD_AS_STORED, HEAD_FRESH_SCALAR } HeadInit;
 
