@@ -4,6 +4,7 @@
 #include "tests/ops/harness.h"
 
 #include "common/base/error.h"
+#include "common/base/hash.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 
@@ -13,7 +14,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { GUARD = 256, STRIDE_GAP = 5, THREADS_TESTED = 3, SAID_MAX = 3 };
+enum { GUARD = 256, STRIDE_GAP = 5, THREADS_TESTED = 3, SAID_MAX = 3, N_MODES = 5 };
 static const unsigned char GUARD_BYTE = 0xA5;
 static const double PERF_SECONDS = 0.15;
 
@@ -452,9 +453,41 @@ static void run_list(Session *s, const OpTest *t)
     s->passed++;
 }
 
+/* One number an op over all outputs of the best body: equal between compilers and machines that
+ * promise the same bits. NaNs count as one value. */
+static void run_hash(Session *s, const OpTest *t)
+{
+    Device *dev = open_body(ISA_AUTO, s->threads);
+    CHECK(dev, "%s", error_text());
+    uint64_t hash = 0;
+    for (int variant = 0;; variant++) {
+        Case c = {.op = t->name,
+                  .mode = MODE_TEST,
+                  .seed = s->seed,
+                  .variant = variant,
+                  .perturb.buffer = -1,
+                  .dev = dev};
+        bool there = case_once(&c, t->fn);
+        for (int i = 0; i < c.n_outputs; i++) {
+            Output *o = &c.output[i];
+            size_t size = dtype_bytes(o->dtype);
+            for (int64_t e = 0; e < o->n; e++)
+                if (isnan(output_value(o, e)))
+                    memset((char *)o->data + (size_t)e * size, 0xff, size);
+            hash = hash64(o->data, (size_t)o->n * size, hash);
+        }
+        case_clear(&c);
+        if (!there)
+            break;
+    }
+    printf("%-20s %016llx\n", t->name, (unsigned long long)hash);
+    device_close(dev);
+    s->passed++;
+}
+
 static int usage(void)
 {
-    fprintf(stderr, "usage: test_ops [-o OP] [-s SEED] [-t THREADS] [test|grad|perf|list]\n");
+    fprintf(stderr, "usage: test_ops [-o OP] [-s SEED] [-t THREADS] [test|grad|perf|list|hash]\n");
     return -ERR_USAGE;
 }
 
@@ -463,7 +496,11 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(Session *, const OpTest *);
-    } modes[] = {{"test", run_test}, {"grad", run_grad}, {"perf", run_perf}, {"list", run_list}};
+    } modes[N_MODES] = {{"test", run_test},
+                        {"grad", run_grad},
+                        {"perf", run_perf},
+                        {"list", run_list},
+                        {"hash", run_hash}};
     Session s = {.seed = 42, .threads = 1};
     int mode = DTYPE_REAL == DTYPE_F64;
     for (int i = 1; i < argc; i++) {
@@ -479,9 +516,9 @@ int main(int argc, char **argv)
                 s.threads = atoi(value);
             continue;
         }
-        for (mode = 0; mode < 4 && strcmp(argv[i], modes[mode].name) != 0; mode++)
+        for (mode = 0; mode < N_MODES && strcmp(argv[i], modes[mode].name) != 0; mode++)
             ;
-        if (mode == 4)
+        if (mode == N_MODES)
             return usage();
     }
     if ((mode == MODE_GRAD) != (DTYPE_REAL == DTYPE_F64) && mode <= MODE_GRAD) {

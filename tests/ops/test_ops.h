@@ -1,12 +1,14 @@
-/* test_ops.h - one tool for every op: correctness between bodies, gradients, golden values, speed.
+/* test_ops.h - one tool for every op: correctness between bodies, gradients, speed.
  *
- *   test_ops [-o OP] [-s SEED] [-t THREADS] [test|grad|perf|list]
+ *   test_ops [-o OP] [-s SEED] [-t THREADS] [test|grad|perf|list|hash]
  *
  * `test`  each body of this machine (plain, avx2, avx512; threads 1, 2, 3) against the plain body
  *         on one thread: equal bits, guard zones untouched. Built against librlhf.a.
- * `grad`  central differences in double. Built against librlhf64.a as test_grad, from the same
- * files. `perf`  time, GFLOP/s and GB/s of the best body on -t threads, one line a variant that
- * says what it costs (case_flops) and runs its op in CASE_RUN.
+ * `grad`  central differences in double. Built against librlhf64.a as test_grad, from the same files.
+ * `perf`  time, GFLOP/s and GB/s of the best body on -t threads: variants that say what they cost
+ *         (case_flops) and run their op in CASE_RUN.
+ * `list`  the bodies of this machine.
+ * `hash`  one number an op over its outputs, to compare compilers and machines.
  *
  * An op's file (tests/ops/linear.c) defines void test_linear(Case *c) for each op of its family: it
  * makes tensors with the case_* calls, runs the op, and says which outputs to compare. The harness
