@@ -8,7 +8,8 @@
  * Letters: T tokens of all sequences packed, S sequences, C channels, F feed-forward width, V
  * vocabulary, H query heads, K kv heads, D head size, N x K a weight's rows x columns. "real" is
  * f32 (f64 in the double build). Unless said otherwise tensors are real, ROWS; row stride may
- * exceed the row length. Aliasing is allowed only where it is said.
+ * exceed the row length. A vector (R) may also be given as a dense column (R, 1). Aliasing is allowed
+ * only where it is said.
  *
  * Arithmetic (exact mode, design note in runtime/README.md): a product is one FMA chain over the
  * summed index ascending; row reductions use SUM_LANES interleaved accumulators (element i goes to
@@ -36,7 +37,8 @@ void op_linear_dw(Tensor *dw, const Tensor *dy, const Tensor *x, bool accumulate
 
 /* y[t] = w[ids[t]]. y: (T, C); ids: i32 (T), 0 <= id < V; w: (V, C), ROWS or PANEL. */
 void op_embedding(Tensor *y, const Tensor *ids, const Tensor *w);
-/* dw[id] += sum over tokens t with ids[t] = id, t ascending. dw: (V, C) ROWS; dy: (T, C). */
+/* dw[ids[t]] += dy[t], t ascending: one chain from the stored gradient, so any cut of the tokens into
+ * calls gives the same bits. dw: (V, C) ROWS; dy: (T, C). */
 void op_embedding_backward(Tensor *dw, const Tensor *dy, const Tensor *ids);
 
 /* ---- norms (cpu/norm.c) ------------------------------------------------------------------------ */
@@ -44,7 +46,7 @@ void op_embedding_backward(Tensor *dw, const Tensor *dy, const Tensor *ids);
 /* r[t] = 1 / sqrt(sum_c x^2 / C + eps); y = (x * r) * w. y, x: (T, C); w: (C); rstd: (T).
  * y may alias x. (Zhang & Sennrich 2019, eq. 4.) */
 void op_rmsnorm(Tensor *y, Tensor *rstd, const Tensor *x, const Tensor *w, double eps);
-/* dx += rmsnorm's input gradient; dw += sum_t dy * x * rstd as partials over NORM_BLOCK tokens
+/* With g = dy * w, r = rstd: s = rowsum(fma(g, x)) * (r * r) / C; dx = fma(r, fma(-s, x, g), dx). dw += sum_t dy * x * rstd as partials over NORM_BLOCK tokens
  * counted from each sequence's start, tokens ascending inside a block from +0, blocks added
  * ascending. starts: i32 (S + 1), host-visible offsets of the sequences, starts[0] = 0,
  * starts[S] = T. dw may be an empty tensor (data NULL, n_dims 0): frozen. */
@@ -66,11 +68,11 @@ void op_swiglu_backward(Tensor *dgate, Tensor *dup, const Tensor *dy, const Tens
  * model. backward = true rotates the other way. */
 void op_rope(Tensor *x, const Tensor *pos, const Tensor *table, int64_t head_dim, bool backward);
 /* y = x for every storage slot; dtypes and layouts may differ (ROWS <-> PANEL, f32 <-> f64, f32 ->
- * bf16 round to nearest even). Same dims. */
+ * bf16 round to nearest even). Same dims, no aliasing; integers only to their own dtype and layout. */
 void op_convert(Tensor *y, const Tensor *x);
 /* y (+)= a * x, one FMA an element from y (or a product). Same dims; layouts may differ. */
 void op_axpy(Tensor *y, double a, const Tensor *x, bool accumulate);
-/* Every storage slot = value. Any dtype. */
+/* Every element = value; panel padding stays zero. Any dtype. */
 void op_fill(Tensor *y, double value);
 /* y[i] = x[rows[i]]. y: (R, C); x: (T, C); rows: i32 (R). */
 void op_gather_rows(Tensor *y, const Tensor *x, const Tensor *rows);
@@ -132,7 +134,7 @@ void op_sample(Tensor *ids, Tensor *logp, const Tensor *logits, const Tensor *ke
 
 /* loss[i] = -log sigmoid(chosen - rejected - margin), dscores = weight[i] * its gradient.
  * scores, dscores: (2 B): pair i is rows 2i (chosen) and 2i + 1 (rejected); margin, weight, loss: (B).
- * (Llama 2, eq. 2.) log sigmoid(x) = min(x, 0) - log(1 + exp(-|x|)). Adds to dscores. */
+ * (Llama 2, eq. 2.) -log sigmoid(x) = log(1 + exp(-|x|)) - min(x, 0). Adds to dscores. */
 void op_rank_loss(Tensor *loss, Tensor *dscores, const Tensor *scores, const Tensor *margin,
                   const Tensor *weight);
 /* Binary cross-entropy on the linear score: loss[i] = -(y log s(x) + (1 - y) log s(-x)); label 1 =
@@ -141,11 +143,11 @@ void op_bce_loss(Tensor *loss, Tensor *dscores, const Tensor *scores, const Tens
                  const Tensor *weight);
 /* PPO's clipped surrogate per token (Schulman 2017, eq. 7), ratio = exp(logp - old_logp):
  *     loss = -min(ratio * adv, clamp(ratio, 1 - clip, 1 + clip) * adv); dlogp = weight * d loss / d logp
- * (0 where the clipped branch is the smaller and flat). All (R). ratio is an output. */
+ * (0 where the clipped branch is the smaller and flat), overwritten. All (R). ratio is an output. */
 void op_policy_loss(Tensor *loss, Tensor *dlogp, Tensor *ratio, const Tensor *logp,
                     const Tensor *old_logp, const Tensor *adv, const Tensor *weight, double clip);
 /* loss = 0.5 max((v - ret)^2, (clamp(v, old - clip, old + clip) - ret)^2), dvalue = weight * d loss / d v.
- * clip <= 0: no clipping. All (R). */
+ * clip <= 0: no clipping. Overwrites dvalue. All (R). */
 void op_value_loss(Tensor *loss, Tensor *dvalue, const Tensor *value, const Tensor *old_value,
                    const Tensor *ret, const Tensor *weight, double clip);
 
@@ -161,8 +163,10 @@ typedef struct {
     int64_t step;                        /* 1 for the first update */
 } AdamwArgs;
 /* PyTorch's AdamW: w -= lr * decay * w; m, v moments; w -= lr / (1 - b1^t) * m / (sqrt(v) /
- * sqrt(1 - b2^t) + eps). Scalars are combined in f64 and rounded once to real. Same layout and dims;
- * elementwise over storage slots. */
+ * sqrt(1 - b2^t) + eps). Scalars are combined in f64 and rounded once to real:
+ *     g = grad * grad_scale; m = fma(b1, m, (1 - b1) g); v = fma(b2, v, (1 - b2) g g);
+ *     w = fma(-lr / (1 - b1^t), m / fma(sqrt(v), 1 / sqrt(1 - b2^t), eps), w * (1 - lr decay)).
+ * Same layout and dims; elementwise over storage slots. */
 void op_adamw(Tensor *w, Tensor *m, Tensor *v, const Tensor *grad, AdamwArgs args);
 
 #define OPS(X)                                                                                     \
