@@ -13,7 +13,7 @@ awk 'BEGIN {
     for (i = 0; i < 2; i++)
         printf "%s{\"id\": %d, \"content\": \"%s\", \"special\": true, \"normalized\": false, \"lstrip\": false, \"rstrip\": false, \"single_word\": false}", i ? ", " : "", i, i ? "</s>" : "<s>"
     printf "], \"normalizer\": null, \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}, "
-    printf "\"post_processor\": null, \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"<s>\": 0, \"</s>\": 1"
+    printf "\"post_processor\": null, \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"<s>\": 0, \"</s>\": 1"
     for (i = 1; i in piece; i++) printf ", \"%s\": %d", piece[i], i + 1
     printf "}, \"merges\": []}}\n"
 }' >"$M/tokenizer.json"
@@ -84,8 +84,8 @@ for at in 0.02 0.05 0.1 0.2 0.4; do
 done
 [ $terms -gt 0 ] && ok "SIGTERM: checkpoint, exit 75, the same run when resumed ($terms stops)" || not_ok "SIGTERM: exit 75" "no run was stopped in time"
 
-# every operation on files is a moment to die at, and one from which on the disk is full (make test: a sample)
-every=37; [ -n "${CHECK:-}" ] && every=1
+# every operation on files is a moment to die at, and one from which on the disk is full (a sample, all with LONG)
+every=37; [ -n "${CHECK:-}" ] && every=4; [ -n "${LONG:-}" ] && every=1
 case $BUILD in *san-*) skip "kill -9 at every file operation" "a sanitizer must be loaded first" ;; *)
     ${CC:-cc} -D_GNU_SOURCE -shared -fPIC "$ROOT/tests/e2e/kill_at.c" -o "$TMP/kill_at.so" -ldl
     K=("${S[@]}" max_steps=6 save_steps=2 keep=1 threads=1)

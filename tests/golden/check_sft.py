@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM
 run = sys.argv[1]
 config = yaml.safe_load(open(f"{run}/config.yaml"))
 metrics = [json.loads(line) for line in open(f"{run}/metrics.jsonl")]
-o = config["optim"]
+o = {key[6:]: float(value) for key, value in config.items()
+     if key.startswith("optim.") and key != "optim.schedule"}  # PyYAML reads 1e-05 as text
 assert config["template"] == "plain" and config["init"] == "checkpoint", "plain template, init: checkpoint"
 
 tok = Tokenizer.from_file(config["model"] + "/tokenizer.json")
@@ -30,7 +31,7 @@ def encode(text):
 
 
 sequences = []
-for source in config["data"]["train"]:
+for source in config["data.train"]:
     for line in open(source["path"]):
         r = json.loads(line)
         prompt = [bos] + encode("\n\nHuman: " + r["prompt"] + "\n\nAssistant:")
