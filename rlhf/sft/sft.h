@@ -31,6 +31,8 @@ typedef struct {
 
 int sft_data_read(SftData *d, const DataSource *sources, int n_sources, const ChatTemplate *chat,
                   const SftConfig *c);
+/* Over ids, masks and weights of all sequences, in order. */
+uint64_t sft_data_hash(const SftData *d, uint64_t seed);
 void sft_data_free(SftData *d);
 
 /* Sums over target tokens in global order, in f64. */
@@ -60,6 +62,7 @@ typedef struct {
     int64_t *order, n_order, order_epoch;
     int64_t steps_per_epoch;
     int64_t tokens_seen;
+    uint64_t data_hash, saved_hash; /* of the data now, and of those the run began with */
 } Sft;
 
 extern const TrainerDef sft_trainer;

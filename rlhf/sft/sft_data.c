@@ -3,6 +3,7 @@
 #include "rlhf/sft/sft.h"
 
 #include "common/base/error.h"
+#include "common/base/hash.h"
 #include "common/base/log.h"
 
 #include <stdlib.h>
@@ -68,6 +69,18 @@ int sft_data_read(SftData *d, const DataSource *sources, int n_sources, const Ch
 fail:
     free(record_first);
     return rc;
+}
+
+uint64_t sft_data_hash(const SftData *d, uint64_t seed)
+{
+    for (int64_t i = 0; i < d->examples.n; i++) {
+        const Example *e = &d->examples.at[i];
+        const double weight = d->records.at[e->record].weight;
+        seed = hash64(e->ids, (size_t)e->n * sizeof *e->ids, seed);
+        seed = hash64(e->mask, (size_t)e->n * sizeof *e->mask, seed);
+        seed = hash64(&weight, sizeof weight, seed);
+    }
+    return seed;
 }
 
 void sft_data_free(SftData *d)

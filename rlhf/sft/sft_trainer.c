@@ -72,6 +72,7 @@ static int sft_init(Trainer *t)
         TRY(sft_data_read(&p->eval, &eval, 1, &p->chat, c));
         TRY(record_check_overlap(&p->train.records, "data.train", &p->eval.records, "data.eval"));
     }
+    p->data_hash = sft_data_hash(&p->eval, sft_data_hash(&p->train, 1));
     p->n_order = mix_order(&p->order, p->train.source_first, c->train.at, c->train.n,
                            (uint64_t)c->run.seed, 0);
     if (p->n_order == 0) {
@@ -233,6 +234,18 @@ static void step_metrics(Trainer *t, const Sft *p, const SftSums *s, double lr, 
     snprintf(t->progress, sizeof t->progress, "loss %.4f  lr %.2e", loss, lr);
 }
 
+/* The same config with other records would be another run. */
+static int check_data(Sft *p)
+{
+    if (!p->saved_hash)
+        p->saved_hash = p->data_hash;
+    if (p->saved_hash == p->data_hash)
+        return 0;
+    return error_set(ERR_DATA, "data.train or data.eval changed since this run began (hash %016llx, was "
+                               "%016llx); restore the files, or start again with overwrite=true",
+                     (unsigned long long)p->data_hash, (unsigned long long)p->saved_hash);
+}
+
 static int sft_step(Trainer *t)
 {
     Sft *p = t->state;
@@ -240,6 +253,9 @@ static int sft_step(Trainer *t)
     int64_t epoch = t->step / p->steps_per_epoch, first = t->step % p->steps_per_epoch * c->batch_size;
     const char *bad = NULL;
     SftSums s = {0};
+    int rc = check_data(p);
+    if (rc < 0)
+        return rc;
     if (epoch != p->order_epoch) {
         free(p->order);
         p->n_order = mix_order(&p->order, p->train.source_first, c->train.at, c->train.n,
@@ -283,6 +299,7 @@ static int sft_state(Trainer *t, BlobList *l)
     blob_add_params(l, "model", &p->params);
     blob_add_optim(l, "model", &p->optim);
     blob_add(l, "tokens_seen", &p->tokens_seen, sizeof p->tokens_seen);
+    blob_add(l, "data_hash", &p->saved_hash, sizeof p->saved_hash);
     return 0;
 }
 

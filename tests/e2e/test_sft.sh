@@ -122,6 +122,12 @@ echo failed >"$D/STATUS"
 check "resume from a named checkpoint" "${S[@]}" out_dir="$D" --resume "$D/checkpoints/step-21"
 same_run "from a named checkpoint" "$D"
 
+cp "$TMP/train.jsonl" "$TMP/own.jsonl"
+O=("${S[@]}" "data.train=[{path: $TMP/own.jsonl}]" out_dir="$TMP/own")
+"${O[@]}" >/dev/null 2>&1; echo failed >"$TMP/own/STATUS"
+sed -i '5s/what is/what was/' "$TMP/own.jsonl"
+refuses "records that changed since the run began" 65 "data.train" "${O[@]}" --resume auto
+
 # ---- run folder
 check "a finished run is left alone" "${S[@]}" out_dir="$REF" --resume auto
 grep -q "done already" "$TMP/check.log" && ok "and says so" || not_ok "and says so" "$(cat "$TMP/check.log")"
