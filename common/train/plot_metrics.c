@@ -106,7 +106,7 @@ static void draw(Str *out, const Curve *c)
     }
     bool whole = n == c->n;
     PlotSeries s = {c->name, x, y, whole ? NULL : low, whole ? NULL : high, n};
-    plot_svg(out, &(Plot){.title = c->name, .x_label = "step", .series = &s, .n_series = 1, .width = 380,
+    plot_svg(out, &(Plot){.title = c->name, .x_label = "step", .series = &s, .n_series = 1, .width = 370,
                           .height = 240});
 }
 
