@@ -25,7 +25,7 @@ typedef struct {
 
 #define COMMON_FIELDS                                                                                \
     {"template", CFG_ENUM, AT(template_kind), "auto", .choices = "auto|llama2|chatml|plain", .help = "chat template; auto = the model's own"}, \
-    {"max_length", CFG_INT, AT(max_length), "4096", 2, 1e9, .help = "tokens of prompt and answer"},  \
+    {"max_length", CFG_INT, AT(max_length), "0", 0, 1e9, .help = "tokens of prompt and answer; 0 = what the model takes, at most 4096"}, \
     {"micro_batch_tokens", CFG_INT, AT(micro_batch_tokens), "8192", 2, 1e9, .flags = CFG_NO_RESULT, .help = "tokens per forward; never changes a score"}, \
     {"device", CFG_STRING, AT(device), "auto", .flags = CFG_NO_RESULT, .help = "auto, cpu, cuda or cuda:N"}, \
     {"threads", CFG_INT, AT(threads), "0", 0, 1024, .flags = CFG_NO_RESULT, .help = "CPU threads; 0 = all"}, \
@@ -67,6 +67,19 @@ static const CliSpec score_spec = {
     .fields = score_fields,
     .config_bytes = sizeof(ToolConfig),
 };
+
+/* max_length: 0 becomes what the model in the folder was made for: a tool has no reason to ask for more,
+ * and one number cannot be right for every model. */
+static int resolve_max_length(ToolConfig *c, const char *folder)
+{
+    ModelConfig config;
+    if (c->max_length)
+        return 0;
+    int rc = model_config_read(&config, folder);
+    if (rc == 0)
+        c->max_length = config.max_position < 4096 ? config.max_position : 4096;
+    return rc;
+}
 
 static int64_t pack_tokens(const ToolConfig *c)
 {
@@ -110,7 +123,7 @@ static void unload(Loaded *l)
 
 /* ---- eval ----------------------------------------------------------------------------------------- */
 
-static int eval_run(const ToolConfig *c, bool dry_run)
+static int eval_run(ToolConfig *c, bool dry_run)
 {
     Device *dev = NULL;
     Tokenizer *tok = NULL;
@@ -123,8 +136,9 @@ static int eval_run(const ToolConfig *c, bool dry_run)
     Str text = {0}, json = {0};
     JsonWriter w;
     int rc = 0;
-    PairOptions o = {.max_length = c->max_length, .on_long = (OnLong)c->on_long,
-                     .on_bad_row = (BadRow)c->on_bad_row};
+    PairOptions o = {.on_long = (OnLong)c->on_long, .on_bad_row = (BadRow)c->on_bad_row};
+    TRY(resolve_max_length(c, c->model));
+    o.max_length = c->max_length;
     TRY(device_open(&dev, &(DeviceOptions){c->device, (int)c->threads, (CpuIsa)c->isa}));
     TRY(tokenizer_open(&tok, c->model));
     TRY(template_init(&chat, (TemplateKind)c->template_kind, tok));
@@ -162,7 +176,7 @@ typedef struct {
     Json **line;
     Example *seq;
     int64_t n, cap_line, cap_seq;
-    int64_t n_bad;
+    int64_t n_bad, n_empty;
     float *helpful, *safety;
 } ScoreSet;
 
@@ -212,9 +226,11 @@ static int read_lines(ScoreSet *s, const ToolConfig *c, const ChatTemplate *chat
         memset(&s->seq[s->n], 0, sizeof *s->seq);
         int64_t at = VEC_GROW(s->line, s->n, s->cap_line);
         s->line[at] = j;
-        const Json *a = json_get(j, "answer");
-        if (a && json_str_len(a) == 0)
-            continue; /* an empty answer has no score: the line stays as it is */
+        const Json *a = json_get(j, "answer") ? json_get(j, "answer") : json_get(j, "completion");
+        if (json_kind(a) == JSON_STR && json_str_len(a) == 0) {
+            s->n_empty++; /* an empty answer has no score: the line stays as it is */
+            continue;
+        }
         rc = parse_line(&s->seq[at], j, chat, c, number);
         if (rc < 0 && c->on_bad_row == BAD_ROW_SKIP) {
             example_free(&s->seq[at]);
@@ -298,7 +314,7 @@ static int score_one(const char *folder, Device *dev, const ToolConfig *c, const
     return rc;
 }
 
-static int score_run(const ToolConfig *c, bool dry_run)
+static int score_run(ToolConfig *c, bool dry_run)
 {
     const char *first = c->helpful[0] ? c->helpful : c->safety;
     Device *dev = NULL;
@@ -308,6 +324,7 @@ static int score_run(const ToolConfig *c, bool dry_run)
     int rc = 0;
     if (!first[0])
         return error_set(ERR_CONFIG, "give helpful=DIR, safety=DIR or both");
+    TRY(resolve_max_length(c, first));
     TRY(device_open(&dev, &(DeviceOptions){c->device, (int)c->threads, (CpuIsa)c->isa}));
     TRY(tokenizer_open(&tok, first));
     TRY(template_init(&chat, (TemplateKind)c->template_kind, tok));
@@ -318,8 +335,8 @@ static int score_run(const ToolConfig *c, bool dry_run)
         TRY(score_one(c->safety, dev, c, &s, dry_run, &s.safety));
     if (!dry_run) {
         TRY(write_lines(&s, c));
-        log_info("%lld answers scored in %s, %lld skipped as bad", (long long)(s.n - s.n_bad), c->out,
-                 (long long)s.n_bad);
+        log_info("%lld answers scored in %s; without a score: %lld empty, %lld skipped as bad",
+                 (long long)(s.n - s.n_bad - s.n_empty), c->out, (long long)s.n_empty, (long long)s.n_bad);
     }
 fail:
     for (int64_t i = 0; i < s.n; i++) {
@@ -337,7 +354,7 @@ fail:
 
 /* ---- mains ----------------------------------------------------------------------------------------- */
 
-static int tool_main(const CliSpec *spec, int (*run)(const ToolConfig *, bool), int argc, char **argv)
+static int tool_main(const CliSpec *spec, int (*run)(ToolConfig *, bool), int argc, char **argv)
 {
     Cli cli = {0};
     log_init(0);

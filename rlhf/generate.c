@@ -90,6 +90,7 @@ typedef struct {
     MemoryPlan plan;
     int32_t stop[MODEL_MAX_EOS + 1];
     int n_stop;
+    int64_t longest; /* tokens of the longest prompt and max_new_tokens: the positions that are needed */
 } Generate;
 
 /* --prompt as a record; --raw as plain ids. */
@@ -166,6 +167,14 @@ static int open_inputs(Generate *g)
             g->stop[g->n_stop++] = g->config.eos[i];
     }
     TRY(read_prompts(g));
+    for (int64_t i = 0; i < g->prompts.n; i++)
+        g->longest = g->prompts.at[i].n > g->longest ? g->prompts.at[i].n : g->longest;
+    if (g->longest + c->max_new_tokens > g->config.max_position)
+        rc = error_set(ERR_DATA, "a prompt of %lld tokens and max_new_tokens %lld are more than "
+                                 "max_position_embeddings %lld of the model; lower max_new_tokens or "
+                                 "max_prompt_length",
+                       (long long)g->longest, (long long)c->max_new_tokens, (long long)g->config.max_position);
+    g->longest += c->max_new_tokens;
 fail:
     return rc;
 }
@@ -173,7 +182,7 @@ fail:
 static int alloc(Generate *g, bool planning)
 {
     const GenerateConfig *c = g->c;
-    int64_t longest = c->max_prompt_length + c->max_new_tokens;
+    int64_t longest = g->longest;
     int64_t tokens = c->micro_batch_tokens > longest ? c->micro_batch_tokens : longest;
     int rc = 0;
     if (planning) {
@@ -213,7 +222,7 @@ static double sum(const float *x, int n)
 /* ref[i]: log-probabilities of answer i under the reference. */
 static void reference_logp(Generate *g, const GenRequest *req, const GenResult *res, int64_t n, double *ref)
 {
-    int64_t longest = g->c->max_prompt_length + g->c->max_new_tokens;
+    int64_t longest = g->longest;
     LogpItem *items = xcalloc((size_t)n, sizeof *items);
     int32_t *ids = xmalloc((size_t)(n * longest) * sizeof *ids);
     float *out = xmalloc((size_t)(n * g->c->max_new_tokens) * sizeof *out);
@@ -239,6 +248,18 @@ static int answer_text(Generate *g, const GenResult *r, Str *text)
                      : template_answer_text(&g->chat, r->ids, r->n, text);
 }
 
+/* Prompt and answer decoded as one text, so that the space between them is the model's own. */
+static int raw_text(Generate *g, const Example *prompt, const GenResult *r, Str *text)
+{
+    IdList ids = {0};
+    id_list_add_all(&ids, prompt->ids, prompt->n);
+    id_list_add_all(&ids, r->ids, r->n);
+    str_clear(text);
+    int rc = tokenizer_decode(g->tok, ids.at, ids.n, true, text);
+    id_list_free(&ids);
+    return rc;
+}
+
 static int write_results(Generate *g, const GenResult *res, const double *ref)
 {
     const GenerateConfig *c = g->c;
@@ -250,12 +271,11 @@ static int write_results(Generate *g, const GenResult *res, const double *ref)
         TRY(writer_open(&w, c->out));
     }
     for (int64_t i = 0; i < g->prompts.n * c->samples; i++) {
-        const Record *rec = &g->records.at[g->prompts.at[i / c->samples].record];
-        TRY(answer_text(g, &res[i], &text));
+        const Example *prompt = &g->prompts.at[i / c->samples];
+        const Record *rec = &g->records.at[prompt->record];
+        TRY(c->raw && !w ? raw_text(g, prompt, &res[i], &text) : answer_text(g, &res[i], &text));
         if (!w) {
-            const char *prompt = rec->messages[rec->n_messages - 1].text;
-            printf("%s%s%s\n", c->raw ? prompt : "", c->raw && str_get(&text)[0] != ' ' ? " " : "",
-                   str_get(&text));
+            printf("%s\n", str_get(&text));
             continue;
         }
         Sample s = {.record = rec, .sample = (int)(i % c->samples), .temperature = c->temperature,

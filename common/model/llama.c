@@ -35,8 +35,8 @@ int model_init(Model *m, const ModelConfig *c, Device *dev, Arena *a, int64_t ma
 {
     if (max_positions < 1 || max_positions > c->max_position)
         return error_set(ERR_CONFIG,
-                         "sequences of %lld tokens: the model was made for 1 to %lld "
-                         "(max_position_embeddings); choose a smaller maximum length",
+                         "sequences of %lld tokens, but the model has max_position_embeddings %lld; "
+                         "lower max_length (or max_prompt_length, max_new_tokens)",
                          (long long)max_positions, (long long)c->max_position);
     if (!m->table.def)
         param_table_init(&m->table, c);

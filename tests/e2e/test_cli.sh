@@ -45,6 +45,8 @@ broken; sed -i 's/"rope_scaling": null/"rope_scaling": {"type": "yarn", "factor"
 refuses "a config that this code cannot honour" 65 "config.json" "${GEN[@]}"
 refuses "prompt longer than the context" 65 "prompt|token" "$BIN/rlhf" generate --raw --prompt "copy a b c d e f g" max_prompt_length=3 \
     max_new_tokens=4 --model "$W/sft/export"
+refuses "answers longer than the context" 65 "max_new_tokens 1000 .*max_position_embeddings 64" "$BIN/rlhf" generate --prompt "copy a" \
+    template=plain max_new_tokens=1000 --model "$W/sft/export"
 
 printf '{"prompt": "copy a", "completion": "a"}\n{"prompt": "copy b", "completion": }\n' >"$TMP/r.jsonl"
 refuses "malformed JSON line" 65 "r.jsonl:2" "${SFT[@]}" out_dir="$TMP/o" "data.train=[{path: $TMP/r.jsonl}]"

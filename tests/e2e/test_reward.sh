@@ -23,9 +23,12 @@ check "the calibration is in config.json" grep -q '"anchored": *true' "$TMP/ref/
 check "eval.json has the bins" grep -q both_unsafe "$TMP/ref/eval.json"
 "$BIN/rlhf-reward" score helpful="$W/helpful/export" safety="$TMP/ref/export" in="$W/a.jsonl" out="$TMP/s1.jsonl" template=plain >/dev/null 2>&1
 "$BIN/rlhf-reward" score helpful="$W/helpful/export" safety="$TMP/ref/export" in="$W/a.jsonl" out="$TMP/s2.jsonl" template=plain \
-    max_length=80 micro_batch_tokens=80 threads=1 >/dev/null 2>&1
+    max_length=48 micro_batch_tokens=64 threads=1 >/dev/null 2>&1
 same "a score does not depend on the pack or the threads" "$TMP/s1.jsonl" "$TMP/s2.jsonl"
-check "every answer has both scores" sh -c "grep -c reward_helpful $TMP/s1.jsonl | grep -qx \$(grep -c . $W/a.jsonl)"
+grep -v '"answer": ""' "$TMP/s1.jsonl" >"$TMP/answered"; grep '"answer": ""' "$TMP/s1.jsonl" >"$TMP/unanswered"
+check "every line is there" sh -c "test \$(grep -c . $TMP/s1.jsonl) = \$(grep -c . $W/a.jsonl)"
+check "every answer has both scores" sh -c "test -s $TMP/answered && ! grep -v '\"reward_helpful\": .*\"reward_safety\": ' $TMP/answered"
+check "an empty answer has none" sh -c "! grep reward_ $TMP/unanswered"
 
 "${R[@]}" out_dir="$TMP/stop" max_steps=100000 epochs=5000 >"$TMP/stop.log" 2>&1 & pid=$!
 sleep 1.5; kill -TERM $pid; wait $pid; rc=$?
