@@ -8,8 +8,8 @@
  * Letters: T tokens of all sequences packed, S sequences, C channels, F feed-forward width, V
  * vocabulary, H query heads, K kv heads, D head size, N x K a weight's rows x columns. "real" is
  * f32 (f64 in the double build). Unless said otherwise tensors are real, ROWS; row stride may
- * exceed the row length. A vector (R) may also be given as a dense column (R, 1). Aliasing is allowed
- * only where it is said.
+ * exceed the row length. A vector (R) may also be given as a dense column (R, 1). Aliasing is
+ * allowed only where it is said.
  *
  * Arithmetic (exact mode, design note in runtime/README.md): a product is one FMA chain over the
  * summed index ascending; row reductions use SUM_LANES interleaved accumulators (element i goes to
@@ -33,42 +33,48 @@ void op_linear_dx(Tensor *dx, const Tensor *dy, const Tensor *w, bool accumulate
  * any cut of the rows into calls gives the same bits. dw: PANEL (N, K); dy: (M, N); x: (M, K). */
 void op_linear_dw(Tensor *dw, const Tensor *dy, const Tensor *x, bool accumulate);
 
-/* ---- embedding (cpu/embedding.c) -------------------------------------------------------------- */
+/* ---- embedding (cpu/embedding.c) --------------------------------------------------------------
+ */
 
 /* y[t] = w[ids[t]]. y: (T, C); ids: i32 (T), 0 <= id < V; w: (V, C), ROWS or PANEL. */
 void op_embedding(Tensor *y, const Tensor *ids, const Tensor *w);
-/* dw[ids[t]] += dy[t], t ascending: one chain from the stored gradient, so any cut of the tokens into
- * calls gives the same bits. dw: (V, C) ROWS; dy: (T, C). */
+/* dw[ids[t]] += dy[t], t ascending: one chain from the stored gradient, so any cut of the tokens
+ * into calls gives the same bits. dw: (V, C) ROWS; dy: (T, C). */
 void op_embedding_backward(Tensor *dw, const Tensor *dy, const Tensor *ids);
 
-/* ---- norms (cpu/norm.c) ------------------------------------------------------------------------ */
+/* ---- norms (cpu/norm.c) ------------------------------------------------------------------------
+ */
 
 /* r[t] = 1 / sqrt(sum_c x^2 / C + eps); y = (x * r) * w. y, x: (T, C); w: (C); rstd: (T).
  * y may alias x. (Zhang & Sennrich 2019, eq. 4.) */
 void op_rmsnorm(Tensor *y, Tensor *rstd, const Tensor *x, const Tensor *w, double eps);
-/* With g = dy * w, r = rstd: s = rowsum(fma(g, x)) * (r * r) / C; dx = fma(r, fma(-s, x, g), dx). dw += sum_t dy * x * rstd as partials over NORM_BLOCK tokens
- * counted from each sequence's start, tokens ascending inside a block from +0, blocks added
- * ascending. starts: i32 (S + 1), host-visible offsets of the sequences, starts[0] = 0,
- * starts[S] = T. dw may be an empty tensor (data NULL, n_dims 0): frozen. */
+/* With g = dy * w, r = rstd: s = (sum_c g x) * (r * r) / C; dx = fma(r, fma(-s, x, g), dx).
+ * dw += sum_t dy * (x * r) as partials over NORM_BLOCK tokens counted from each sequence's start,
+ * tokens ascending inside a block from +0, blocks added ascending. starts: i32 (S + 1),
+ * host-visible offsets of the sequences, starts[0] = 0, starts[S] = T. dw may be an empty tensor
+ * (data NULL, n_dims 0): frozen. */
 void op_rmsnorm_backward(Tensor *dx, Tensor *dw, const Tensor *dy, const Tensor *x, const Tensor *w,
                          const Tensor *rstd, const Tensor *starts);
 
-/* ---- elementwise (cpu/elementwise.c) ------------------------------------------------------------ */
+/* ---- elementwise (cpu/elementwise.c) ------------------------------------------------------------
+ */
 
 /* y = a + b. Same shapes; y may alias a or b. */
 void op_add(Tensor *y, const Tensor *a, const Tensor *b);
-/* y = silu(gate) * up, silu(x) = x * sigmoid(x). All (T, F); y may alias neither. (Shazeer 2020.) */
+/* y = silu(gate) * up, silu(x) = x * sigmoid(x). All (T, F); y may alias neither. (Shazeer 2020.)
+ */
 void op_swiglu(Tensor *y, const Tensor *gate, const Tensor *up);
 /* dgate, dup from dy; dgate may alias gate, dup may alias up. */
 void op_swiglu_backward(Tensor *dgate, Tensor *dup, const Tensor *dy, const Tensor *gate,
                         const Tensor *up);
 /* Rotates pairs (d, d + D/2) of every head by the token's position (rotate_half, as Hugging Face):
- * (a, b) -> (a cos - b sin, b cos + a sin), each as fma(a, cos, -(b * sin)). x: (T, n * D) in place;
- * pos: i32 (T); table: (P, D) with cos in [0, D/2) and sin in [D/2, D), made in double by the
- * model. backward = true rotates the other way. */
+ * (a, b) -> (a cos - b sin, b cos + a sin), each as fma(a, cos, -(b * sin)). x: (T, n * D) in
+ * place; pos: i32 (T); table: (P, D) with cos in [0, D/2) and sin in [D/2, D), made in double by
+ * the model. backward = true rotates the other way. */
 void op_rope(Tensor *x, const Tensor *pos, const Tensor *table, int64_t head_dim, bool backward);
 /* y = x for every storage slot; dtypes and layouts may differ (ROWS <-> PANEL, f32 <-> f64, f32 ->
- * bf16 round to nearest even). Same dims, no aliasing; integers only to their own dtype and layout. */
+ * bf16 round to nearest even). Same dims, no aliasing; integers
+ * only to their own dtype and layout. */
 void op_convert(Tensor *y, const Tensor *x);
 /* y (+)= a * x, one FMA an element from y (or a product). Same dims; layouts may differ. */
 void op_axpy(Tensor *y, double a, const Tensor *x, bool accumulate);
@@ -79,7 +85,8 @@ void op_gather_rows(Tensor *y, const Tensor *x, const Tensor *rows);
 /* y[rows[i]] += x[i], i ascending; rows may repeat. y: (T, C); x: (R, C). */
 void op_scatter_rows(Tensor *y, const Tensor *x, const Tensor *rows);
 
-/* ---- attention (cpu/attention.c) ----------------------------------------------------------------- */
+/* ---- attention (cpu/attention.c)
+ * ----------------------------------------------------------------- */
 
 /* Causal grouped-query attention inside each packed sequence. Query i of a sequence sees keys 0..i.
  * Key tiles of KV_TILE inside chunks of KV_CHUNK, both at absolute positions in the sequence:
@@ -110,13 +117,13 @@ void op_attention_paged(Tensor *o, const Tensor *q, const Tensor *k_pages, const
                         const Tensor *page_table, const Tensor *row_seq, const Tensor *row_pos,
                         int64_t head_dim, double scale);
 
-/* ---- vocabulary rows (cpu/vocab.c) ---------------------------------------------------------------- */
+/* ---- vocabulary rows (cpu/vocab.c)
+ * ---------------------------------------------------------------- */
 
-/* With z = logits * inv_temp, per row: max, sum of e = exp(z - max) over VOCAB_TILE tiles (each tile
- * a row reduction, tiles added ascending), lse = max + log(sum),
- *     logp = (z[target] - max) - log(sum),
- *     entropy = log(sum) - rowsum(e * (z - max)) / sum   (tiles as above).
- * logits: (R, V); targets: i32 (R); logp, lse, entropy: (R). inv_temp = (float)(1 / T). */
+/* With z = logits * inv_temp, per row: max, sum of e = exp(z - max) over VOCAB_TILE tiles (each
+ * tile a row reduction, tiles added ascending), lse = max + log(sum), logp = (z[target] - max) -
+ * log(sum), entropy = log(sum) - rowsum(e * (z - max)) / sum   (tiles as above). logits: (R, V);
+ * targets: i32 (R); logp, lse, entropy: (R). inv_temp = (float)(1 / T). */
 void op_logprob(Tensor *logp, Tensor *lse, Tensor *entropy, const Tensor *logits,
                 const Tensor *targets, double inv_temp);
 /* In place: logits become dlogits[v] = dlogp[r] * inv_temp * ([v = target] - exp(z - lse)).
@@ -128,13 +135,15 @@ void op_logprob_backward(Tensor *logits, const Tensor *dlogp, const Tensor *lse,
  * a rest left by rounding takes the last entry with e > 0. logp is bit for bit op_logprob's.
  * inv_temp = 0: greedy, lowest id among equal maxima, logp at temperature 1.
  * ids: i32 (R); logp: (R); logits: (R, V); keys: i32 (R, 6), rows are RngKey. */
-void op_sample(Tensor *ids, Tensor *logp, const Tensor *logits, const Tensor *keys, double inv_temp);
+void op_sample(Tensor *ids, Tensor *logp, const Tensor *logits, const Tensor *keys,
+               double inv_temp);
 
-/* ---- losses (cpu/loss.c): per-sample values and gradients; reductions are the host's, in f64 ----- */
+/* ---- losses (cpu/loss.c): per-sample values and gradients; reductions are the host's, in f64
+ * ----- */
 
 /* loss[i] = -log sigmoid(chosen - rejected - margin), dscores = weight[i] * its gradient.
- * scores, dscores: (2 B): pair i is rows 2i (chosen) and 2i + 1 (rejected); margin, weight, loss: (B).
- * (Llama 2, eq. 2.) -log sigmoid(x) = log(1 + exp(-|x|)) - min(x, 0). Adds to dscores. */
+ * scores, dscores: (2 B): pair i is rows 2i (chosen) and 2i + 1 (rejected); margin, weight, loss:
+ * (B). (Llama 2, eq. 2.) -log sigmoid(x) = log(1 + exp(-|x|)) - min(x, 0). Adds to dscores. */
 void op_rank_loss(Tensor *loss, Tensor *dscores, const Tensor *scores, const Tensor *margin,
                   const Tensor *weight);
 /* Binary cross-entropy on the linear score: loss[i] = -(y log s(x) + (1 - y) log s(-x)); label 1 =
@@ -142,19 +151,21 @@ void op_rank_loss(Tensor *loss, Tensor *dscores, const Tensor *scores, const Ten
 void op_bce_loss(Tensor *loss, Tensor *dscores, const Tensor *scores, const Tensor *labels,
                  const Tensor *weight);
 /* PPO's clipped surrogate per token (Schulman 2017, eq. 7), ratio = exp(logp - old_logp):
- *     loss = -min(ratio * adv, clamp(ratio, 1 - clip, 1 + clip) * adv); dlogp = weight * d loss / d logp
- * (0 where the clipped branch is the smaller and flat), overwritten. All (R). ratio is an output. */
+ *     loss = -min(ratio * adv, clamp(ratio, 1 - clip, 1 + clip) * adv); dlogp = weight * d loss / d
+ * logp (0 where the clipped branch is the smaller and flat), overwritten. All (R). ratio is an
+ * output. */
 void op_policy_loss(Tensor *loss, Tensor *dlogp, Tensor *ratio, const Tensor *logp,
                     const Tensor *old_logp, const Tensor *adv, const Tensor *weight, double clip);
-/* loss = 0.5 max((v - ret)^2, (clamp(v, old - clip, old + clip) - ret)^2), dvalue = weight * d loss / d v.
- * clip <= 0: no clipping. Overwrites dvalue. All (R). */
+/* loss = 0.5 max((v - ret)^2, (clamp(v, old - clip, old + clip) - ret)^2), dvalue = weight * d loss
+ * / d v. clip <= 0: no clipping. Overwrites dvalue. All (R). */
 void op_value_loss(Tensor *loss, Tensor *dvalue, const Tensor *value, const Tensor *old_value,
                    const Tensor *ret, const Tensor *weight, double clip);
 
-/* ---- optimizer (cpu/optimizer.c) ------------------------------------------------------------------- */
+/* ---- optimizer (cpu/optimizer.c)
+ * ------------------------------------------------------------------- */
 
-/* partial[b] = sum in f64 of the squares of slots [b * SUMSQ_BLOCK, ...), one f64 chain ascending per
- * SUM_LANES lane, then the tree. partial: f64 (ceil(slots / SUMSQ_BLOCK)); x: any layout. */
+/* partial[b] = sum in f64 of the squares of slots [b * SUMSQ_BLOCK, ...), one f64 chain ascending
+ * per SUM_LANES lane, then the tree. partial: f64 (ceil(slots / SUMSQ_BLOCK)); x: any layout. */
 void op_sumsq(Tensor *partial, const Tensor *x);
 
 typedef struct {
@@ -170,11 +181,12 @@ typedef struct {
 void op_adamw(Tensor *w, Tensor *m, Tensor *v, const Tensor *grad, AdamwArgs args);
 
 #define OPS(X)                                                                                     \
-    X(linear) X(linear_dx) X(linear_dw) X(embedding) X(embedding_backward) X(rmsnorm)              \
-    X(rmsnorm_backward) X(add) X(swiglu) X(swiglu_backward) X(rope) X(convert) X(axpy) X(fill)     \
-    X(gather_rows) X(scatter_rows) X(attention) X(attention_backward) X(kv_write)                  \
-    X(attention_paged) X(logprob) X(logprob_backward) X(sample) X(rank_loss) X(bce_loss)           \
-    X(policy_loss) X(value_loss) X(sumsq) X(adamw)
+    X(linear)                                                                                      \
+    X(linear_dx) X(linear_dw) X(embedding) X(embedding_backward) X(rmsnorm) X(rmsnorm_backward)    \
+        X(add) X(swiglu) X(swiglu_backward) X(rope) X(convert) X(axpy) X(fill) X(gather_rows)      \
+            X(scatter_rows) X(attention) X(attention_backward) X(kv_write) X(attention_paged)      \
+                X(logprob) X(logprob_backward) X(sample) X(rank_loss) X(bce_loss) X(policy_loss)   \
+                    X(value_loss) X(sumsq) X(adamw)
 
 struct OpTable {
 #define X(name) __typeof__(&op_##name) name;
