@@ -46,7 +46,7 @@ compares() { if awk "BEGIN { exit !($2) }"; then ok "$1"; else not_ok "$1" "$2 d
 # at another moment and then resumed until it is done; the exported weights must be those of OUT_DIR.ref.
 # The command must take out_dir=DIR at its end.
 kills() {
-    local name=$1 count=$2 ref=$3 span i pid tries bad=0; shift 3
+    local name=$1 count=$2 ref=$3 span i pid tries bad=0 hit=0; shift 3
     local t0 t1; t0=$(date +%s%N)
     "$@" out_dir="$TMP/timing" >/dev/null 2>&1; t1=$(date +%s%N); rm -rf "$TMP/timing"
     span=$(((t1 - t0) / 1000000 + 1))
@@ -57,6 +57,7 @@ kills() {
         "$@" out_dir="$dir" --resume auto >/dev/null 2>&1 & pid=$!
         sleep "$(awk "BEGIN { print $at / 1000 }")"
         kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
+        [ $? = 137 ] && hit=$((hit + 1))
         tries=0
         until "$@" out_dir="$dir" --resume auto >"$TMP/resume.log" 2>&1; do
             tries=$((tries + 1)); [ $tries -lt 3 ] || break
@@ -66,7 +67,41 @@ kills() {
             cmp -s "$ref/$f" "$dir/$f" || { bad=$((bad + 1)); echo "# kill $i at $at of $span ms: $f differs; $(tail -n 1 "$TMP/resume.log")"; }
         done
     done
-    if [ $bad = 0 ]; then ok "$name ($count kills)"; else not_ok "$name" "$bad differences"; fi
+    if [ $bad != 0 ]; then not_ok "$name" "$bad differences"
+    elif [ $hit = 0 ]; then not_ok "$name" "every one of $count runs was over before its kill"
+    else ok "$name ($hit of $count runs were killed)"; fi
+}
+
+# kills_at_files NAME REF "FILES" COMMAND...: like kills, but exact: at operations on files spread evenly
+# over the run (KILL_POINTS of them; every one with LONG) the program is killed, or the disk is full from
+# there on. Resumed, FILES must be those of REF, and nothing half-written may be left.
+KILL_POINTS=5; [ -n "${CHECK:-}" ] && KILL_POINTS=40
+kills_at_files() {
+    local name=$1 ref=$2 files=$3 dir="$TMP/at" n every i how f rc bad=0 kills=0 fulls=0; shift 3
+    case $BUILD in *san-*) skip "$name" "a sanitizer must be loaded first"; return ;; esac
+    ${CC:-cc} -D_GNU_SOURCE -shared -fPIC "$ROOT/tests/e2e/kill_at.c" -o "$TMP/kill_at.so" -ldl
+    rm -rf "$TMP/count_run"
+    COUNT_FILE=$TMP/count LD_PRELOAD=$TMP/kill_at.so "$@" out_dir="$TMP/count_run" >/dev/null 2>&1
+    n=$(cat "$TMP/count"); every=$((n / KILL_POINTS)); { [ -n "${LONG:-}" ] || [ $every = 0 ]; } && every=1
+    for i in $(seq $((every / 2 + 1)) $every "$n"); do
+        for how in KILL_AT FULL_AT; do
+            rm -rf "$dir"
+            env $how="$i" LD_PRELOAD="$TMP/kill_at.so" "$@" out_dir="$dir" --resume auto >/dev/null 2>"$TMP/at.err" & wait $! 2>/dev/null; rc=$?
+            if [ $how = KILL_AT ]; then
+                kills=$((kills + 1)); [ $rc = 137 ] || { bad=$((bad + 1)); echo "# $how $i: exit $rc"; }
+            else
+                fulls=$((fulls + 1))
+                [ $rc = 0 ] || { [ $rc = 73 ] && [ "$(wc -l <"$TMP/at.err")" = 1 ]; } ||
+                    { bad=$((bad + 1)); echo "# $how $i: exit $rc: $(head -n 2 "$TMP/at.err" | tr '\n' ' ')"; }
+            fi
+            "$@" out_dir="$dir" --resume auto >"$TMP/at.log" 2>&1 || { bad=$((bad + 1)); echo "# $how $i, resumed: $(tail -n 1 "$TMP/at.log")"; }
+            for f in $files; do
+                cmp -s "$ref/$f" "$dir/$f" || { bad=$((bad + 1)); echo "# $how $i: $f differs"; }
+            done
+            [ -z "$(find "$dir" -name '*.tmp' -o -name '*.old')" ] || { bad=$((bad + 1)); echo "# $how $i: leftovers"; }
+        done
+    done 2>/dev/null
+    [ $bad = 0 ] && ok "$name ($kills kills and $fulls full disks at $n places)" || not_ok "$name" "$bad faults"
 }
 KILLS=2; [ -n "${CHECK:-}" ] && KILLS=20
 

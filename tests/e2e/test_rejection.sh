@@ -15,15 +15,8 @@ compares "at most one choice per prompt" "$(grep -c . "$TMP/ref/selected.jsonl")
 check "an unfinished answer is never selected" sh -c "! grep '\"finished\": *false' $TMP/ref/samples.jsonl | grep -q '\"selected\": *true'"
 check "curves" grep -q max_of_n "$TMP/ref/curves.json"
 
-# kills compares weights and metrics; for this program the answers are the result
-i=0; bad=0
-for at in $(seq 1 "$KILLS"); do
-    rm -rf "$TMP/k"; "${R[@]}" out_dir="$TMP/k" --resume auto >/dev/null 2>&1 & pid=$!
-    sleep "$(awk "BEGIN { print 0.02 + $at * 0.9 / $KILLS }")"; kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
-    "${R[@]}" out_dir="$TMP/k" --resume auto >"$TMP/k.log" 2>&1
-    cmp -s "$TMP/ref/samples.jsonl" "$TMP/k/samples.jsonl" && cmp -s "$TMP/ref/curves.json" "$TMP/k/curves.json" || bad=$((bad + 1))
-done
-[ $bad = 0 ] && ok "kill -9 and resume ($KILLS kills)" || not_ok "kill -9 and resume" "$bad of $KILLS differ: $(tail -n 1 "$TMP/k.log")"
+# for this program the answers are the result
+kills_at_files "kill -9 or a full disk, then resume" "$TMP/ref" "samples.jsonl selected.jsonl curves.json metrics.jsonl STATUS" "${R[@]}"
 
 "${R[@]}" out_dir="$TMP/random" select.mode=random >/dev/null 2>&1
 check "the random control picks others" sh -c "! cmp -s $TMP/ref/selected.jsonl $TMP/random/selected.jsonl"

@@ -11,13 +11,15 @@ for t in 1 2 3; do
     same "weights: $t threads, micro-batch of $((128 * t)) tokens" "$TMP/ref/export/model.safetensors" "$TMP/t$t/export/model.safetensors"
 done
 same "metrics are the same file" "$TMP/ref/metrics.jsonl" "$TMP/t2/metrics.jsonl"
-for isa in plain avx2; do
-    grep -q "$isa" /proc/cpuinfo || [ $isa = plain ] || { skip "weights: isa=$isa" "this CPU lacks it"; continue; }
+for isa in plain avx2 avx512; do
+    grep -q "\b$isa" /proc/cpuinfo || [ $isa = plain ] || { skip "weights: isa=$isa" "this CPU lacks it"; continue; }
     "${R[@]}" max_steps=2 isa=$isa out_dir="$TMP/isa-$isa" >/dev/null 2>&1
     "${R[@]}" max_steps=2 out_dir="$TMP/isa-auto" overwrite=true >/dev/null 2>&1
     same "weights: isa=$isa" "$TMP/isa-auto/export/model.safetensors" "$TMP/isa-$isa/export/model.safetensors"
 done
 kills "kill -9 and resume" "$KILLS" "$TMP/ref" "${R[@]}"
+kills_at_files "kill -9 or a full disk, then resume" "$TMP/ref" \
+    "export/model.safetensors export/config.json eval.json metrics.jsonl STATUS" "${R[@]}" threads=1
 
 check "the calibration is in config.json" grep -q '"anchored": *true' "$TMP/ref/export/config.json"
 check "eval.json has the bins" grep -q both_unsafe "$TMP/ref/eval.json"
