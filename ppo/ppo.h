@@ -98,8 +98,9 @@ bool ppo_next_pack(Ppo *p, const Rollout *r, const ExampleSet *set, int64_t *nex
 void ppo_gradients(Ppo *p, const Rollout *r, int64_t from, int64_t to, bool policy, UpdateStats *s);
 
 /* ppo_dump.c: one iteration for an outside program to recompute. */
-int ppo_dump_rollout(Ppo *p, const char *dir, bool flat);
-int ppo_dump_weights(Ppo *p, const char *dir, const char *when); /* "before", "after" */
+/* `step` of `total` is the first minibatch of the iteration. */
+int ppo_dump_rollout(Ppo *p, const char *dir, bool flat, int64_t step, int64_t total);
+int ppo_dump_weights(Ppo *p, const char *dir, const char *when); /* "before" (and moments), "after" */
 int ppo_dump_gradients(Ppo *p, const char *dir); /* of the first minibatch */
 
 #endif

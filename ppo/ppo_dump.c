@@ -1,6 +1,7 @@
 /* ppo_dump.c - --dump-iteration: everything of one iteration, for another program to recompute:
  *   rollout.json          settings, ids, log-probabilities, values, scores, switch, rewards, advantages
  *   policy-before, critic-before, reference, policy-after, critic-after   Hugging Face folders
+ *   moments-policy-m.safetensors, -v, moments-critic-m, -v                AdamW's, before the updates
  *   gradients-policy.safetensors, gradients-critic.safetensors            of the first minibatch, before
  *                                                                         clipping
  * tests/golden/check_ppo_dump.py does so with PyTorch. */
@@ -32,8 +33,23 @@ static void ints(JsonWriter *w, const char *key, const int32_t *x, int64_t n)
     jw_array_end(w);
 }
 
-static void settings(JsonWriter *w, const PpoConfig *c, bool flat)
+/* Learning rates of the iteration's updates, first minibatch first; none while the policy waits for the
+ * critic. */
+static void learning_rates(JsonWriter *w, const PpoConfig *c, const OptimConfig *o, int64_t step,
+                           int64_t total)
 {
+    int64_t n = c->batch_size / c->minibatch_size;
+    int64_t first = o == &c->policy ? c->critic_warmup * n : 0;
+    jw_key(w, "learning_rates");
+    jw_array(w);
+    for (int64_t i = step; i < step + n && step >= first; i++)
+        jw_num(w, schedule_lr(o, i - first, total - first));
+    jw_array_end(w);
+}
+
+static void settings(JsonWriter *w, const Ppo *p, bool flat, int64_t step, int64_t total)
+{
+    const PpoConfig *c = p->c;
     jw_knum(w, "temperature", c->temperature);
     jw_knum(w, "kl_coef", c->kl_coef);
     jw_knum(w, "gamma", c->gamma);
@@ -47,11 +63,13 @@ static void settings(JsonWriter *w, const PpoConfig *c, bool flat)
     jw_kint(w, "minibatch_size", c->minibatch_size);
     jw_kbool(w, "flat", flat);
     const OptimConfig *const o[2] = {&c->policy, &c->critic};
+    const Optim *const optim[2] = {&p->policy_optim, &p->critic_optim};
     const char *const names[2] = {"optim", "critic_optim"};
     for (int i = 0; i < 2; i++) {
         jw_key(w, names[i]);
         jw_object(w);
-        jw_knum(w, "learning_rate", o[i]->learning_rate);
+        learning_rates(w, c, o[i], step, total);
+        jw_kint(w, "updates", optim[i]->step);
         jw_knum(w, "beta1", o[i]->beta1);
         jw_knum(w, "beta2", o[i]->beta2);
         jw_knum(w, "eps", o[i]->eps);
@@ -85,7 +103,7 @@ static void answer(JsonWriter *w, const Ppo *p, const Rollout *r, int64_t b)
     jw_object_end(w);
 }
 
-int ppo_dump_rollout(Ppo *p, const char *dir, bool flat)
+int ppo_dump_rollout(Ppo *p, const char *dir, bool flat, int64_t step, int64_t total)
 {
     Str out = {0};
     JsonWriter w;
@@ -94,7 +112,7 @@ int ppo_dump_rollout(Ppo *p, const char *dir, bool flat)
         return rc;
     jw_init(&w, &out, false);
     jw_object(&w);
-    settings(&w, p->c, flat);
+    settings(&w, p, flat, step, total);
     jw_kstr(&w, "reward_helpful", p->c->reward_helpful);
     jw_kstr(&w, "reward_safety", p->c->reward_safety);
     jw_key(&w, "answers");
@@ -121,6 +139,19 @@ static int save(const ParamSet *params, const char *dir, const char *name, const
     return rc;
 }
 
+static int dump_moments(const Optim *o, const char *dir, const char *name)
+{
+    int rc = 0;
+    for (int i = 0; i < 2 && rc == 0; i++) {
+        const Grads view = {.table = o->params->table, .g = i == 0 ? o->m : o->v};
+        char *leaf = xasprintf("moments-%s-%c.safetensors", name, "mv"[i]), *path = path_join(dir, leaf);
+        rc = grads_write(&view, path);
+        free(leaf);
+        free(path);
+    }
+    return rc;
+}
+
 int ppo_dump_weights(Ppo *p, const char *dir, const char *when)
 {
     const char *critic = p->c->critic_model[0] ? p->c->critic_model : p->c->reward_helpful;
@@ -129,6 +160,10 @@ int ppo_dump_weights(Ppo *p, const char *dir, const char *when)
         rc = save(&p->critic, dir, "critic", when, critic);
     if (rc == 0 && !strcmp(when, "before"))
         rc = save(&p->reference, dir, "reference", "", p->c->model);
+    if (rc == 0 && !strcmp(when, "before"))
+        rc = dump_moments(&p->policy_optim, dir, "policy");
+    if (rc == 0 && !strcmp(when, "before"))
+        rc = dump_moments(&p->critic_optim, dir, "critic");
     return rc;
 }
 

@@ -595,7 +595,8 @@ static int ppo_step(Trainer *t)
         if (rc > 0)
             return rc;
         if (p->c->dump_dir[0] && iteration == p->c->dump_iteration) {
-            TRY(ppo_dump_rollout(p, p->c->dump_dir, metrics_get(&t->metrics, "objective/flat_scores") > 0));
+            TRY(ppo_dump_rollout(p, p->c->dump_dir, metrics_get(&t->metrics, "objective/flat_scores") > 0,
+                                 t->step, t->total_steps));
             TRY(dump(t, p, iteration, mini, "before"));
         }
     }

@@ -26,7 +26,7 @@ static void fill(void *ctx, int index, int64_t first, int64_t n, float *dst)
     GradSource *s = ctx;
     const ParamTable *t = s->g->table;
     const Tensor *g = &s->g->g[index];
-    bool tied = index == t->head && t->def[t->embed].tied_to == t->head;
+    bool tied = index == t->head && t->def[t->embed].tied_to == t->head && s->g->g[t->embed].data;
     if (s->loaded != index) {
         free(s->host);
         free(s->tied);

@@ -4,7 +4,8 @@
 
 #include "common/model/params.h"
 
-/* Before grads_finish: the two parts of a tied head are added here. F32. 0 or ERR_CANTCREATE. */
+/* Before grads_finish: the two parts of a tied head are added here. An optimizer's moments may stand for
+ * the gradients; they have no embedding part to add. F32. 0 or ERR_CANTCREATE. */
 int grads_write(const Grads *g, const char *path);
 
 #endif

@@ -32,12 +32,18 @@ def check(name, ours, theirs, tol=TOL):
     print(f"{'ok    ' if ok else 'FAILED'} {name}: relative error {err:.2e} over {b.numel()} values")
 
 
+def prepared(model):
+    """In float64, and with a gradient for the padding token like for any other: a policy may sample it."""
+    model.model.embed_tokens.padding_idx = None
+    return model.double()
+
+
 def causal(path):
-    return AutoModelForCausalLM.from_pretrained(path, torch_dtype=torch.float32, attn_implementation="eager").double()
+    return prepared(AutoModelForCausalLM.from_pretrained(path, torch_dtype=torch.float32, attn_implementation="eager"))
 
 
 def scalar(path):
-    return AutoModelForSequenceClassification.from_pretrained(path, torch_dtype=torch.float32, attn_implementation="eager").double()
+    return prepared(AutoModelForSequenceClassification.from_pretrained(path, torch_dtype=torch.float32, attn_implementation="eager"))
 
 
 def hidden_scores(model, ids):
@@ -58,15 +64,38 @@ def values(model, prompt, answer):
     return v[len(prompt) - 1:len(prompt) + len(answer) - 1]
 
 
-def optimizer(model, o):
+def apart(ours, theirs):
+    """|ours - theirs| / |theirs|; equal zeros are 0 apart."""
+    return ((ours.double() - theirs).norm() / theirs.norm().clamp_min(1e-30)).item()
+
+
+def result(name, err):
+    global passed, failed
+    ok = err <= TOL
+    passed, failed = passed + ok, failed + (not ok)
+    print(f"{'ok    ' if ok else 'FAILED'} {name}: relative error {err:.2e}")
+
+
+def optimizer(model, o, folder, name):
+    """AdamW in the state that the dump says it was in."""
     decay = [p for p in model.parameters() if p.dim() == 2]
     rest = [p for p in model.parameters() if p.dim() != 2]
-    return torch.optim.AdamW([{"params": decay, "weight_decay": o["weight_decay"]}, {"params": rest, "weight_decay": 0.0}],
-                             lr=o["learning_rate"], betas=(o["beta1"], o["beta2"]), eps=o["eps"])
+    opt = torch.optim.AdamW([{"params": decay, "weight_decay": o["weight_decay"]}, {"params": rest, "weight_decay": 0.0}],
+                            lr=1.0, betas=(o["beta1"], o["beta2"]), eps=o["eps"])
+    m, v = (load_file(os.path.join(folder, f"moments-{name}-{k}.safetensors")) for k in "mv")
+    theirs = dict(model.named_parameters())
+    for key in m:
+        opt.state[at(theirs, key)] = {"step": torch.tensor(float(o["updates"])), "exp_avg": m[key].double(),
+                                      "exp_avg_sq": v[key].double()}
+    return opt
+
+
+def at(params, key):
+    """The parameter of that name; a tied head goes by the name of the embedding."""
+    return params[key if key in params else "model.embed_tokens.weight"]
 
 
 def main(folder):
-    global passed, failed
     d = json.load(open(os.path.join(folder, "rollout.json")))
     answers, n = d["answers"], len(d["answers"])
     policy, reference = causal(os.path.join(folder, "policy-before")), causal(os.path.join(folder, "reference"))
@@ -134,7 +163,7 @@ def main(folder):
     check("advantages", cat("adv"), torch.cat(adv))
     check("returns", cat("ret"), torch.cat(ret))
 
-    popt, copt = optimizer(policy, d["optim"]), optimizer(critic, d["critic_optim"])
+    popt, copt = optimizer(policy, d["optim"], folder, "policy"), optimizer(critic, d["critic_optim"], folder, "critic")
     size = d["minibatch_size"]
     for first in range(0, n, size):
         part = range(first, first + size)
@@ -153,25 +182,25 @@ def main(folder):
                 e = torch.maximum(e, (old + (v - old).clamp(-cv, cv) - R) ** 2)
             vloss = vloss + 0.5 * e.sum()
         for model, opt, loss, o, name in ((policy, popt, ploss, d["optim"], "policy"), (critic, copt, vloss, d["critic_optim"], "critic")):
+            if not o["learning_rates"]:
+                continue
             opt.zero_grad()
             (loss / total).backward()
             if first == 0:
                 ours = load_file(os.path.join(folder, f"gradients-{name}.safetensors"))
                 theirs = dict(model.named_parameters())
                 for key, g in sorted(ours.items()):
-                    t = theirs[key if key in theirs else "model.embed_tokens.weight"].grad
-                    err = ((g.double() - t).norm() / t.norm()).item()
-                    passed, failed = passed + (err <= TOL), failed + (err > TOL)
-                    print(f"{'ok    ' if err <= TOL else 'FAILED'} {name} gradient {key}: relative error {err:.2e}")
+                    result(f"{name} gradient {key}", apart(g, at(theirs, key).grad))
             if o["max_grad_norm"] > 0:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), o["max_grad_norm"])
+            for group in opt.param_groups:
+                group["lr"] = o["learning_rates"][first // size]
             opt.step()
     for model, name in ((policy, "policy"), (critic, "critic")):
         ours = load_file(os.path.join(folder, f"{name}-after", "model.safetensors"))
         theirs = dict(model.named_parameters())
-        err = max(((w.double() - theirs[k].detach()).norm() / theirs[k].norm()).item() for k, w in ours.items())
-        passed, failed = passed + (err <= TOL), failed + (err > TOL)
-        print(f"{'ok    ' if err <= TOL else 'FAILED'} {name} weights after {n // size} steps: worst relative error {err:.2e}")
+        result(f"{name} weights after {n // size} steps, worst tensor",
+               max(apart(w, at(theirs, k).detach()) for k, w in ours.items()))
     print(f"{passed} passed, {failed} failed")
     return failed > 0
 

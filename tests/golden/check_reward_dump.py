@@ -28,6 +28,7 @@ def main(folder):
     d = json.load(open(os.path.join(folder, "step.json")))
     model = AutoModelForSequenceClassification.from_pretrained(
         os.path.join(folder, "before"), torch_dtype=torch.float32, attn_implementation="eager").double()
+    model.model.embed_tokens.padding_idx = None  # a gradient for the padding token too: answers may hold it
     score = lambda ids: model.score(model.model(torch.tensor([ids])).last_hidden_state[0, -1])[0]
     rank, bce = [], []
     for item in d["items"]:
