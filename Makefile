@@ -56,7 +56,7 @@ UNIT       := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 OPS_SRC    := $(wildcard tests/ops/*.c)
 TESTS      := $(UNIT) $(BUILD)/tests/test_grad_model $(if $(OPS_SRC),$(BUILD)/tests/test_ops $(BUILD)/tests/test_grad)
 
-.PHONY: all deps demo test check check-long bench install fmt clean lint tests config FORCE
+.PHONY: all deps demo demo-controls test check check-long bench install fmt clean lint tests config FORCE
 .DEFAULT_GOAL := all
 
 all: $(if $(NEED_DEPS),deps-message) $(BUILD)/librlhf.a $(PROGRAMS)
@@ -119,12 +119,15 @@ $(BUILD)/tests/test_ops: $(OPS_SRC:%.c=$(BUILD)/%.o) $(BUILD)/librlhf.a
 # ---- what people run
 deps:
 	sh tests/deps.sh $(PACKAGES)
+JOBS := $(shell nproc 2>/dev/null || echo 2)
 demo:
-	@tests/ensure-deps.sh && $(MAKE) -s all && sh rlhf/demo/run.sh $(BUILD)
+	@tests/ensure-deps.sh && $(MAKE) -s -j$(JOBS) all && sh rlhf/demo/run.sh $(BUILD)
+demo-controls:
+	@tests/ensure-deps.sh && $(MAKE) -s -j$(JOBS) all && sh rlhf/demo/controls.sh $(BUILD)
 lint:
 	@sh tests/lint.sh
 test:
-	@tests/ensure-deps.sh && $(MAKE) -s all tests && sh tests/run.sh test $(BUILD)
+	@tests/ensure-deps.sh && $(MAKE) -s -j$(JOBS) all tests && sh tests/run.sh test $(BUILD)
 check:
 	@tests/ensure-deps.sh && sh tests/run.sh check $(BUILD)
 check-long:
