@@ -1,7 +1,7 @@
 /* ppo_update.c - the gradient of one minibatch. Answers are packed in rollout order and the gradient is
  * one chain over tokens in that order, so micro_batch_tokens never changes a bit. The loss is the mean
  * over the minibatch's answer tokens. Tested by the dumped iteration and the closed form of
- * tests/e2e/test_ppo.sh. */
+ * tests/e2e/test_closed_form.sh. */
 #include "ppo/ppo.h"
 
 #include "common/base/error.h"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# rlhf-ppo end to end on a tiny world: exact ratio and KL, determinism, resume after kill -9, and the
-# closed form of the KL-regularised optimum on a vocabulary of four tokens.
+# rlhf-ppo end to end on a tiny world: exact ratio and KL, determinism, resume after kill -9.
+# test_closed_form.sh looks at where it converges.
 . "$(dirname "$0")/lib.sh"
 tiny_world
 P=("$BIN/rlhf-ppo" model="$W/sft/export" reward.helpful="$W/helpful/export" reward.safety="$W/safety/export"
