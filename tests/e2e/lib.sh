@@ -135,6 +135,5 @@ tiny_world() {
         "data.eval=[{path: $W/pairs/safety_test.jsonl}]" safety_loss.weight=1 "${REWARD[@]}" >>"$log" 2>&1 ||
         { not_ok tiny_world "$(tail -n 3 "$log" | tr '\n' ' ')"; finish; }
 }
-# a barely trained model now and then writes a marker of the template, which the template refuses
-REWARD=(model="$TMP/tiny/sft/export" template=plain max_length=64 data.on_bad_row=skip batch_size=16
-        micro_batch_tokens=1024 optim.learning_rate=3e-3 seed=3)
+REWARD=(model="$TMP/tiny/sft/export" template=plain max_length=64 batch_size=16 micro_batch_tokens=1024
+        optim.learning_rate=3e-3 seed=3)
