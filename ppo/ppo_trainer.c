@@ -566,19 +566,12 @@ static int update(Trainer *t, Ppo *p, int64_t iteration, int64_t mini, UpdateSta
         int64_t first = c->critic_warmup * (c->batch_size / c->minibatch_size);
         double lr = schedule_lr(&c->policy, t->step - first, t->total_steps - first);
         s->policy_norm = optim_step(&p->policy_optim, lr, &bad);
-        if (bad)
-            log_warn("step %lld: gradient of %s is not finite: policy step dropped",
-                     (long long)t->step + 1, bad);
+        if ((rc = optim_check(&p->policy_optim, t->step + 1, bad)) < 0)
+            return rc;
     }
-    bad = NULL;
     s->value_norm = optim_step(&p->critic_optim, schedule_lr(&c->critic, t->step, t->total_steps), &bad);
-    if (bad)
-        log_warn("step %lld: gradient of %s is not finite: critic step dropped", (long long)t->step + 1,
-                 bad);
-    if (p->policy_optim.skipped + p->critic_optim.skipped > 10)
-        return error_set(ERR_DIVERGED, "%lld steps were dropped for non-finite gradients; lower "
-                                       "optim.learning_rate", (long long)(p->policy_optim.skipped +
-                                                                          p->critic_optim.skipped));
+    if ((rc = optim_check(&p->critic_optim, t->step + 1, bad)) < 0)
+        return rc;
     return dump(t, p, iteration, mini, "after");
 }
 

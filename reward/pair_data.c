@@ -78,6 +78,10 @@ int pair_set_read(PairSet *s, const PairSource *sources, int n_sources, const Ch
     int rc = 0;
     s->n_sources = n_sources;
     s->source_first = xcalloc((size_t)n_sources + 1, sizeof *s->source_first);
+    s->mix = xcalloc((size_t)n_sources + 1, sizeof *s->mix);
+    for (int i = 0; i < n_sources; i++)
+        s->mix[i] = (DataSource){sources[i].path, sources[i].weight};
+    TRY(mix_check(s->mix, n_sources, "data.train"));
     for (int i = 0; i < n_sources; i++) {
         int64_t first = records->n;
         TRY(record_set_read(records, sources[i].path, sources[i].kind ? RECORD_LABELLED : RECORD_PAIR,
@@ -113,43 +117,11 @@ void pair_set_free(PairSet *s)
     }
     free(s->at);
     free(s->source_first);
+    free(s->mix);
     memset(s, 0, sizeof *s);
 }
 
-/* Adds `want` items of source i: whole rounds over fresh permutations, the last one cut. */
-static int64_t walk_source(const PairSet *s, int i, int64_t want, uint64_t seed, int64_t epoch,
-                           int64_t *out)
+int64_t pair_set_order(const PairSet *s, uint64_t seed, int64_t epoch, int64_t **order)
 {
-    int64_t first = s->source_first[i], n = s->source_first[i + 1] - first, done = 0;
-    int64_t *order = xmalloc((size_t)(n ? n : 1) * sizeof *order);
-    for (int64_t round = 0; n && done < want; round++) {
-        uint64_t key = ((uint64_t)epoch << 32) + ((uint64_t)i << 20) + (uint64_t)round + 1;
-        rng_permutation(order, n, seed, RNG_MIX, key);
-        for (int64_t k = 0; k < n && done < want; k++)
-            out[done++] = first + order[k];
-    }
-    free(order);
-    return done;
-}
-
-int64_t pair_set_order(const PairSet *s, const PairSource *sources, uint64_t seed, int64_t epoch,
-                       int64_t **order)
-{
-    double total = 0;
-    for (int i = 0; i < s->n_sources; i++)
-        total += sources[i].weight;
-    int64_t room = s->n + s->n_sources, n = 0;
-    int64_t *mix = xmalloc((size_t)(room ? room : 1) * sizeof *mix);
-    for (int i = 0; i < s->n_sources; i++) {
-        int64_t all = s->source_first[i + 1] - s->source_first[i];
-        int64_t want = total > 0 ? (int64_t)llround((double)s->n * sources[i].weight / total) : all;
-        n += walk_source(s, i, want, seed, epoch, mix + n);
-    }
-    int64_t *perm = xmalloc((size_t)(n ? n : 1) * sizeof *perm);
-    rng_permutation(perm, n, seed, RNG_SHUFFLE, (uint64_t)epoch);
-    for (int64_t i = 0; i < n; i++)
-        perm[i] = mix[perm[i]];
-    free(mix);
-    *order = perm;
-    return n;
+    return mix_order(order, s->source_first, s->mix, s->n_sources, seed, (uint64_t)epoch);
 }

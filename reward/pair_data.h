@@ -5,6 +5,7 @@
 
 #include "common/base/config.h"
 #include "common/data/example.h"
+#include "common/train/mix.h"
 
 /* One row of data.train. */
 typedef struct {
@@ -31,6 +32,7 @@ typedef struct {
     int64_t n_long, n_bad;
     int64_t n_labels;   /* sequences with a safety label */
     int64_t *source_first; /* items of source i: [source_first[i], source_first[i + 1]) */
+    DataSource *mix;       /* path and weight of each source */
     int n_sources;
 } PairSet;
 
@@ -48,10 +50,7 @@ int pair_set_read(PairSet *s, const PairSource *sources, int n_sources, const Ch
                   const PairOptions *o, RecordSet *records);
 void pair_set_free(PairSet *s);
 
-/* Items of one epoch in training order: a permutation of all items, or, with weights, a draw of as many
- * items in all with each source's share, walking each source's own permutation round and round. Returns
- * the number written; *order is xmalloc'ed. */
-int64_t pair_set_order(const PairSet *s, const PairSource *sources, uint64_t seed, int64_t epoch,
-                       int64_t **order);
+/* Items of one epoch in training order: mix_order over the sources. *order is xmalloc'ed. */
+int64_t pair_set_order(const PairSet *s, uint64_t seed, int64_t epoch, int64_t **order);
 
 #endif

@@ -156,7 +156,7 @@ static int reward_init(Trainer *t)
     }
     TRY(read_data(p));
     p->order_epoch = -1;
-    p->n_order = pair_set_order(&p->train, c->train.at, (uint64_t)c->run.seed, 0, &p->order);
+    p->n_order = pair_set_order(&p->train, (uint64_t)c->run.seed, 0, &p->order);
     p->steps_per_epoch = (p->n_order + c->batch_size - 1) / c->batch_size;
     t->total_steps = p->steps_per_epoch * c->epochs;
     t->memory_advice = "micro_batch_tokens, max_length";
@@ -486,7 +486,7 @@ static int reward_step(Trainer *t)
     StepStats s = {0};
     if (epoch != p->order_epoch) {
         free(p->order);
-        p->n_order = pair_set_order(&p->train, c->train.at, (uint64_t)c->run.seed, epoch, &p->order);
+        p->n_order = pair_set_order(&p->train, (uint64_t)c->run.seed, epoch, &p->order);
         p->order_epoch = epoch;
     }
     int64_t n = p->n_order - first < c->batch_size ? p->n_order - first : c->batch_size;
@@ -504,12 +504,8 @@ static int reward_step(Trainer *t)
     double norm = optim_step(&p->optim, lr, &bad);
     if (dump)
         TRY(dump_weights(p, "after"));
-    if (bad)
-        log_warn("step %lld: gradient of %s is not finite: step dropped", (long long)t->step + 1, bad);
-    if (p->optim.skipped > 10)
-        return error_set(ERR_DIVERGED, "%lld steps were dropped for non-finite gradients; lower "
-                                       "optim.learning_rate", (long long)p->optim.skipped);
     step_metrics(t, p, &s, lr, norm);
+    rc = optim_check(&p->optim, t->step + 1, bad);
 fail:
     return rc;
 }

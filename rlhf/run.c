@@ -122,9 +122,19 @@ static bool changes_results(const char *line)
     return true;
 }
 
-static int stage_hash(const Stage *s, char hex[33])
+/* A copy of text with every `root` replaced, so that a moved or copied experiment keeps its done stages. */
+static void add_without_root(Str *out, const char *text, const char *root)
 {
-    Str all = {0};
+    for (const char *at; (at = strstr(text, root)); text = at + strlen(root)) {
+        str_add_bytes(out, text, (size_t)(at - text));
+        str_add(out, "${root}");
+    }
+    str_add(out, text);
+}
+
+static int stage_hash(const Experiment *e, const Stage *s, char hex[33])
+{
+    Str all = {0}, moved = {0};
     int rc = 0;
     for (int i = 0; i < s->argc; i++)
         str_addf(&all, "%s\n", s->argv[i]);
@@ -136,9 +146,11 @@ static int stage_hash(const Stage *s, char hex[33])
     }
     for (int i = 0; i < s->n_inputs; i++)
         TRY(hash_input(s->inputs[i], &all));
-    hash128_hex(hash128(str_get(&all), all.n), hex);
+    add_without_root(&moved, str_get(&all), e->root);
+    hash128_hex(hash128(str_get(&moved), moved.n), hex);
 fail:
     str_free(&all);
+    str_free(&moved);
     return rc;
 }
 
@@ -242,7 +254,7 @@ static int run_stage(const Experiment *e, const Stage *s, int number, const Args
     char hash[33], old_hash[33], state[16];
     char *record = xasprintf("%s/stages/%s.json", e->root, s->name);
     int rc = 0, status = 0;
-    TRY(stage_hash(s, hash));
+    TRY(stage_hash(e, s, hash));
     record_read(record, old_hash, state);
     bool same = !strcmp(hash, old_hash);
     if (same && !strcmp(state, "done") && !again) {

@@ -13,8 +13,6 @@ one() { # NAME FIRST-STAGE-THAT-CHANGES VARIABLES...
     name=$1 root=$BUILD/demo-control-$1; shift
     if [ ! -e "$root" ]; then
         cp -r "$BUILD/demo" "$root.tmp"
-        # records name commands with the old root; the driver compares them, so they move along
-        find "$root.tmp/stages" "$root.tmp/configs" -type f -exec sed -i "s#$BUILD/demo/#$root/#g" {} +
         mv "$root.tmp" "$root"
     fi
     echo "== control: $name ($*)"

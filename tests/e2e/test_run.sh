@@ -42,6 +42,8 @@ compares "a changed input runs its stage and those after it" "$(grep -c ': done'
 check "with another result" sh -c "test '$sum' != \"\$(md5sum $TMP/root/sft/export/model.safetensors)\""
 "${R[@]}" vars.extra=false >"$TMP/log" 2>&1
 compares "a stage left out by its condition" "$(grep -c '\[' "$TMP/log") == 2"
+cp -r "$TMP/root" "$TMP/moved"; "${R[@]}" root="$TMP/moved" >"$TMP/log" 2>&1
+compares "a copied experiment keeps its done stages" "$(grep -c ': done' "$TMP/log") >= 2"
 check "--only" "${R[@]}" --only answers --force
 refuses "unknown variable" 2 "vars.sed|no such variable|root=DIR" "${R[@]}" sed=1
 refuses "unknown stage" 2 "there is no stage" "${R[@]}" --from nothing
