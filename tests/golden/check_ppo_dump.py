@@ -101,7 +101,7 @@ def main(folder):
     policy, reference = causal(os.path.join(folder, "policy-before")), causal(os.path.join(folder, "reference"))
     critic = scalar(os.path.join(folder, "critic-before"))
     helpful = scalar(d["reward_helpful"])
-    safety = scalar(d["reward_safety"]) if d["reward_safety"] else None
+    safety = scalar(d["reward_safety"]) if d["reward_safety"] and d["switch"] else None
     T = d["temperature"]
 
     with torch.no_grad():
