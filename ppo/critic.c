@@ -99,6 +99,10 @@ int critic_refit(Ppo *p, Rollout *r, const ExampleSet *set)
     bool flat;
     int rc = 0;
     rollout_advantages(p, r, &flat); /* for r->shaped; the values are made again afterwards */
+    if (flat) {
+        log_warn("critic.refit: all scores of the first rollout are equal; the value head stays as it is");
+        goto done;
+    }
     while (ppo_next_pack(p, r, set, &next, r->n_used, &rows)) {
         batch_set(&p->batch, &p->pack);
         model_forward(&p->critic_model, &p->critic, NULL, &p->batch, p->critic_acts);

@@ -7,8 +7,8 @@ BUILD=${1:-build} SEED=${SEED:-1}
 root=$BUILD/demo; [ "$SEED" = 1 ] || root=$BUILD/demo-seed$SEED
 start=$(date +%s)
 "$BUILD/bin/rlhf" run configs/demo.yaml root="$root" vars.seed="$SEED"
-echo
-cat "$root/evaluate/table.txt"
+# a finished run made before shows its table again; a new one has just printed it
+[ "$(stat -c %Y "$root/evaluate/table.txt")" -ge "$start" ] || cat "$root/evaluate/table.txt"
 echo
 echo "made in $(($(date +%s) - start)) s.  Report: $root/report/report.html   numbers: $root/evaluate/demo.json"
 echo "every answer with its scores: $root/evaluate/generations.jsonl"
