@@ -435,6 +435,10 @@ static int begin_iteration(Trainer *t, Ppo *p, int64_t iteration)
         log_warn("iteration %lld: all finished answers have the same score (spread below 1e-4): only the "
                  "KL penalty is left", (long long)iteration);
     rollout_metrics(&t->metrics, p, r, flat);
+    if (metrics_get(&t->metrics, "objective/finished") == 0)
+        log_warn("iteration %lld: none of the %lld answers ended within max_new_tokens %lld, so all score "
+                 "alike: raise it, or start from a model that ends its answers", (long long)iteration,
+                 (long long)r->n_used, (long long)p->c->max_new_tokens);
     critic_metric(&t->metrics, r);
     double kl = mean(r->k1, r->n_used);
     if (p->c->kl_max > 0 && kl > p->c->kl_max) {
