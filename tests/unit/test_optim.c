@@ -3,8 +3,10 @@
 #include "common/train/optim.h"
 
 #include "common/base/error.h"
+#include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/runtime/device.h"
+#include "common/train/checkpoint.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -160,6 +162,25 @@ static void clipping_leaves_the_direction(void **state)
     assert_true(fabs((double)(start - p[3]) - 1e-2 * 6e-4 / 6.1e-4) < 1e-6);
 }
 
+static size_t copy_tensor(unsigned char *out, const Tensor *t)
+{
+    memcpy(out, t->data, tensor_bytes(t));
+    return tensor_bytes(t);
+}
+
+/* Weights, gradients and moments one after another; returns the number of bytes. */
+static size_t snapshot(const World *w, unsigned char *out)
+{
+    size_t n = 0;
+    for (int i = 0; i < w->table.n; i++) {
+        n += copy_tensor(out + n, &w->params.w[i]);
+        n += copy_tensor(out + n, &w->grads.g[i]);
+        n += copy_tensor(out + n, &w->o.m[i]);
+        n += copy_tensor(out + n, &w->o.v[i]);
+    }
+    return n;
+}
+
 static void a_bad_gradient_changes_nothing(void **state)
 {
     World *w = *state;
@@ -167,23 +188,20 @@ static void a_bad_gradient_changes_nothing(void **state)
     int victim = param_layer(&w->table, 0, P_UP);
     fill(w, 0);
     assert_true(isfinite(optim_step(&w->o, 1e-2, &bad)));
-    size_t bytes = w->arena.used;
-    unsigned char *before = xmalloc(bytes);
+    unsigned char *before = xmalloc(w->arena.used), *after = xmalloc(w->arena.used);
     for (int k = 0; k < 2; k++) {
-        memcpy(before, w->arena.base, bytes);
+        size_t bytes = snapshot(w, before);
         fill(w, 1);
         ((float *)w->grads.g[victim].data)[5] = k ? INFINITY : NAN;
         assert_false(isfinite(optim_step(&w->o, 1e-2, &bad)));
         assert_string_equal(bad, "model.layers.0.mlp.up_proj.weight");
         assert_int_equal(w->o.skipped, k + 1);
-        /* gradients are zero again; the partial sums of the norm are scratch */
-        memset(w->o.partial.data, 0, tensor_bytes(&w->o.partial));
-        memcpy(before + ((unsigned char *)w->o.partial.data - w->arena.base), w->o.partial.data,
-               tensor_bytes(&w->o.partial));
-        assert_memory_equal(before, w->arena.base, bytes);
+        assert_int_equal(snapshot(w, after), bytes); /* gradients are zero again */
+        assert_memory_equal(before, after, bytes);
     }
     assert_int_equal(w->o.step, 1);
     free(before);
+    free(after);
 }
 
 static void ten_in_a_row_end_the_run(void **state)
@@ -219,6 +237,45 @@ static void tied_weights_get_one_update(void **state)
     assert_null(bad);
 }
 
+/* Two updates, a checkpoint, two more; and the same two from the checkpoint in a new process: the same
+ * bits, which needs moments and step. */
+static void a_checkpoint_holds_all_of_it(void **state)
+{
+    World *w = *state;
+    const char *bad;
+    char dir[] = "/tmp/test_optim.XXXXXX";
+    BlobList l = {0};
+    assert_non_null(mkdtemp(dir));
+    blob_add_params(&l, "policy", &w->params);
+    blob_add_optim(&l, "policy", &w->o);
+    for (int u = 0; u < 4; u++) {
+        if (u == 2)
+            assert_int_equal(checkpoint_save(dir, 2, &l, "seed: 1\n"), 0);
+        fill(w, u);
+        optim_step(&w->o, 1e-2, &bad);
+    }
+    unsigned char *want = xmalloc(w->arena.used), *got = xmalloc(w->arena.used);
+    size_t bytes = snapshot(w, want);
+    for (int i = 0; i < w->table.n; i++) {
+        Tensor *const all[] = {&w->params.w[i], &w->o.m[i], &w->o.v[i]};
+        for (int k = 0; k < 3; k++)
+            memset(all[k]->data, 0, tensor_bytes(all[k]));
+    }
+    w->o.step = w->o.skipped = w->o.in_row = 0;
+    assert_int_equal(checkpoint_load(dir, 2, &l), 0);
+    assert_int_equal(w->o.step, 2);
+    for (int u = 2; u < 4; u++) {
+        fill(w, u);
+        optim_step(&w->o, 1e-2, &bad);
+    }
+    assert_int_equal(snapshot(w, got), bytes);
+    assert_memory_equal(want, got, bytes);
+    free(got);
+    free(want);
+    blob_list_free(&l);
+    assert_int_equal(dir_remove(dir), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -227,6 +284,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_bad_gradient_changes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(ten_in_a_row_end_the_run, setup, teardown),
         cmocka_unit_test_setup_teardown(tied_weights_get_one_update, setup_tied, teardown),
+        cmocka_unit_test_setup_teardown(a_checkpoint_holds_all_of_it, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,401 @@
+/* test_rollout.c - one iteration of PPO on tiny random models: which row a score, a value and a
+ * log-probability is read at, in what order scores become advantages, and that the old
+ * log-probabilities and the reference stay what they were. Everything expected is computed here, one
+ * sequence at a time. */
+#include "ppo/ppo.h"
+#include "ppo/ppo_trainer.h"
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/runtime/device.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { B = 6, M = 8, TOKENS = 40, LONGEST = 20, V = 40 };
+
+typedef struct {
+    char dir[64];
+    PpoConfig c;
+    Device *dev;
+    Ppo p;
+    Example prompts[B];
+    Record records[B];
+    int32_t ids[B][LONGEST];
+} World;
+
+static int build(World *w)
+{
+    Ppo *p = &w->p;
+    int rc = 0;
+    TRY(model_init(&p->model, &p->policy_config, w->dev, &p->weights, LONGEST));
+    TRY(model_init(&p->critic_model, &p->critic_config, w->dev, &p->weights, LONGEST));
+    params_alloc(&p->policy, &p->model.table, &p->weights, "policy", false);
+    params_alloc(&p->reference, &p->model.table, &p->weights, "reference", true);
+    params_alloc(&p->critic, &p->critic_model.table, &p->weights, "critic", false);
+    grads_alloc(&p->policy_grads, &p->model.table, &p->weights);
+    grads_alloc(&p->critic_grads, &p->critic_model.table, &p->weights);
+    optim_alloc(&p->policy_optim, &w->c.policy, &p->policy, &p->policy_grads, &p->weights);
+    optim_alloc(&p->critic_optim, &w->c.critic, &p->critic, &p->critic_grads, &p->weights);
+    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, TOKENS, LONGEST, false));
+    if (!p->acts) {
+        p->acts = acts_new(&p->model, TOKENS, true);
+        p->critic_acts = acts_new(&p->critic_model, TOKENS, true);
+        p->gen = generator_new(&p->model, 4, LONGEST, TOKENS);
+        pack_init(&p->pack, TOKENS, TOKENS);
+    }
+    acts_alloc(p->acts, &p->work);
+    acts_alloc(p->critic_acts, &p->work);
+    batch_alloc(&p->batch, &p->work, w->dev, TOKENS, TOKENS);
+    lm_head_alloc(&p->head, &p->model, &p->work, &p->host, TOKENS, true);
+    scalar_head_alloc(&p->value_head, &p->critic_model, &p->work, TOKENS, true);
+    p->value_loss = arena_rows1(&p->work, DTYPE_F32, TOKENS);
+    p->value_old = arena_rows1(&p->work, DTYPE_F32, TOKENS);
+    p->value_ret = arena_rows1(&p->work, DTYPE_F32, TOKENS);
+    p->value_weight = arena_rows1(&p->work, DTYPE_F32, TOKENS);
+    generator_alloc(p->gen, &p->work, &p->host);
+    rollout_alloc(&p->roll, &p->host, B, M);
+    p->stage = arena_bytes(&p->host, TOKENS * sizeof *p->stage);
+    p->stage_ratio = arena_bytes(&p->host, TOKENS * sizeof *p->stage_ratio);
+    p->stage_entropy = arena_bytes(&p->host, TOKENS * sizeof *p->stage_entropy);
+    p->stage_rows = arena_bytes(&p->host, TOKENS * sizeof *p->stage_rows);
+    p->stage_target = arena_bytes(&p->host, TOKENS * sizeof *p->stage_target);
+    p->stage_seq = arena_bytes(&p->host, TOKENS * sizeof *p->stage_seq);
+fail:
+    return rc;
+}
+
+/* A head of random weights: one that starts at zero would score everything 0. */
+static void fill_head(ParamSet *s, float scale)
+{
+    Tensor *t = &s->w[s->table->head];
+    float *x = t->data;
+    for (int64_t i = 0; i < tensor_slots(t); i++)
+        x[i] = scale * (float)sin(1.0 + 0.7 * (double)i);
+}
+
+static int setup(void **state)
+{
+    World *w = xcalloc(1, sizeof *w);
+    Ppo *p = &w->p;
+    *state = w;
+    strcpy(w->dir, "/tmp/test_rollout.XXXXXX");
+    if (!mkdtemp(w->dir))
+        return -1;
+    const OptimConfig adam = {.learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-5};
+    w->c = (PpoConfig){.model = "policy", .reference = "reference", .critic_model = "",
+                       .reward_helpful = "helpful", .reward_safety = "", .dump_dir = "",
+                       .max_new_tokens = M, .temperature = 0.7, .batch_size = B, .minibatch_size = 3,
+                       .iterations = 1, .kl_coef = 0.5, .gamma = 0.9, .lam = 0.8, .clip = 0.2,
+                       .clip_value = 0.2, .whiten_scores = true, .whiten_advantages = true,
+                       .switch_threshold = 0.15, .policy = adam, .critic = adam};
+    w->c.run.out_dir = w->dir;
+    p->c = &w->c;
+    p->max_tokens = TOKENS;
+    p->policy_config = (ModelConfig){.architecture = "Llama", .head = HEAD_LM, .C = 16, .F = 24, .V = V,
+                                     .L = 2, .H = 2, .K = 1, .D = 8, .norm_eps = 1e-5,
+                                     .rope_theta = 1e4, .max_position = 64, .tied = true, .bos = 1,
+                                     .pad = -1};
+    p->critic_config = p->policy_config;
+    p->critic_config.head = HEAD_SCALAR;
+    for (p->n_stop = 0; p->n_stop < 6; p->n_stop++) /* six of 40 ids, so that most answers end */
+        p->stop_ids[p->n_stop] = p->n_stop;
+    for (int b = 0; b < B; b++) {
+        const int n = 3 + b;
+        for (int i = 0; i < n; i++)
+            w->ids[b][i] = 7 + (11 * b + 5 * i) % (V - 7);
+        w->prompts[b] = (Example){.ids = w->ids[b], .n = n, .n_prompt = n, .record = b};
+        w->records[b] = (Record){.kind = RECORD_PROMPT, .id = (uint64_t)b};
+    }
+    p->prompts = (ExampleSet){.at = w->prompts, .n = B};
+    p->train = (RecordSet){.at = w->records, .n = B};
+    assert_int_equal(device_open(&w->dev, &(DeviceOptions){.name = "cpu", .threads = 1}), 0);
+    p->helpful = (RewardModel){.folder = "helpful", .dev = w->dev, .config = p->critic_config};
+    arena_init(&p->weights, w->dev, ARENA_DEVICE, "weights");
+    arena_init(&p->work, w->dev, ARENA_DEVICE, "work");
+    arena_init(&p->host, w->dev, ARENA_HOST, "host");
+    assert_int_equal(build(w), 0);
+    assert_int_equal(arena_commit(&p->weights), 0);
+    assert_int_equal(arena_commit(&p->work), 0);
+    assert_int_equal(arena_commit(&p->host), 0);
+    assert_int_equal(build(w), 0);
+    params_init_random(&p->policy, 1);
+    params_init_random(&p->reference, 2);
+    params_init_random(&p->critic, 3);
+    fill_head(&p->critic, 1);
+    params_copy(&p->helpful.params, &p->critic); /* so the reward model knows every value */
+    for (int b = 0; b < B; b++)
+        p->roll.prompt[b] = (b + 2) % B; /* not the order of the set */
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    World *w = *state;
+    Ppo *p = &w->p;
+    acts_free(p->acts);
+    acts_free(p->critic_acts);
+    generator_free(p->gen);
+    pack_free(&p->pack);
+    reward_model_free(&p->helpful);
+    optim_free(&p->policy_optim);
+    optim_free(&p->critic_optim);
+    grads_free(&p->policy_grads);
+    grads_free(&p->critic_grads);
+    params_free(&p->policy);
+    params_free(&p->reference);
+    params_free(&p->critic);
+    model_free(&p->model);
+    model_free(&p->critic_model);
+    arena_free(&p->weights);
+    arena_free(&p->work);
+    arena_free(&p->host);
+    device_close(w->dev);
+    int rc = dir_remove(w->dir);
+    free(w);
+    return rc;
+}
+
+static void sample(World *w)
+{
+    assert_int_equal(rollout_run(&w->p, &w->p.roll, &w->p.prompts, &w->p.train, B, 0, 5, NULL), 0);
+}
+
+/* Prompt and answer b, joined here. */
+static int join(const World *w, int b, int32_t *out)
+{
+    const Rollout *r = &w->p.roll;
+    const Example *e = &w->prompts[r->prompt[b]];
+    for (int i = 0; i < e->n; i++)
+        out[i] = e->ids[i];
+    for (int t = 0; t < r->n[b]; t++)
+        out[e->n + t] = r->ids[b * M + t];
+    return e->n + r->n[b];
+}
+
+/* Log-probabilities of answer b under `params`, in a pack of its own. */
+static void logp_alone(World *w, const ParamSet *params, int b, float *out)
+{
+    Ppo *p = &w->p;
+    int32_t ids[LONGEST];
+    const int len = join(w, b, ids), n = p->roll.n[b];
+    pack_clear(&p->pack);
+    pack_add(&p->pack, ids, NULL, len, 0);
+    batch_set(&p->batch, &p->pack);
+    model_forward(&p->model, params, NULL, &p->batch, p->acts);
+    Tensor hidden = acts_hidden(p->acts, &p->batch);
+    for (int t = 0; t < n; t++) { /* the row before a token predicts it */
+        ((int32_t *)p->head.rows.data)[t] = len - n + t - 1;
+        ((int32_t *)p->head.target.data)[t] = ids[len - n + t];
+    }
+    lm_head_run(&p->head, &p->model, params, LM_LOGP, n, &hidden, NULL, NULL, 1 / w->c.temperature, 0);
+    memcpy(out, p->head.logp.data, (size_t)n * sizeof *out);
+}
+
+static void scores_and_values_are_read_at_their_rows(void **state)
+{
+    World *w = *state;
+    Rollout *r = &w->p.roll;
+    int finished = 0;
+    sample(w);
+    critic_values(&w->p, r, &w->p.prompts);
+    for (int b = 0; b < B; b++) {
+        int32_t ids[LONGEST];
+        float score[LONGEST], *const out = score;
+        const int len = join(w, b, ids), n_prompt = len - r->n[b];
+        const int32_t *const one = ids;
+        reward_model_score_tokens(&w->p.helpful, &one, &len, 1, &out);
+        assert_true(r->helpful[b] == (double)score[len - 1]); /* the last token of the answer */
+        assert_true(score[len - 1] != score[n_prompt - 1]);
+        for (int t = 0; t < r->n[b]; t++) /* critic and reward model have the same weights here */
+            assert_true(r->value[b * M + t] == score[n_prompt - 1 + t]);
+        finished += r->finished[b];
+    }
+    assert_true(finished > 0);
+}
+
+static void the_reference_is_not_the_policy(void **state)
+{
+    World *w = *state;
+    Rollout *r = &w->p.roll;
+    sample(w);
+    for (int b = 0; b < B; b++) {
+        float policy[M], ref[M];
+        double k1 = 0;
+        logp_alone(w, &w->p.policy, b, policy);
+        logp_alone(w, &w->p.reference, b, ref);
+        for (int t = 0; t < r->n[b]; t++) {
+            assert_true(r->logp[b * M + t] == policy[t]);
+            assert_true(r->ref[b * M + t] == ref[t]);
+            k1 += (double)policy[t] - (double)ref[t];
+        }
+        assert_true(k1 != 0 && fabs(r->k1[b] - k1) < 1e-12);
+    }
+}
+
+static void rows_stand_before_their_targets(void **state)
+{
+    World *w = *state;
+    Ppo *p = &w->p;
+    Rollout *r = &p->roll;
+    int64_t next = 0, first = 0, rows;
+    int packs = 0;
+    sample(w);
+    for (; ppo_next_pack(p, r, &p->prompts, &next, B, &rows); first = next, packs++) {
+        int64_t i = 0;
+        int at = 0;
+        for (int64_t b = first; b < next; b++) {
+            int32_t ids[LONGEST];
+            const int len = join(w, (int)b, ids), n = r->n[b];
+            for (int t = 0; t < n; t++, i++) {
+                assert_int_equal(p->stage_rows[i], at + len - n - 1 + t);
+                assert_int_equal(p->stage_target[i], r->ids[b * M + t]);
+                assert_int_equal(p->pack.ids[p->stage_rows[i] + 1], p->stage_target[i]);
+            }
+            at += len;
+        }
+        assert_int_equal(rows, i);
+    }
+    assert_int_equal(next, B);
+    assert_true(packs > 1);
+}
+
+/* After the policy moved, the ratio is that of the new to the sampler's probabilities. */
+static void old_log_probabilities_stay(void **state)
+{
+    World *w = *state;
+    Ppo *p = &w->p;
+    Rollout *r = &p->roll;
+    UpdateStats s;
+    bool flat;
+    double sum = 0, n = 0;
+    sample(w);
+    critic_values(p, r, &p->prompts);
+    rollout_advantages(p, r, &flat);
+    ppo_gradients(p, r, 0, B, true, &s);
+    assert_true(s.ratio_max_dev == 0 && s.approxkl == 0);
+    params_init_random(&p->policy, 9);
+    for (int b = 0; b < B; b++) {
+        float now[M];
+        logp_alone(w, &p->policy, b, now);
+        for (int t = 0; t < r->n[b]; t++, n++)
+            sum += exp((double)now[t] - (double)r->logp[b * M + t]);
+    }
+    ppo_gradients(p, r, 0, B, true, &s);
+    assert_true(s.ratio_max_dev > 0);
+    assert_true(fabs(s.ratio - sum / n) < 1e-5);
+}
+
+/* x[i] -> (x[i] - mean) / sqrt(var + 1e-8) */
+static void whiten(double *x, int n)
+{
+    double mean = 0, var = 0;
+    for (int i = 0; i < n; i++)
+        mean += x[i] / n;
+    for (int i = 0; i < n; i++)
+        var += (x[i] - mean) * (x[i] - mean) / n;
+    for (int i = 0; i < n; i++)
+        x[i] = (x[i] - mean) / sqrt(var + 1e-8);
+}
+
+/* Scores whitened over the batch, then the KL penalty per token, then advantages as the sum
+ * A_t = sum_k (gamma lambda)^k delta_(t+k) over the rest of the same answer, then whitened. */
+static void advantages_by_hand(void **state)
+{
+    World *w = *state;
+    Rollout *r = &w->p.roll;
+    const int n[B] = {3, 1, 4, 2, 8, 5};
+    const double raw[B] = {1, -2, 0.5, 3, 7, -1};
+    double finished[B - 1], score[B], adv[B * M], ret[B][M];
+    int total = 0, k = 0;
+    bool flat;
+    r->n_used = B;
+    for (int b = 0; b < B; b++) {
+        r->n[b] = n[b];
+        r->raw[b] = raw[b];
+        r->finished[b] = b != 4;
+        r->k1[b] = 0;
+        for (int t = 0; t < n[b]; t++) {
+            r->logp[b * M + t] = (float)(-1 - 0.25 * ((3 * b + t) % 5));
+            r->ref[b * M + t] = (float)(-1 - 0.25 * ((b + 2 * t) % 7));
+            r->value[b * M + t] = (float)(0.125 * ((5 * b + 3 * t) % 9) - 0.5);
+            r->k1[b] += (double)r->logp[b * M + t] - (double)r->ref[b * M + t];
+        }
+        if (r->finished[b])
+            finished[k++] = raw[b];
+    }
+    rollout_advantages(&w->p, r, &flat);
+    assert_false(flat);
+
+    whiten(finished, B - 1);
+    double lowest = -1;
+    for (int i = 0; i < B - 1; i++)
+        lowest = fmin(lowest, finished[i]);
+    k = 0;
+    for (int b = 0; b < B; b++)
+        score[b] = b == 4 ? lowest : finished[k++];
+    for (int b = 0; b < B; b++) {
+        for (int t = 0; t < n[b]; t++) {
+            double sum = 0;
+            for (int u = t; u < n[b]; u++) {
+                const float *v = r->value + b * M;
+                double reward = -w->c.kl_coef * ((double)r->logp[b * M + u] - (double)r->ref[b * M + u]);
+                double after = u + 1 < n[b] ? (double)v[u + 1] : 0;
+                if (u == n[b] - 1)
+                    reward += score[b];
+                sum += pow(w->c.gamma * w->c.lam, u - t) * (reward + w->c.gamma * after - (double)v[u]);
+            }
+            adv[total++] = sum;
+            ret[b][t] = sum + (double)r->value[b * M + t];
+        }
+    }
+    whiten(adv, total);
+    k = 0;
+    for (int b = 0; b < B; b++) {
+        assert_true(fabs(r->shaped[b] - score[b]) < 1e-9);
+        for (int t = 0; t < n[b]; t++) {
+            assert_true(fabs((double)r->adv[b * M + t] - adv[k++]) < 1e-6);
+            assert_true(fabs((double)r->ret[b * M + t] - ret[b][t]) < 1e-6);
+        }
+    }
+}
+
+/* A checkpoint remembers the reference: a run that goes on with another one is refused. */
+static void a_checkpoint_knows_its_reference(void **state)
+{
+    World *w = *state;
+    Ppo *p = &w->p;
+    Trainer t = {.def = &ppo_trainer, .config = &w->c, .run = &w->c.run, .state = p, .dev = w->dev};
+    BlobList l = {0};
+    strcpy(p->inputs[0], "first");
+    strcpy(p->inputs[1], "helpful");
+    memcpy(p->saved_inputs, p->inputs, sizeof p->inputs); /* what the first step of a run does */
+    assert_int_equal(ppo_trainer.state(&t, &l), 0);
+    assert_int_equal(checkpoint_save(w->dir, 1, &l, "seed: 1\n"), 0);
+    memset(p->saved_inputs, 0, sizeof p->saved_inputs); /* a new process */
+    strcpy(p->inputs[0], "second");
+    assert_int_equal(checkpoint_load(w->dir, 1, &l), 0);
+    assert_string_equal(p->saved_inputs[0], "first");
+    assert_int_equal(ppo_trainer.step(&t), ERR_DATA);
+    assert_non_null(strstr(error_text(), "reference: its weights changed"));
+    blob_list_free(&l);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(scores_and_values_are_read_at_their_rows, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_reference_is_not_the_policy, setup, teardown),
+        cmocka_unit_test_setup_teardown(rows_stand_before_their_targets, setup, teardown),
+        cmocka_unit_test_setup_teardown(old_log_probabilities_stay, setup, teardown),
+        cmocka_unit_test_setup_teardown(advantages_by_hand, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_checkpoint_knows_its_reference, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
