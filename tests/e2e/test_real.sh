@@ -85,7 +85,9 @@ check "reward model, permuted labels" "${RM[@]}" "data.train=[{path: $R/pairs.js
 compares "permuted labels: 50 +- 6 % held out" "$(metric "$R/permuted/metrics.jsonl" eval_accuracy) >= 0.44 && $(metric "$R/permuted/metrics.jsonl" eval_accuracy) <= 0.56"
 
 check "reward model, 385 pairs" "${RM[@]}" "data.train=[{path: $R/pairs.jsonl}]" epochs=2 out_dir="$R/helpful"
-check "ppo, 24 iterations" "${PPO[@]}" reward.helpful="$R/helpful/export" batch_size=64 iterations=24 out_dir="$R/ppo"
+# the seeds 1, 2 and 3 rise by 1.6, 1.8 and 1.3 standard deviations
+check "ppo, 24 iterations" "${PPO[@]}" reward.helpful="$R/helpful/export" batch_size=64 iterations=24 \
+    seed=1 out_dir="$R/ppo"
 M=$R/ppo/metrics.jsonl
 compares "ppo: the score rises by one initial standard deviation" \
     "$(metric "$M" objective/scores_helpful) >= $(first_metric "$M" objective/scores_helpful) + $(first_metric "$M" branch/helpful_std)"
