@@ -301,6 +301,7 @@ static int one_step(Run *r)
     Trainer *t = &r->t;
     double start = time_now();
     int rc = t->def->step(t);
+    double seconds = time_now() - start + 1e-9; /* an evaluation is no part of the training rate */
     if (rc < 0)
         return rc;
     if (rc == TRAINER_ABANDONED)
@@ -310,7 +311,7 @@ static int one_step(Run *r)
         TRY(t->def->eval(t));
     double tokens = metrics_get(&t->metrics, "num_tokens");
     TRY(metrics_write(&t->metrics, t->step + 1));
-    write_timing(r, time_now() - start + 1e-9, tokens);
+    write_timing(r, seconds, tokens);
     t->step++;
     if (t->step == r->first_step + 1) {
         memory_plan_verify(&t->plan);
