@@ -21,6 +21,19 @@ done
 same "weights: threads 1 and 2, other micro-batches and slots" "$TMP/t1/export/model.safetensors" "$TMP/t2/export/model.safetensors"
 same "weights: threads 1 and 3" "$TMP/t1/export/model.safetensors" "$TMP/t3/export/model.safetensors"
 kills "kill -9 and resume" "$KILLS" "$TMP/ref" "${P[@]}"
+# every checkpoint of this run is written between minibatches, some inside an iteration
+SHORT=("${P[@]}" iterations=2 batch_size=16)
+"${SHORT[@]}" out_dir="$TMP/short" >/dev/null 2>&1
+kills_at_files "kill -9 or a full disk while files are written, then resume" "$TMP/short" \
+    "export/model.safetensors best/model.safetensors metrics.jsonl STATUS" "${SHORT[@]}"
+
+# early stopping: patience on held-out prompts, and the hard stop on the KL
+"${P[@]}" out_dir="$TMP/patient" iterations=40 eval.iterations=1 eval.patience=1 optim.learning_rate=1e-9 >"$TMP/patient.log" 2>&1
+check "patience stops a run that does not gain" grep -q "no better score" "$TMP/patient.log"
+compares "after few iterations" "$(metric "$TMP/patient/metrics.jsonl" iteration) < 39"
+"${P[@]}" out_dir="$TMP/far" iterations=40 kl_coef=0 eval.kl_max=0.05 optim.learning_rate=5e-3 >"$TMP/far.log" 2>&1
+check "kl_max stops a run that went too far" grep -q "exceeds eval.kl_max" "$TMP/far.log"
+check "and its weights are exported" test -e "$TMP/far/export/model.safetensors"
 
 cp -r "$W/sft/export" "$TMP/reference"
 "${P[@]}" out_dir="$TMP/changed" reference="$TMP/reference" iterations=400 >/dev/null 2>&1 & pid=$!
