@@ -1,8 +1,7 @@
 #!/bin/sh
 # run.sh - seeded bugs: every NAME.patch of this folder breaks one rule of the method, and the test that its
 # first line names must fail. Works on a scratch copy of the tree; the real one is never touched.
-#   tests/mutants/run.sh               a sample of 8, chosen by the commit
-#   ALL=1 tests/mutants/run.sh         all of them (so does LONG=1)
+#   tests/mutants/run.sh               all of them
 #   tests/mutants/run.sh NAME...       these
 # BUILD names a finished build, which is taken over so that only changed files are compiled.
 # Prints `ok NAME: killed by TEST` or `not ok NAME: why` for each and `N passed, N failed, N skipped` last.
@@ -58,17 +57,10 @@ not_ok() {
 
 # ---- which ones
 every=$(cd "$here" && ls ./*.patch | sed 's|^\./||; s|\.patch$||')
-total=$(echo "$every" | wc -l)
 if [ $# -gt 0 ]; then
     names=$*
-elif [ -n "${LONG:-}${ALL:-}" ]; then
-    names=$every
 else
-    id=$(git -C "$root" rev-parse --short=6 HEAD 2>/dev/null) || id=$(date +%j)
-    from=$(($(printf '%d' "0x$id") % total))
-    names=$( { echo "$every"; echo "$every"; } | awk -v from="$from" 'NR > from && n++ < 8')
-    # shellcheck disable=SC2086  # names have no blanks
-    echo "# a sample of 8 of $total for $id:" $names
+    names=$every
 fi
 
 # ---- a test that fails anyway would kill everything
