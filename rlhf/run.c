@@ -114,7 +114,7 @@ static int hash_input(const char *path, Str *out)
 static bool changes_results(const char *line)
 {
     static const char *const keys[] = {"threads:", "isa:", "device:", "slots:", "micro_batch_tokens:",
-                                       "save_steps:", "keep:", "log_steps:", "block_prompts:"};
+                                       "save_steps:", "keep:", "log_steps:"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         if (!strncmp(line, keys[i], strlen(keys[i])))
             return false;
