@@ -128,15 +128,6 @@ fail:
     return rc;
 }
 
-static void find_stop_ids(Ppo *p)
-{
-    p->stop_ids[p->n_stop++] = p->chat.end;
-    for (int i = 0; i < p->policy_config.n_eos && p->n_stop <= MODEL_MAX_EOS; i++) {
-        if (p->policy_config.eos[i] != p->chat.end)
-            p->stop_ids[p->n_stop++] = p->policy_config.eos[i];
-    }
-}
-
 static int ppo_init(Trainer *t)
 {
     Ppo *p = t->state;
@@ -148,7 +139,7 @@ static int ppo_init(Trainer *t)
     TRY(tokenizer_open(&p->tok, c->model));
     TRY(template_init(&p->chat, (TemplateKind)c->template_kind, p->tok));
     TRY(open_models(p, t->dev));
-    find_stop_ids(p);
+    p->n_stop = generate_stop_ids(p->stop_ids, p->chat.end, &p->policy_config);
     TRY(read_prompts(p));
     t->total_steps = c->iterations * (c->batch_size / c->minibatch_size);
     t->memory_advice = "micro_batch_tokens, slots, max_new_tokens, batch_size";

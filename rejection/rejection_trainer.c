@@ -100,11 +100,7 @@ static int rejection_init(Trainer *t)
     TRY(tokenizer_open(&p->tok, c->model));
     TRY(template_init(&p->chat, (TemplateKind)c->template_kind, p->tok));
     TRY(check_models(p, t->dev));
-    p->stop_ids[p->n_stop++] = p->chat.end;
-    for (int i = 0; i < p->policy_config.n_eos; i++) {
-        if (p->policy_config.eos[i] != p->chat.end)
-            p->stop_ids[p->n_stop++] = p->policy_config.eos[i];
-    }
+    p->n_stop = generate_stop_ids(p->stop_ids, p->chat.end, &p->policy_config);
     TRY(record_set_read(&p->records, c->prompts_path, RECORD_PROMPT, (BadRow)c->on_bad_row));
     TRY(example_set_make(&p->prompts, &p->records, 0, &p->chat, (int)c->max_prompt_length,
                          (OnLong)c->on_long, (BadRow)c->on_bad_row));

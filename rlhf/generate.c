@@ -158,14 +158,9 @@ static int open_inputs(Generate *g)
                        c->model, tokenizer_vocab_size(g->tok) - 1, (long long)g->config.V);
         goto fail;
     }
-    if (!c->raw) {
+    if (!c->raw)
         TRY(template_init(&g->chat, (TemplateKind)c->template_kind, g->tok));
-        g->stop[g->n_stop++] = g->chat.end;
-    }
-    for (int i = 0; i < g->config.n_eos; i++) {
-        if (!g->n_stop || g->config.eos[i] != g->stop[0])
-            g->stop[g->n_stop++] = g->config.eos[i];
-    }
+    g->n_stop = generate_stop_ids(g->stop, c->raw ? -1 : g->chat.end, &g->config);
     TRY(read_prompts(g));
     for (int64_t i = 0; i < g->prompts.n; i++)
         g->longest = g->prompts.at[i].n > g->longest ? g->prompts.at[i].n : g->longest;

@@ -30,6 +30,18 @@ struct Generator {
     int64_t n_rows, n_wanted;
 };
 
+int generate_stop_ids(int32_t *out, int32_t end, const ModelConfig *c)
+{
+    int n = 0;
+    if (end >= 0)
+        out[n++] = end;
+    for (int i = 0; i < c->n_eos; i++) {
+        if (c->eos[i] != end)
+            out[n++] = c->eos[i];
+    }
+    return n;
+}
+
 Generator *generator_new(const Model *m, int64_t n_slots, int64_t max_length, int64_t max_rows)
 {
     CHECK(n_slots > 0 && max_length > 1 && max_rows > 0, "%lld slots of %lld tokens, %lld rows",

@@ -30,6 +30,10 @@ typedef struct {
     bool finished; /* ended by a stop id */
 } GenResult;
 
+/* Ids that end an answer: `end` (a template's closing token; -1 = none), then the model's eos ids. Returns the
+ * number; out has room for MODEL_MAX_EOS + 1. */
+int generate_stop_ids(int32_t *out, int32_t end, const ModelConfig *c);
+
 typedef struct Generator Generator;
 
 /* Room for n_slots sequences of at most max_length tokens (prompt + answer) and prefill in chunks of
