@@ -335,10 +335,8 @@ void op_attention_backward(Tensor *dq, Tensor *dk, Tensor *dv, Tensor *delta, co
     RUN(attention_backward, dq, dk, dv, delta, d_o, o, lse, q, k, v, starts, head_dim, scale);
 }
 
-/* k_pages (P, K, D, KV_TILE), v_pages (P, K, KV_TILE, D), page_table i32 (S, max pages); every
- * row's slot, position and page exist. */
-static void want_pages(const char *op, const Tensor *k_pages, const Tensor *v_pages,
-                       const Tensor *page_table, const Tensor *row_seq, const Tensor *row_pos)
+/* k_pages (P, K, D, KV_TILE), v_pages (P, K, KV_TILE, D). */
+static void want_kv(const char *op, const Tensor *k_pages, const Tensor *v_pages)
 {
     const Tensor *page[] = {k_pages, v_pages};
     for (int i = 0; i < 2; i++)
@@ -348,6 +346,13 @@ static void want_pages(const char *op, const Tensor *k_pages, const Tensor *v_pa
                   page[i]->dim[2 + i] == k_pages->dim[2],
               "op_%s: %s is %s, k_pages is %s", op, i ? "v_pages" : "k_pages", tensor_text(page[i]),
               tensor_text(k_pages));
+}
+
+/* Pages with page_table i32 (S, max pages); every row's slot, position and page exist. */
+static void want_pages(const char *op, const Tensor *k_pages, const Tensor *v_pages,
+                       const Tensor *page_table, const Tensor *row_seq, const Tensor *row_pos)
+{
+    want_kv(op, k_pages, v_pages);
     want(op, "page_table", page_table, DTYPE_I32, LAYOUT_ROWS, ANY, ANY);
     want_i32(op, "row_seq", row_seq, ANY);
     want_i32(op, "row_pos", row_pos, row_seq->dim[0]);
@@ -372,6 +377,22 @@ void op_kv_write(Tensor *k_pages, Tensor *v_pages, const Tensor *k, const Tensor
     want_rows("kv_write", "k", k, row_seq->dim[0], k_pages->dim[1] * k_pages->dim[2]);
     want_rows("kv_write", "v", v, row_seq->dim[0], k_pages->dim[1] * k_pages->dim[2]);
     RUN(kv_write, k_pages, v_pages, k, v, page_table, row_seq, row_pos);
+}
+
+void op_kv_copy(Tensor *k_pages, Tensor *v_pages, const Tensor *pairs)
+{
+    want_kv("kv_copy", k_pages, v_pages);
+    want("kv_copy", "pairs", pairs, DTYPE_I32, LAYOUT_ROWS, ANY, 2);
+    want_dense("kv_copy", "pairs", pairs);
+    want_below("kv_copy", "pairs", pairs, k_pages->dim[0]);
+    const int32_t *p = pairs->data;
+    int64_t n = device_kind(pairs->dev) == DEVICE_CPU ? pairs->dim[0] : 0;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < n; j++)
+            CHECK(p[2 * i + 1] != p[2 * j] && (i == j || p[2 * i + 1] != p[2 * j + 1]),
+                  "op_kv_copy: page %d, written by pair %lld, is also in pair %lld", p[2 * i + 1],
+                  (long long)i, (long long)j);
+    RUN(kv_copy, k_pages, v_pages, pairs);
 }
 
 void op_attention_paged(Tensor *o, const Tensor *q, const Tensor *k_pages, const Tensor *v_pages,

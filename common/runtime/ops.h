@@ -111,6 +111,9 @@ void op_attention_backward(Tensor *dq, Tensor *dk, Tensor *dv, Tensor *delta, co
  * i32 (R). */
 void op_kv_write(Tensor *k_pages, Tensor *v_pages, const Tensor *k, const Tensor *v,
                  const Tensor *page_table, const Tensor *row_seq, const Tensor *row_pos);
+/* Page pairs[i][1] becomes a copy of page pairs[i][0], in both tensors. Destinations are distinct and
+ * no destination is a source. pairs: i32 (n, 2), dense; n may be 0. */
+void op_kv_copy(Tensor *k_pages, Tensor *v_pages, const Tensor *pairs);
 /* Row r attends to positions 0..row_pos[r] of slot row_seq[r]: bit for bit the row that
  * op_attention gives. o, q: (R, H * D). */
 void op_attention_paged(Tensor *o, const Tensor *q, const Tensor *k_pages, const Tensor *v_pages,
@@ -184,8 +187,8 @@ void op_adamw(Tensor *w, Tensor *m, Tensor *v, const Tensor *grad, AdamwArgs arg
     X(linear)                                                                                      \
     X(linear_dx) X(linear_dw) X(embedding) X(embedding_backward) X(rmsnorm) X(rmsnorm_backward)    \
         X(add) X(swiglu) X(swiglu_backward) X(rope) X(convert) X(axpy) X(fill) X(gather_rows)      \
-            X(scatter_rows) X(attention) X(attention_backward) X(kv_write) X(attention_paged)      \
-                X(logprob) X(logprob_backward) X(sample) X(rank_loss) X(bce_loss) X(policy_loss)   \
+            X(scatter_rows) X(attention) X(attention_backward) X(kv_write) X(kv_copy)              \
+                X(attention_paged) X(logprob) X(logprob_backward) X(sample) X(rank_loss) X(bce_loss) X(policy_loss)   \
                     X(value_loss) X(sumsq) X(adamw)
 
 struct OpTable {

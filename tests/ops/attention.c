@@ -4,6 +4,7 @@
 #include "tests/ops/test_ops.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { SEQS_MAX = 160 };
@@ -210,6 +211,55 @@ bool test_kv_write(Case *c, int variant)
         }
     }
     case_expect(c, placed, "a key or value is not where the page layout says");
+    return true;
+}
+
+bool test_kv_copy(Case *c, int variant)
+{
+    static const struct {
+        int K, D, pages, n;
+        int32_t pair[6][2]; /* a source may be read twice; perf: i -> n + i */
+    } sizes[] = {
+        {1, 1, 2, 1, {{1, 0}}},
+        {2, 16, 7, 3, {{0, 6}, {5, 2}, {0, 3}}},
+        {3, 20, 5, 0, {{0, 0}}},
+        {4, 33, 12, 6, {{11, 0}, {9, 1}, {7, 2}, {11, 3}, {10, 5}, {7, 6}}},
+    };
+    const bool perf = case_perf(c);
+    if (case_grad(c) || variant >= (perf ? 1 : 4))
+        return false;
+    const int K = perf ? 8 : sizes[variant].K, D = perf ? 64 : sizes[variant].D;
+    const int P = perf ? 128 : sizes[variant].pages, n = perf ? 64 : sizes[variant].n;
+    Tensor k = case_tensor(c, "k pages", DTYPE_REAL, LAYOUT_KV_PAGE, 4,
+                           (int64_t[]){P, K, D, KV_TILE}, FILL_NORMAL);
+    Tensor v = case_tensor(c, "v pages", DTYPE_REAL, LAYOUT_KV_PAGE, 4,
+                           (int64_t[]){P, K, KV_TILE, D}, FILL_NORMAL);
+    Tensor pairs = case_tensor(c, "pairs", DTYPE_I32, LAYOUT_ROWS, 2, (int64_t[]){n, 2}, FILL_ZERO);
+    int32_t *pair = pairs.data, from[128];
+    for (int i = 0; i < P; i++)
+        from[i] = i;
+    for (int i = 0; i < n; i++) {
+        pair[2 * i] = perf ? i : sizes[variant].pair[i][0];
+        pair[2 * i + 1] = perf ? n + i : sizes[variant].pair[i][1];
+        from[pair[2 * i + 1]] = pair[2 * i];
+    }
+    const size_t page = (size_t)(K * D * KV_TILE), bytes_of_page = page * sizeof(real_t);
+    real_t *before = malloc(2 * (size_t)P * bytes_of_page), *before_v = before + (size_t)P * page;
+    memcpy(before, k.data, (size_t)P * bytes_of_page);
+    memcpy(before_v, v.data, (size_t)P * bytes_of_page);
+    case_flops(c, 0, 4.0 * n * (double)bytes_of_page);
+    CASE_RUN(c)
+    op_kv_copy(&k, &v, &pairs);
+    case_output(c, "k pages", &k);
+    case_output(c, "v pages", &v);
+    for (int i = 0; i < P; i++) {
+        const size_t at = (size_t)i * page, src = (size_t)from[i] * page;
+        case_expect(c,
+                    memcmp((real_t *)k.data + at, before + src, bytes_of_page) == 0 &&
+                        memcmp((real_t *)v.data + at, before_v + src, bytes_of_page) == 0,
+                    "page %d is not page %d as it was", i, from[i]);
+    }
+    free(before);
     return true;
 }
 

@@ -157,8 +157,38 @@ static void id_out_of_range(void)
     op_embedding(&ty, &ids, &tw);
 }
 
+/* Copies among 4 pages of one head of one channel. */
+static void copy_pages(int32_t src0, int32_t dst0, int32_t src1, int32_t dst1)
+{
+    float k[4 * KV_TILE] = {0}, v[4 * KV_TILE] = {0};
+    int32_t pair[4] = {src0, dst0, src1, dst1};
+    Tensor tk = {.data = k, .dev = open_cpu(1), .dtype = DTYPE_F32, .layout = LAYOUT_KV_PAGE,
+                 .n_dims = 4, .dim = {4, 1, 1, KV_TILE}};
+    Tensor tv = tk, pairs = tensor_make2(pair, tk.dev, DTYPE_I32, 2, 2);
+    tv.data = v;
+    tv.dim[2] = KV_TILE;
+    tv.dim[3] = 1;
+    op_kv_copy(&tk, &tv, &pairs);
+}
+
+static void page_written_twice(void)
+{
+    copy_pages(0, 2, 1, 2);
+}
+
+static void page_read_and_written(void)
+{
+    copy_pages(0, 2, 2, 3);
+}
+
+static void page_out_of_range(void)
+{
+    copy_pages(0, 2, 0, 4);
+}
+
 static void nothing_wrong(void)
 {
+    copy_pages(0, 2, 0, 3);
 }
 
 static void our_mistakes_abort(void **state)
@@ -167,6 +197,9 @@ static void our_mistakes_abort(void **state)
     assert_true(dies(ask_for_more_than_planned));
     assert_true(dies(wrong_shape));
     assert_true(dies(id_out_of_range));
+    assert_true(dies(page_written_twice));
+    assert_true(dies(page_read_and_written));
+    assert_true(dies(page_out_of_range));
     assert_false(dies(nothing_wrong));
 }
 

@@ -332,6 +332,18 @@ void CPU_OP(kv_write)(Tensor *k_pages, Tensor *v_pages, const Tensor *k, const T
     }
 }
 
+void CPU_OP(kv_copy)(Tensor *k_pages, Tensor *v_pages, const Tensor *pairs)
+{
+    const int64_t len = k_pages->dim[1] * k_pages->dim[2] * KV_TILE; /* of a page in each tensor */
+    for (int64_t i = 0; i < pairs->dim[0]; i++) {
+        const int64_t src = i32_data(pairs)[2 * i], dst = i32_data(pairs)[2 * i + 1];
+        memcpy(real_data(k_pages) + dst * len, real_data(k_pages) + src * len,
+               (size_t)len * sizeof(real_t));
+        memcpy(real_data(v_pages) + dst * len, real_data(v_pages) + src * len,
+               (size_t)len * sizeof(real_t));
+    }
+}
+
 /* Rows [r, result) are one slot's at consecutive positions: a prompt being read. */
 static int64_t run_end(const Attention *at, int64_t r)
 {
