@@ -17,8 +17,8 @@ void lm_head_alloc(LmHead *h, const Model *m, Arena *a, Arena *host, int64_t max
     CHECK(c->head == HEAD_LM && host->kind != ARENA_DEVICE, "LM head in %s", host->name);
     *h = (LmHead){.max_rows = max_rows};
     Tensor *ids[] = {&h->rows, &h->target};
-    Tensor *vectors[] = {&h->weight, &h->old_logp, &h->adv,   &h->logp, &h->entropy,
-                         &h->lse,    &h->loss,     &h->ratio, &h->dlogp};
+    Tensor *vectors[] = {&h->weight, &h->old_logp, &h->adv,  &h->logp,  &h->entropy,
+                         &h->lse,    &h->hit,      &h->loss, &h->ratio, &h->dlogp};
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
         *ids[i] = arena_rows1(a, DTYPE_I32, max_rows);
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
@@ -66,12 +66,12 @@ void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, 
         int64_t n = R - from < HEAD_CHUNK ? R - from : HEAD_CHUNK;
         Tensor rows = tensor_slice(&h->rows, from, n), target = tensor_slice(&h->target, from, n);
         Tensor logp = tensor_slice(&h->logp, from, n), lse = tensor_slice(&h->lse, from, n);
-        Tensor entropy = tensor_slice(&h->entropy, from, n);
+        Tensor entropy = tensor_slice(&h->entropy, from, n), hit = tensor_slice(&h->hit, from, n);
         Tensor x = tensor_slice(&h->hidden, 0, n), logits = tensor_slice(&h->logits, 0, n);
 
         op_gather_rows(&x, hidden, &rows);
         lm_head_logits(&logits, &x, m, p);
-        op_logprob(&logp, &lse, &entropy, &logits, &target, inv_temp);
+        op_logprob(&logp, &lse, &entropy, &hit, &logits, &target, inv_temp);
         if (kind == LM_LOGP)
             continue;
 

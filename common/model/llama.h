@@ -60,7 +60,7 @@ void model_backward(const Model *m, const ParamSet *p, const Adapter *lora, cons
 enum { HEAD_CHUNK = 128 }; /* rows of logits that exist at a time */
 
 typedef enum {
-    LM_LOGP,   /* forward only: logp, entropy */
+    LM_LOGP,   /* forward only: logp, entropy, hit */
     LM_XENT,   /* loss = -weight * logp, dlogp = -weight */
     LM_POLICY, /* PPO's clipped surrogate, op_policy_loss */
 } LmLossKind;
@@ -69,7 +69,8 @@ typedef enum {
 typedef struct {
     Tensor rows, target;                      /* i32 (R): hidden rows, ids to predict */
     Tensor weight, old_logp, adv;             /* (R): inputs */
-    Tensor logp, entropy, lse, loss, ratio, dlogp; /* (R): outputs */
+    Tensor logp, entropy, lse, hit;           /* (R): outputs, see op_logprob */
+    Tensor loss, ratio, dlogp;                /* (R): outputs with a loss */
     Tensor hidden, dhidden;                   /* (HEAD_CHUNK, C) */
     Tensor logits;                            /* (HEAD_CHUNK, V) */
     int64_t max_rows;

@@ -412,16 +412,17 @@ void op_attention_paged(Tensor *o, const Tensor *q, const Tensor *k_pages, const
 /* ---- vocabulary rows
  * --------------------------------------------------------------------------------- */
 
-void op_logprob(Tensor *logp, Tensor *lse, Tensor *entropy, const Tensor *logits,
+void op_logprob(Tensor *logp, Tensor *lse, Tensor *entropy, Tensor *hit, const Tensor *logits,
                 const Tensor *targets, double inv_temp)
 {
     want_rows("logprob", "logits", logits, ANY, ANY);
     want_vec("logprob", "logp", logp, logits->dim[0]);
     want_vec("logprob", "lse", lse, logits->dim[0]);
     want_vec("logprob", "entropy", entropy, logits->dim[0]);
+    want_vec("logprob", "hit", hit, logits->dim[0]);
     want_i32("logprob", "targets", targets, logits->dim[0]);
     want_below("logprob", "targets", targets, logits->dim[1]);
-    RUN(logprob, logp, lse, entropy, logits, targets, inv_temp);
+    RUN(logprob, logp, lse, entropy, hit, logits, targets, inv_temp);
 }
 
 void op_logprob_backward(Tensor *logits, const Tensor *dlogp, const Tensor *lse,

@@ -125,9 +125,10 @@ void op_attention_paged(Tensor *o, const Tensor *q, const Tensor *k_pages, const
 
 /* With z = logits * inv_temp, per row: max, sum of e = exp(z - max) over VOCAB_TILE tiles (each
  * tile a row reduction, tiles added ascending), lse = max + log(sum), logp = (z[target] - max) -
- * log(sum), entropy = log(sum) - rowsum(e * (z - max)) / sum   (tiles as above). logits: (R, V);
- * targets: i32 (R); logp, lse, entropy: (R). inv_temp = (float)(1 / T). */
-void op_logprob(Tensor *logp, Tensor *lse, Tensor *entropy, const Tensor *logits,
+ * log(sum), entropy = log(sum) - rowsum(e * (z - max)) / sum   (tiles as above), hit = 1 where
+ * z[target] = max (ties too), else 0. logits: (R, V); targets: i32 (R); logp, lse, entropy, hit:
+ * (R). inv_temp = (float)(1 / T). */
+void op_logprob(Tensor *logp, Tensor *lse, Tensor *entropy, Tensor *hit, const Tensor *logits,
                 const Tensor *targets, double inv_temp);
 /* In place: logits become dlogits[v] = dlogp[r] * inv_temp * ([v = target] - exp(z - lse)).
  * Cross-entropy of weight w is dlogp = -w. */

@@ -31,7 +31,7 @@ static bool pick(const Case *c, int variant, Shape *s)
 }
 
 typedef struct {
-    Tensor logits, targets, logp, lse, entropy;
+    Tensor logits, targets, logp, lse, entropy, hit;
 } World;
 
 static World make(Case *c, const Shape *s)
@@ -42,6 +42,7 @@ static World make(Case *c, const Shape *s)
     w.logp = case_rows(c, "logp", s->R, 0, FILL_ZERO);
     w.lse = case_rows(c, "lse", s->R, 0, FILL_ZERO);
     w.entropy = case_rows(c, "entropy", s->R, 0, FILL_ZERO);
+    w.hit = case_rows(c, "hit", s->R, 0, FILL_ZERO);
     return w;
 }
 
@@ -59,10 +60,11 @@ bool test_logprob(Case *c, int variant)
     World w = make(c, &s);
     cost(c, &s);
     CASE_RUN(c)
-    op_logprob(&w.logp, &w.lse, &w.entropy, &w.logits, &w.targets, s.inv_temp);
+    op_logprob(&w.logp, &w.lse, &w.entropy, &w.hit, &w.logits, &w.targets, s.inv_temp);
     case_output(c, "logp", &w.logp);
     case_output(c, "lse", &w.lse);
     case_output(c, "entropy", &w.entropy);
+    case_output(c, "hit", &w.hit);
     for (int r = 0; r < s.R; r++) {
         const double entropy = *case_at(&w.entropy, r);
         case_expect(c, *case_at(&w.logp, r) <= 0, "row %d: a probability above 1", r);
@@ -78,7 +80,7 @@ bool test_logprob_backward(Case *c, int variant)
     if (!pick(c, variant, &s))
         return false;
     World w = make(c, &s);
-    op_logprob(&w.logp, &w.lse, &w.entropy, &w.logits, &w.targets, s.inv_temp);
+    op_logprob(&w.logp, &w.lse, &w.entropy, &w.hit, &w.logits, &w.targets, s.inv_temp);
     case_loss(c, &w.logp);
     if (case_forward_only(c))
         return true;
@@ -115,9 +117,11 @@ bool test_sample(Case *c, int variant)
         op_sample(&ids, &drawn, &w.logits, &keys, greedy ? 0 : s.inv_temp);
         case_output(c, greedy ? "greedy ids" : "ids", &ids);
         case_output(c, greedy ? "greedy logp" : "sampled logp", &drawn);
-        op_logprob(&w.logp, &w.lse, &w.entropy, &w.logits, &ids, greedy ? 1 : s.inv_temp);
+        op_logprob(&w.logp, &w.lse, &w.entropy, &w.hit, &w.logits, &ids, greedy ? 1 : s.inv_temp);
         case_expect(c, memcmp(drawn.data, w.logp.data, (size_t)s.R * sizeof(real_t)) == 0,
                     "the sampler's log-probability is not op_logprob's");
+        for (int r = 0; greedy && r < s.R; r++)
+            case_expect(c, *case_at(&w.hit, r) == 1, "row %d: the greedy id is no hit", r);
     }
     return true;
 }

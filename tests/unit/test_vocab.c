@@ -18,7 +18,7 @@
 
 typedef struct {
     int64_t R, V;
-    float *logits, *logp, *lse, *entropy;
+    float *logits, *logp, *lse, *entropy, *hit;
     int32_t *ids;
     RngKey *keys;
 } World;
@@ -30,6 +30,7 @@ static World world_make(int64_t R, int64_t V, double spread, uint64_t seed)
     w.logp = xcalloc((size_t)R, 4);
     w.lse = xcalloc((size_t)R, 4);
     w.entropy = xcalloc((size_t)R, 4);
+    w.hit = xcalloc((size_t)R, 4);
     w.ids = xcalloc((size_t)R, 4);
     w.keys = xcalloc((size_t)R, sizeof *w.keys);
     Rng rng = rng_make(seed, RNG_TEST, 0, 0, 0);
@@ -48,6 +49,7 @@ static void world_free(World *w)
     free(w->logp);
     free(w->lse);
     free(w->entropy);
+    free(w->hit);
     free(w->ids);
     free(w->keys);
 }
@@ -66,10 +68,10 @@ static Tensor vec(float *p, Device *dev, int64_t n)
 static void run_logprob(World *w, Device *dev, double inv_temp)
 {
     Tensor logp = vec(w->logp, dev, w->R), lse = vec(w->lse, dev, w->R);
-    Tensor entropy = vec(w->entropy, dev, w->R);
+    Tensor entropy = vec(w->entropy, dev, w->R), hit = vec(w->hit, dev, w->R);
     Tensor logits = tensor_make2(w->logits, dev, DTYPE_F32, w->R, w->V);
     Tensor ids = tensor_make1(w->ids, dev, DTYPE_I32, w->R);
-    op_logprob(&logp, &lse, &entropy, &logits, &ids, inv_temp);
+    op_logprob(&logp, &lse, &entropy, &hit, &logits, &ids, inv_temp);
 }
 
 static void run_sample(World *w, Device *dev, double inv_temp)
@@ -94,6 +96,7 @@ static void logprob_is_log_softmax(void **state)
         World w = world_make(5, vocabs[i], 3, 11);
         if (w.V > 2)
             w.logits[(w.ids[0] + 1) % w.V] = -INFINITY; /* a banned token of row 0 */
+        w.logits[w.V + w.ids[1]] = 40;                  /* the largest of row 1 */
         run_logprob(&w, dev, inv_temp);
         float *p = xmalloc((size_t)(w.R * w.V) * 4), dlogp[5] = {1, -2, 0, 0.5f, 3};
         memcpy(p, w.logits, (size_t)(w.R * w.V) * 4);
@@ -113,6 +116,7 @@ static void logprob_is_log_softmax(void **state)
             assert_true(fabs(w.lse[r] - (top + log(sum))) < 1e-5);
             assert_true(fabs(w.logp[r] - (z[w.ids[r]] * inv_temp - top - log(sum))) < 1e-5);
             assert_true(fabs(w.entropy[r] - (log(sum) - dot / sum)) < 2e-5);
+            assert_true(w.hit[r] == (z[w.ids[r]] * inv_temp == top));
             for (int64_t v = 0; v < w.V; v++) {
                 const double prob = exp(z[v] * inv_temp - top) / sum;
                 const double want = dlogp[r] * inv_temp * ((v == w.ids[r]) - prob);
@@ -138,6 +142,17 @@ static void rows_by_hand(void **state)
     assert_true(fabs(w.logp[0] + 1.3862944) < 1e-6);
     assert_true(fabs(w.lse[0] - 2.0794415) < 1e-6);
     assert_true(fabs(w.entropy[0] - 0.9002561) < 1e-6);
+    assert_true(w.hit[0] == 0);
+    w.ids[0] = 2;
+    run_logprob(&w, dev, 1);
+    assert_true(w.hit[0] == 1);
+    w.logits[0] = w.logits[2]; /* of two equal maxima, the later one */
+    run_logprob(&w, dev, 1);
+    assert_true(w.hit[0] == 1);
+    w.logits[1] = NAN; /* passed over by the maximum; itself it equals nothing */
+    w.ids[0] = 1;
+    run_logprob(&w, dev, 1);
+    assert_true(w.hit[0] == 0);
     world_free(&w);
     w = world_make(1, 1, 5, 1);
     run_logprob(&w, dev, 1);
@@ -162,6 +177,7 @@ static void bodies_agree(void **state)
             assert_memory_equal(a.logp, b.logp, 9 * 4);
             assert_memory_equal(a.lse, b.lse, 9 * 4);
             assert_memory_equal(a.entropy, b.entropy, 9 * 4);
+            assert_memory_equal(a.hit, b.hit, 9 * 4);
             run_sample(&a, plain, 1.25);
             run_sample(&b, dev, 1.25);
             assert_memory_equal(a.logp, b.logp, 9 * 4);

@@ -97,7 +97,7 @@ static real_t row_logp(const real_t *z, int64_t id, real_t inv_temp, const RowSt
 }
 
 typedef struct {
-    Tensor *logp, *lse, *entropy, *ids;
+    Tensor *logp, *lse, *entropy, *hit, *ids;
     const Tensor *logits, *targets, *keys, *dlogp;
     real_t inv_temp;
     bool greedy;
@@ -122,17 +122,20 @@ static void logprob_part(int part, int n_parts, void *ctx)
         const real_t *z = logits_row(vo, r);
         const RowStats st =
             row_stats(z, vo->logits->dim[1], vo->inv_temp, real_data(vo->entropy) + r, NULL);
-        real_data(vo->logp)[r] = row_logp(z, i32_data(vo->targets)[r], vo->inv_temp, &st);
+        const int64_t id = i32_data(vo->targets)[r];
+        real_data(vo->logp)[r] = row_logp(z, id, vo->inv_temp, &st);
         real_data(vo->lse)[r] = st.max + st.log_sum;
+        real_data(vo->hit)[r] = z[id] * vo->inv_temp == st.max ? 1 : 0;
     }
 }
 
-void CPU_OP(logprob)(Tensor *logp, Tensor *lse, Tensor *entropy, const Tensor *logits,
+void CPU_OP(logprob)(Tensor *logp, Tensor *lse, Tensor *entropy, Tensor *hit, const Tensor *logits,
                      const Tensor *targets, double inv_temp)
 {
     Vocab vo = {.logp = logp,
                 .lse = lse,
                 .entropy = entropy,
+                .hit = hit,
                 .logits = logits,
                 .targets = targets,
                 .inv_temp = (real_t)inv_temp};
