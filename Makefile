@@ -10,12 +10,14 @@ PREFIX   ?= /usr/local
 OPT      ?= -O2
 SAN      ?=
 WERROR   ?=
+CUDA     ?= auto
 V        ?=
 Q        := $(if $(V),,@)
 
-ifneq ($(SAN),)
 comma    := ,
+ifneq ($(SAN),)
 BUILD    := build/san-$(subst $(comma),-,$(SAN))
+CUDA     := 0
 SANFLAGS := -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
 endif
 
@@ -35,6 +37,20 @@ ifeq ($(HAVE_LIBS),)
 NEED_DEPS := 1
 endif
 endif
+
+# The CUDA backend is a library of its own, opened by a program on demand. nvcc is found by path; CUDA=1
+# makes its absence an error, CUDA=0 does without.
+CUDA_HOME  ?= /usr/local/cuda
+CUDA_ARCHS ?= 80 90 100
+NVCC       ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc))
+HAVE_CUDA  := $(if $(filter-out 0,$(CUDA)),$(NVCC))
+ifeq ($(CUDA)$(HAVE_CUDA),1)
+$(error CUDA=1, but there is no nvcc in $(CUDA_HOME)/bin or on the PATH; set CUDA_HOME)
+endif
+CUDA_TEXT  := $(if $(HAVE_CUDA),$(shell $(HAVE_CUDA) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p') ($(CUDA_ARCHS:%=sm_%)),no)
+# both sides of the seam must come from the same headers
+BACKEND_HASH := $(shell cat common/runtime/ops.h common/runtime/tensor.h common/runtime/device_impl.h \
+                  common/runtime/backend.h common/base/rng.h | cksum | cut -d' ' -f1)u
 
 # ---- sources
 DIRS       := common/base common/runtime common/runtime/comm common/text common/data common/model common/train common/generate \
@@ -56,11 +72,16 @@ UNIT       := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 OPS_SRC    := $(wildcard tests/ops/*.c)
 TESTS      := $(UNIT) $(BUILD)/tests/test_grad_model $(if $(OPS_SRC),$(BUILD)/tests/test_ops $(BUILD)/tests/test_grad)
 
-.PHONY: all deps demo demo-controls test check check-long bench install fmt clean lint tests config FORCE
+CUDA_SRC   := $(wildcard common/runtime/cuda/*.cu)
+CUDA_OBJ   := $(CUDA_SRC:%.cu=$(BUILD)/%.o) $(BUILD)/common/runtime/tensor__pic.o
+CUDA_LIB   := $(if $(HAVE_CUDA),$(BUILD)/bin/librlhf_cuda.so)
+
+.PHONY: all programs deps demo demo-controls test check check-long bench install fmt clean lint tests config FORCE
 .DEFAULT_GOAL := all
 
-all: $(if $(NEED_DEPS),deps-message) $(BUILD)/librlhf.a $(PROGRAMS)
-	@echo "rlhf.c $(VERSION) ($(GIT_ID)): $(words $(PROGRAMS)) programs in $(BUILD)/bin; cuda=no nccl=no mpi=no"
+programs: $(if $(NEED_DEPS),deps-message) $(BUILD)/librlhf.a $(PROGRAMS)
+all: programs $(CUDA_LIB)
+	@echo "rlhf.c $(VERSION) ($(GIT_ID)): $(words $(PROGRAMS)) programs in $(BUILD)/bin; cuda=$(CUDA_TEXT) nccl=no mpi=no"
 
 .PHONY: deps-message
 deps-message:
@@ -93,6 +114,23 @@ $(BUILD)/f64/%__plain.o: %.c $(BUILD)/flags
 $(BUILD)/f64/%.o: %.c $(BUILD)/flags
 	$(call compile,-DRLHF_REAL_DOUBLE)
 
+$(BUILD)/common/runtime/device_cuda.o $(BUILD)/f64/common/runtime/device_cuda.o: CFLAGS_ALL += -DBACKEND_HASH=$(BACKEND_HASH)
+
+# ---- the CUDA backend: no contraction, IEEE division and root, denormals kept
+NVFLAGS := -std=c++17 -O3 -fmad=false -prec-div=true -prec-sqrt=true -ftz=false -lineinfo -I. -DBACKEND_HASH=$(BACKEND_HASH) \
+           -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-ffp-contract=off$(if $(WERROR),$(comma)-Werror) $(if $(WERROR),-Werror all-warnings) \
+           $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
+           -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+NVALLFLAGS = $(NVCC) $(NVFLAGS)
+$(BUILD)/nvflags: FORCE
+	@mkdir -p $(BUILD); echo '$(NVALLFLAGS)' | cmp -s - $@ || echo '$(NVALLFLAGS)' > $@
+$(BUILD)/common/runtime/cuda/%.o: common/runtime/cuda/%.cu $(BUILD)/nvflags
+	@mkdir -p $(@D); $(if $(V),,echo '  NVCC $@';) $(if $(V),set -x;) $(NVCC) $(NVFLAGS) -MMD -MF $(@:.o=.d) -c $< -o $@
+$(BUILD)/%__pic.o: %.c $(BUILD)/flags
+	$(call compile,-fPIC -fvisibility=hidden)
+$(BUILD)/bin/librlhf_cuda.so: $(CUDA_OBJ)
+	@mkdir -p $(@D); $(if $(V),,echo '  LD   $@';) $(NVCC) -shared -cudart static -Xlinker -z,defs $^ -o $@
+
 $(BUILD)/librlhf.a: $(LIB_OBJ)
 	@rm -f $@; ar rcs $@ $^
 $(BUILD)/librlhf64.a: $(OBJ64)
@@ -121,9 +159,9 @@ deps:
 	sh tests/deps.sh $(PACKAGES)
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 demo:
-	@tests/ensure-deps.sh && $(MAKE) -s -j$(JOBS) all && sh rlhf/demo/run.sh $(BUILD)
+	@tests/ensure-deps.sh && $(MAKE) -s -j$(JOBS) programs && sh rlhf/demo/run.sh $(BUILD)
 demo-controls:
-	@tests/ensure-deps.sh && $(MAKE) -s -j$(JOBS) all && sh rlhf/demo/controls.sh $(BUILD)
+	@tests/ensure-deps.sh && $(MAKE) -s -j$(JOBS) programs && sh rlhf/demo/controls.sh $(BUILD)
 lint:
 	@sh tests/lint.sh
 test:
@@ -141,6 +179,6 @@ fmt:
 compile_commands.json: FORCE
 	bear -- $(MAKE) -B all tests
 config:
-	@echo "CC=$(CC) BUILD=$(BUILD) libraries=$(if $(HAVE_LIBS),found,missing) cuda=no nccl=no mpi=no"
+	@echo "CC=$(CC) BUILD=$(BUILD) libraries=$(if $(HAVE_LIBS),found,missing) cuda=$(CUDA_TEXT) nccl=no mpi=no"
 clean:
 	rm -rf build compile_commands.json

@@ -32,7 +32,7 @@ void model_free(Model *m);
 /* A micro-batch on the device: views filled from a Pack. */
 typedef struct {
     Tensor ids, pos;  /* i32 (T) */
-    Tensor starts;    /* i32 (S + 1), host-visible */
+    Tensor starts;    /* i32 (S + 1) */
     int64_t T, S;
     int64_t max_tokens, max_seqs;
 } Batch;

@@ -30,7 +30,25 @@
 #define ARENA_SHOW(p, n) ((void)(p), (void)(n))
 #endif
 
-static const char *const arena_kind_name[] = {"device", "pinned", "host"};
+static const char *const arena_kind_name[] = {"device", "pinned", "host", "shared"};
+
+/* Device memory of a CPU is the host's. */
+static bool arena_on_host(const Arena *a)
+{
+    return a->kind != ARENA_DEVICE || device_kind(a->dev) == DEVICE_CPU;
+}
+
+static void arena_hide(const Arena *a, size_t from, size_t n)
+{
+    if (arena_on_host(a))
+        ARENA_HIDE(a->base + from, n);
+}
+
+static void arena_show(const Arena *a, size_t from, size_t n)
+{
+    if (arena_on_host(a))
+        ARENA_SHOW(a->base + from, n);
+}
 
 void arena_init(Arena *a, Device *dev, ArenaKind kind, const char *name)
 {
@@ -54,14 +72,14 @@ int arena_commit(Arena *a)
             a->name, device_text(a->dev), device_memory_bytes(a->dev));
     a->committed = true;
     a->used = a->high = 0;
-    ARENA_HIDE(a->base, arena_mapped(a));
+    arena_hide(a, 0, arena_mapped(a));
     return 0;
 }
 
 void arena_free(Arena *a)
 {
     if (a->base) {
-        ARENA_SHOW(a->base, arena_mapped(a));
+        arena_show(a, 0, arena_mapped(a));
         device_free(a->dev, a->base, arena_mapped(a), a->kind);
     }
     *a = (Arena){0};
@@ -83,7 +101,7 @@ static void *arena_take(Arena *a, size_t bytes)
           "arena '%s': %zu bytes more than were planned (%zu): the second run of the allocation "
           "code asked for other sizes than the first",
           a->name, a->used - a->planned, a->planned);
-    ARENA_SHOW(a->base + at, bytes);
+    arena_show(a, at, bytes);
     return a->base + at;
 }
 
@@ -138,7 +156,7 @@ void arena_reset(Arena *a, size_t mark)
     CHECK(mark <= a->used, "arena '%s': reset to %zu, beyond the %zu in use", a->name, mark,
           a->used);
     if (a->base)
-        ARENA_HIDE(a->base + mark, a->used - mark);
+        arena_hide(a, mark, a->used - mark);
     a->used = mark;
 }
 
@@ -169,12 +187,6 @@ static const char *size_text(char s[32], size_t bytes)
 static size_t host_bytes(void)
 {
     return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
-}
-
-/* Device memory of a CPU is the host's. */
-static bool arena_on_host(const Arena *a)
-{
-    return a->kind != ARENA_DEVICE || device_kind(a->dev) == DEVICE_CPU;
 }
 
 void memory_plan_add(MemoryPlan *p, Arena *a)

@@ -17,7 +17,8 @@
 
 #include "common/runtime/tensor.h"
 
-typedef enum { ARENA_DEVICE, ARENA_PINNED, ARENA_HOST } ArenaKind;
+/* SHARED: seen by host and device alike; slow, for tests that poke into tensors. */
+typedef enum { ARENA_DEVICE, ARENA_PINNED, ARENA_HOST, ARENA_SHARED } ArenaKind;
 
 enum { ARENA_ALIGN = 256 }; /* every tensor starts at a multiple of this */
 

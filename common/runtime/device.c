@@ -1,13 +1,14 @@
-/* device.c - opens a device: the CPU with a team of threads and the best instruction set it has.
+/* device.c - opens a device: the CPU with a team of threads and the best instruction set it has, or
+ * a card through the plug-in (device_cuda.c).
  *
  * A device owns its team, its table of op bodies and the scratch blocks of its parts; tensors and
- * arenas point at it. The double build (gradient test) has the plain bodies alone. CUDA comes as
- * librlhf_cuda.so beside the program; until it is there, asking for it is one clear line.
- * Tested by tests/unit/test_runtime.c. */
-#include "common/runtime/device.h"
+ * arenas point at it. The double build (gradient test) has the plain bodies alone.
+ * Tested by tests/unit/test_runtime.c and test_cuda.c. */
+#include "common/runtime/device_impl.h"
 
 #include "common/base/error.h"
 #include "common/base/mem.h"
+#include "common/runtime/arena.h"
 #include "common/runtime/cpu/cpu.h"
 
 #include <sched.h>
@@ -19,20 +20,10 @@
 
 enum { HUGE_PAGE = 2 << 20, SCRATCH_ALIGN = 64, SCRATCH_UNIT = 64 << 10, THREADS_MAX = 1024 };
 
-typedef struct {
+typedef struct DeviceScratch {
     void *p;
     int64_t bytes;
 } __attribute__((aligned(64))) Scratch; /* a line of its own: parts grow theirs at the same time */
-
-struct Device {
-    DeviceKind kind;
-    CpuIsa isa;
-    const OpTable *ops;
-    Team *team;
-    int n_parts;
-    Scratch *scratch; /* (n_parts) */
-    char text[64];
-};
 
 static const char *const isa_name[] = {"auto", "plain", "avx2", "avx512"};
 
@@ -57,21 +48,23 @@ static int cores_available(void)
     return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : n;
 }
 
-/* "cpu", "cuda" and "cuda:N" are names of kinds; nothing else is. */
-static int name_check(const char *name)
+/* "auto", "cpu", "cuda" and "cuda:N" are names; nothing else is. *ordinal: the card, -1 for the
+ * CPU. */
+static int name_read(const char *name, int *ordinal)
 {
-    if (strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0)
+    *ordinal = -1;
+    if (strcmp(name, "cpu") == 0 || (strcmp(name, "auto") == 0 && !device_cuda_likely()))
         return 0;
     const char *n = name + 5;
-    bool cuda = strcmp(name, "cuda") == 0 ||
-                (strncmp(name, "cuda:", 5) == 0 && *n && strspn(n, "0123456789") == strlen(n));
-    if (!cuda)
+    *ordinal = 0;
+    if (strcmp(name, "cuda") == 0 || strcmp(name, "auto") == 0)
+        return 0;
+    if (strncmp(name, "cuda:", 5) != 0 || !*n || strspn(n, "0123456789") != strlen(n) ||
+        strlen(n) > 4)
         return error_set(ERR_CONFIG, "device: '%s' is not a device (auto, cpu, cuda, cuda:N)",
                          name);
-    return error_set(ERR_UNAVAILABLE,
-                     "device: %s asked for, but librlhf_cuda.so is not beside the program; set "
-                     "device: cpu, or build the CUDA backend",
-                     name);
+    *ordinal = atoi(n);
+    return 0;
 }
 
 static int open_cpu(Device *d, const DeviceOptions *o)
@@ -102,11 +95,15 @@ static int open_cpu(Device *d, const DeviceOptions *o)
 int device_open(Device **dev, const DeviceOptions *options)
 {
     *dev = NULL;
-    int rc;
+    int rc, ordinal;
+    const char *name = options->name ? options->name : "auto";
     Device *d = xcalloc(1, sizeof *d);
-    d->kind = DEVICE_CPU;
-    TRY(name_check(options->name ? options->name : "auto"));
-    TRY(open_cpu(d, options));
+    TRY(name_read(name, &ordinal));
+    rc = ordinal >= 0 ? device_cuda_open(d, ordinal) : 0;
+    if (rc < 0 && strcmp(name, "auto") != 0)
+        goto fail;
+    if (!d->cuda)
+        TRY(open_cpu(d, options));
     *dev = d;
     return 0;
 fail:
@@ -118,7 +115,10 @@ void device_close(Device *dev)
 {
     if (!dev)
         return;
-    team_close(dev->team);
+    if (dev->cuda)
+        device_cuda_close(dev);
+    if (dev->team)
+        team_close(dev->team);
     for (int i = 0; dev->scratch && i < dev->n_parts; i++)
         free(dev->scratch[i].p);
     free(dev->scratch);
@@ -137,12 +137,13 @@ const char *device_text(const Device *dev)
 
 int device_threads(const Device *dev)
 {
-    return dev->n_parts;
+    return dev->cuda ? 1 : dev->n_parts;
 }
 
 size_t device_memory_bytes(const Device *dev)
 {
-    (void)dev;
+    if (dev->cuda)
+        return dev->cuda->memory_bytes(dev->handle);
     return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
 }
 
@@ -189,8 +190,8 @@ static size_t map_bytes(size_t bytes)
 /* From a huge page on, the block starts at one and asks for them: reads from L3 double. */
 void *device_alloc(Device *dev, size_t bytes, int arena_kind)
 {
-    (void)dev;
-    (void)arena_kind;
+    if (dev->cuda && arena_kind != ARENA_HOST)
+        return dev->cuda->alloc(dev->handle, bytes, arena_kind);
     size_t n = map_bytes(bytes);
     if (n < bytes || n > SIZE_MAX / 2)
         return NULL;
@@ -213,9 +214,10 @@ void *device_alloc(Device *dev, size_t bytes, int arena_kind)
 
 void device_free(Device *dev, void *p, size_t bytes, int arena_kind)
 {
-    (void)dev;
-    (void)arena_kind;
-    munmap(p, map_bytes(bytes));
+    if (dev->cuda && arena_kind != ARENA_HOST)
+        dev->cuda->release(dev->handle, p, arena_kind);
+    else
+        munmap(p, map_bytes(bytes));
 }
 
 static void check_copy(const Tensor *t, size_t bytes)
@@ -229,14 +231,18 @@ static void check_copy(const Tensor *t, size_t bytes)
 void device_upload(Tensor *dst, const void *src, size_t bytes)
 {
     check_copy(dst, bytes);
-    if (bytes)
+    if (bytes && dst->dev->cuda)
+        dst->dev->cuda->upload(dst->dev->handle, dst->data, src, bytes);
+    else if (bytes)
         memcpy(dst->data, src, bytes);
 }
 
 void device_download(void *dst, const Tensor *src, size_t bytes)
 {
     check_copy(src, bytes);
-    if (bytes)
+    if (bytes && src->dev->cuda)
+        src->dev->cuda->download(src->dev->handle, dst, src->data, bytes);
+    else if (bytes)
         memcpy(dst, src->data, bytes);
 }
 
@@ -245,21 +251,20 @@ void device_download(void *dst, const Tensor *src, size_t bytes)
 
 void device_sync(Device *dev)
 {
-    (void)dev;
+    if (dev->cuda)
+        dev->cuda->sync(dev->handle);
 }
 
 void event_record(Event *e, Device *dev, StreamId on)
 {
-    (void)dev;
-    (void)on;
-    e->handle = NULL;
+    if (dev->cuda)
+        dev->cuda->event_record(dev->handle, &e->handle, (int)on);
 }
 
 void event_wait(Event *e, Device *dev, StreamId on)
 {
-    (void)e;
-    (void)dev;
-    (void)on;
+    if (dev->cuda)
+        dev->cuda->event_wait(dev->handle, e->handle, (int)on);
 }
 
 bool device_can_capture(const Device *dev)

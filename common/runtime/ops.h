@@ -51,7 +51,7 @@ void op_rmsnorm(Tensor *y, Tensor *rstd, const Tensor *x, const Tensor *w, doubl
 /* With g = dy * w, r = rstd: s = (sum_c g x) * (r * r) / C; dx = fma(r, fma(-s, x, g), dx).
  * dw += sum_t dy * (x * r) as partials over NORM_BLOCK tokens counted from each sequence's start,
  * tokens ascending inside a block from +0, blocks added ascending. starts: i32 (S + 1),
- * host-visible offsets of the sequences, starts[0] = 0, starts[S] = T. dw may be an empty tensor
+ * offsets of the sequences, starts[0] = 0, starts[S] = T. dw may be an empty tensor
  * (data NULL, n_dims 0): frozen. */
 void op_rmsnorm_backward(Tensor *dx, Tensor *dw, const Tensor *dy, const Tensor *x, const Tensor *w,
                          const Tensor *rstd, const Tensor *starts);
@@ -96,7 +96,7 @@ void op_scatter_rows(Tensor *y, const Tensor *x, const Tensor *rows);
  * from m = -inf, l = 0, o = 0; chunk states merged ascending, the first a copy:
  *     m' = max(m1, m2), l = fma(l1, exp(m1 - m'), l2 * exp(m2 - m')), o likewise;
  * out = o / l, lse = m + log(l). Masked keys are never read. (Milakov & Gimelshein 2018; Dao 2022.)
- * o, q: (T, H * D); k, v: (T, K * D); lse: (T, H); starts: i32 (S + 1), host-visible. */
+ * o, q: (T, H * D); k, v: (T, K * D); lse: (T, H); starts: i32 (S + 1). */
 void op_attention(Tensor *o, Tensor *lse, const Tensor *q, const Tensor *k, const Tensor *v,
                   const Tensor *starts, int64_t head_dim, double scale);
 /* p = exp(s - lse); delta[t, h] = rowsum(do * o); ds = p * (dp - delta) * scale.

@@ -14,8 +14,13 @@
 #include "common/runtime/tensor.h"
 
 #include <stdint.h>
+#include <string.h>
 
+#ifdef __CUDACC__ /* kernels use the same functions; fma, sqrt and division are IEEE's there too */
+#define K_INLINE static __device__ __forceinline__
+#else
 #define K_INLINE static inline __attribute__((always_inline, unused))
+#endif
 
 /* The next loop's iterations touch different elements even when pointers are equal (an op that
  * allows y = x): lets the compiler vectorise without asking whether they overlap. */
@@ -49,28 +54,36 @@ K_INLINE real_t k_log(real_t x)
 }
 
 #else
-#define K_INF __builtin_inff()
+#ifdef __CUDACC__
+#define K_INF       __int_as_float(0x7f800000)
+#define K_FMA       fmaf
+#define K_SQRT      sqrtf
+#else
+#define K_INF       __builtin_inff()
+#define K_FMA       __builtin_fmaf
+#define K_SQRT      __builtin_sqrtf
+#endif
 
 K_INLINE uint32_t k_bits(float x)
 {
     uint32_t u;
-    __builtin_memcpy(&u, &x, sizeof u);
+    memcpy(&u, &x, sizeof u);
     return u;
 }
 K_INLINE float k_float(uint32_t u)
 {
     float x;
-    __builtin_memcpy(&x, &u, sizeof x);
+    memcpy(&x, &u, sizeof x);
     return x;
 }
 /* a * b + c, rounded once. */
 K_INLINE real_t real_fma(real_t a, real_t b, real_t c)
 {
-    return __builtin_fmaf(a, b, c);
+    return K_FMA(a, b, c);
 }
 K_INLINE real_t k_sqrt(real_t x)
 {
-    return __builtin_sqrtf(x);
+    return K_SQRT(x);
 }
 
 /* e^x within 1 ulp. exp(0) = 1, exp(-inf) = 0, denormal results are rounded once, overflow is inf,
