@@ -37,7 +37,7 @@ static int64_t n_blocks(const Tensor *t)
 void optim_alloc(Optim *o, const OptimConfig *c, ParamSet *p, Grads *g, Arena *a)
 {
     const ParamTable *t = p->table;
-    int64_t most = 1;
+    int64_t blocks = 0;
     o->config = c;
     o->params = p;
     o->grads = g;
@@ -51,10 +51,9 @@ void optim_alloc(Optim *o, const OptimConfig *c, ParamSet *p, Grads *g, Arena *a
         const Tensor *w = &p->w[i];
         o->m[i] = arena_tensor(a, w->dtype, w->layout, w->n_dims, w->dim);
         o->v[i] = arena_tensor(a, w->dtype, w->layout, w->n_dims, w->dim);
-        if (n_blocks(w) > most)
-            most = n_blocks(w);
+        blocks += n_blocks(w);
     }
-    o->partial = arena_rows1(a, DTYPE_F64, most);
+    o->partial = arena_rows1(a, DTYPE_F64, blocks);
 }
 
 void optim_free(Optim *o)
@@ -64,22 +63,37 @@ void optim_free(Optim *o)
     memset(o, 0, sizeof *o);
 }
 
-/* Sum of squares of all gradients; *bad = the first parameter whose own sum is not finite. */
+enum { PARTIALS_RUN = 512 }; /* partial sums fetched from the device at a time */
+
+/* Sum of squares of all gradients; *bad = the first parameter whose own sum is not finite. All sums
+ * are queued before the first is fetched, so a card is waited for once. */
 static double sum_of_squares(Optim *o, const char **bad)
 {
     const ParamTable *t = o->params->table;
-    double sum = 0;
+    double sum = 0, x[PARTIALS_RUN];
+    int64_t at = 0;
     for (int i = 0; i < t->n; i++) {
         if (!grads_is_own(t, i))
             continue;
-        Tensor part = tensor_slice(&o->partial, 0, n_blocks(&o->grads->g[i]));
+        Tensor part = tensor_slice(&o->partial, at, n_blocks(&o->grads->g[i]));
         op_sumsq(&part, &o->grads->g[i]);
-        device_sync(part.dev);
-        const double *x = part.data;
+        at += part.dim[0];
+    }
+    at = 0;
+    for (int i = 0; i < t->n; i++) {
+        if (!grads_is_own(t, i))
+            continue;
         double own = 0;
-        for (int64_t b = 0; b < part.dim[0]; b++) {
-            own += x[b];
-            sum += x[b];
+        int64_t end = at + n_blocks(&o->grads->g[i]);
+        while (at < end) {
+            int64_t n = end - at < PARTIALS_RUN ? end - at : PARTIALS_RUN;
+            Tensor part = tensor_slice(&o->partial, at, n);
+            device_download(x, &part, (size_t)n * sizeof *x);
+            for (int64_t b = 0; b < n; b++) {
+                own += x[b];
+                sum += x[b];
+            }
+            at += n;
         }
         if (!isfinite(own) && !*bad)
             *bad = t->def[i].hf_name;

@@ -38,7 +38,7 @@ typedef struct {
     ParamSet *params;
     Grads *grads;
     Tensor *m, *v;    /* per own parameter */
-    Tensor partial;   /* f64 partial sums of the norm, host-visible */
+    Tensor partial;   /* f64 partial sums of the norm, tensor by tensor in table order */
     int64_t step;     /* updates done */
     int64_t skipped;  /* updates dropped for non-finite losses or gradients */
     int64_t in_row;   /* of those, the last ones without an update between */
