@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Whole programs on device: cuda against the CPU: the same weights, scores and answers to the byte.
+# In a build without a card it checks the refusal and counts the rest as skipped; in BUILD/emu the same
+# programs run on the host shim (make check-emu), on a machine with a card on the card.
+. "$(dirname "$0")/lib.sh"
+tiny_world
+SFT=("$BIN/rlhf-sft" model="$W/world/model" init=random template=plain max_length=64
+     "data.train=[{path: $W/world/sft.jsonl}]" batch_size=16 optim.learning_rate=5e-3 micro_batch_tokens=512 seed=3 max_steps=3)
+"${SFT[@]}" out_dir="$TMP/sft-cuda" device=cuda >"$TMP/cuda.out" 2>"$TMP/cuda.err"; rc=$?
+if [ $rc = 69 ]; then
+    [ "$(wc -l <"$TMP/cuda.err")" = 1 ] && grep -q "cuda:0 asked for" "$TMP/cuda.err" && ok "device: cuda without a card is one line and exit 69" ||
+        not_ok "device: cuda without a card is one line and exit 69" "$(head -n 3 "$TMP/cuda.err" | tr '\n' ' ')"
+    [ ! -e "$TMP/sft-cuda" ] && ok "and leaves nothing behind" || not_ok "and leaves nothing behind" "$(ls "$TMP/sft-cuda")"
+    skip "programs on a card" "$(sed 's/.*there is //; s/; set.*//' "$TMP/cuda.err")"
+    finish
+fi
+[ $rc = 0 ] && ok "sft on the card" || { not_ok "sft on the card" "exit $rc: $(tail -n 2 "$TMP/cuda.err" | tr '\n' ' ')"; finish; }
+
+# both NAME FILES COMMAND...: runs it on both devices; FILES must have equal bytes
+both() {
+    local name=$1 files=$2 d f bad=0; shift 2
+    for d in cpu cuda; do
+        [ -e "$TMP/$name-$d" ] || "$@" out_dir="$TMP/$name-$d" device=$d >"$TMP/both.log" 2>&1 ||
+            { not_ok "$name on $d" "exit $?: $(tail -n 2 "$TMP/both.log" | tr '\n' ' ')"; return; }
+    done
+    for f in $files; do
+        cmp -s "$TMP/$name-cpu/$f" "$TMP/$name-cuda/$f" || { bad=1; not_ok "$name: $f" "differs between cpu and cuda"; }
+    done
+    [ $bad = 1 ] || ok "$name: $files equal on both devices"
+}
+both sft "export/model.safetensors metrics.jsonl" "${SFT[@]}"
+both reward "export/model.safetensors metrics.jsonl" "$BIN/rlhf-reward" train "data.train=[{path: $W/pairs/safety.jsonl}]" \
+    "data.eval=[{path: $W/pairs/safety_test.jsonl}]" safety_loss.weight=1 "${REWARD[@]}" batch_size=8 max_steps=3
+both rejection "samples.jsonl selected.jsonl" "$BIN/rlhf-rejection" model="$W/sft/export" reward.helpful="$W/helpful/export" \
+    reward.safety="$W/safety/export" template=plain data.prompts="$W/world/prompts_rejection.jsonl" max_prompt_length=40 \
+    max_new_tokens=12 k=3 micro_batch_tokens=512 block_prompts=8 max_steps=2 seed=4
+PPO=("$BIN/rlhf-ppo" model="$W/sft/export" reward.helpful="$W/helpful/export" reward.safety="$W/safety/export"
+     template=plain data.train="$W/world/prompts_ppo.jsonl" data.eval="$W/world/prompts_eval.jsonl" eval.prompts=8
+     max_prompt_length=40 max_new_tokens=12 batch_size=16 minibatch_size=8 micro_batch_tokens=512 iterations=2
+     kl_coef=0.1 optim.learning_rate=1e-3 critic.optim.learning_rate=1e-3 seed=4 save_steps=1)
+both ppo "export/model.safetensors metrics.jsonl" "${PPO[@]}"
+compares "the first ratio is exactly 1 on the card" "$(first_metric "$TMP/ppo-cuda/metrics.jsonl" val/ratio) == 1"
+compares "and the KL exactly 0" "$(first_metric "$TMP/ppo-cuda/metrics.jsonl" objective/kl) == 0"
+kills "kill -9 and resume on the card, against the CPU" "$KILLS" "$TMP/ppo-cpu" "${PPO[@]}" device=cuda
+plan=$("${SFT[@]}" out_dir="$TMP/plan" device=cuda --dry-run 2>&1 | grep -c "device ")
+compares "the plan lists what lies on the card" "$plan > 0"
+finish
