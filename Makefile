@@ -11,6 +11,7 @@ OPT      ?= -O2
 SAN      ?=
 WERROR   ?=
 CUDA     ?= auto
+DEPS_DIR ?= # headers and libraries from `make gpu-bundle` on a machine that has no packages
 V        ?=
 Q        := $(if $(V),,@)
 
@@ -21,16 +22,20 @@ CUDA     := 0
 SANFLAGS := -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
 endif
 
+ifneq ($(strip $(DEPS_DIR)),)
+DEPS_FLAGS := -I$(strip $(DEPS_DIR))/include
+DEPS_LIBS  := -L$(strip $(DEPS_DIR))/lib -Wl,-rpath,$(abspath $(DEPS_DIR))/lib
+endif
 CFLAGS_ALL := -std=gnu11 $(OPT) -g -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
-              $(if $(WERROR),-Werror) -ffp-contract=off -fno-math-errno -fno-trapping-math -I. -D_GNU_SOURCE -pthread $(SANFLAGS) $(CFLAGS)
-LIBS       := -lyaml -ljansson -lzstd -lz -lpcre2-8 -lutf8proc -lxxhash -lm -pthread
+              $(if $(WERROR),-Werror) -ffp-contract=off -fno-math-errno -fno-trapping-math -I. -D_GNU_SOURCE -pthread $(SANFLAGS) $(DEPS_FLAGS) $(CFLAGS)
+LIBS       := $(DEPS_LIBS) -lyaml -ljansson -lzstd -lz -lpcre2-8 -lutf8proc -lxxhash -lm -pthread
 PACKAGES   := gcc make pkgconf git libyaml-dev libjansson-dev libzstd-dev zlib1g-dev libpcre2-dev libutf8proc-dev libxxhash-dev libcmocka-dev
 
 VERSION    := 0.1.0
 GIT_ID     := $(shell git rev-parse --short=9 HEAD 2>/dev/null || echo unknown)
 
 # ---- what is there: decided by compiling and linking, never by asking a package manager
-have = $(shell echo 'int main(void){return 0;}' | $(CC) -include $(1) -xc - $(2) -o /dev/null 2>/dev/null && echo 1)
+have = $(shell echo 'int main(void){return 0;}' | $(CC) $(DEPS_FLAGS) -include $(1) -xc - $(DEPS_LIBS) $(2) -o /dev/null 2>/dev/null && echo 1)
 ifeq ($(filter deps clean fmt help,$(MAKECMDGOALS)),)
 HAVE_LIBS := $(and $(call have,yaml.h,-lyaml),$(call have,jansson.h,-ljansson),$(call have,zstd.h,-lzstd),$(call have,zlib.h,-lz),$(call have,utf8proc.h,-lutf8proc),$(call have,xxhash.h,-lxxhash))
 ifeq ($(HAVE_LIBS),)
@@ -76,7 +81,7 @@ CUDA_SRC   := $(wildcard common/runtime/cuda/*.cu)
 CUDA_OBJ   := $(CUDA_SRC:%.cu=$(BUILD)/%.o) $(BUILD)/common/runtime/tensor__pic.o
 CUDA_LIB   := $(if $(HAVE_CUDA),$(BUILD)/bin/librlhf_cuda.so)
 
-.PHONY: all programs deps demo demo-controls test check check-long bench install fmt clean lint tests config FORCE
+.PHONY: all programs deps demo demo-controls test check check-long bench gpu-bundle install fmt clean lint tests config FORCE
 .DEFAULT_GOAL := all
 
 programs: $(if $(NEED_DEPS),deps-message) $(BUILD)/librlhf.a $(PROGRAMS)
@@ -170,6 +175,10 @@ check:
 	@tests/ensure-deps.sh && sh tests/run.sh check $(BUILD)
 check-long:
 	@tests/ensure-deps.sh && sh tests/run.sh check-long $(BUILD)
+# sources, libraries and small data for a machine with a card that has no packages; there: tests/gpu/run.sh
+gpu-bundle:
+	@sh tests/gpu/bundle.sh $(BUILD)/gpu-bundle/deps && git archive HEAD | tar -x -C $(BUILD)/gpu-bundle && \
+	tar -C $(BUILD) -czf $(BUILD)/rlhf-gpu-bundle.tar.gz gpu-bundle && ls -la $(BUILD)/rlhf-gpu-bundle.tar.gz
 bench: all tests
 	$(BUILD)/tests/test_ops perf
 install: all
