@@ -4,7 +4,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 static const double logit15 = -1.7346010553881064; /* log(0.15 / 0.85) */
 
@@ -38,16 +37,24 @@ static int bin_of(const PairItem *it)
 
 void eval_table(EvalTable *t, const PairSet *s, const float (*score)[2])
 {
-    double loss = 0;
-    memset(t, 0, sizeof *t);
+    double loss = 0, margin = 0, reward = 0;
+    int64_t n_rewards = 0;
+    *t = (EvalTable){.min_reward = NAN, .max_reward = NAN};
     for (int64_t i = 0; i < s->n; i++) {
         const PairItem *it = &s->at[i];
-        for (int q = 0; q < it->n_seqs; q++)
-            add_label(t, it->label[q], (double)score[i][q]);
+        for (int q = 0; q < it->n_seqs; q++) {
+            double x = (double)score[i][q];
+            add_label(t, it->label[q], x);
+            reward += x;
+            t->min_reward = fmin(t->min_reward, x); /* of a number and NaN: the number */
+            t->max_reward = fmax(t->max_reward, x);
+            n_rewards++;
+        }
         if (it->n_seqs < 2)
             continue;
         double d = (double)score[i][0] - (double)score[i][1];
         bool right = d > 0;
+        margin += d;
         loss += d > 0 ? log1p(exp(-d)) : log1p(exp(d)) - d;
         count(&t->all, right);
         count(&t->strength[it->strength], right);
@@ -55,6 +62,8 @@ void eval_table(EvalTable *t, const PairSet *s, const float (*score)[2])
             count(&t->bin[bin_of(it)], right);
     }
     t->loss = t->all.n ? loss / (double)t->all.n : NAN;
+    t->margin = t->all.n ? margin / (double)t->all.n : NAN;
+    t->mean_reward = n_rewards ? reward / (double)n_rewards : NAN;
 }
 
 double accuracy_of(Accuracy a)

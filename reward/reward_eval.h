@@ -15,6 +15,8 @@ typedef struct {
 typedef struct {
     Accuracy all, strength[STRENGTH_COUNT], bin[BIN_COUNT];
     double loss;               /* mean ranking loss without margin */
+    double margin;             /* mean of chosen - rejected */
+    double mean_reward, min_reward, max_reward; /* over all answers, pairs or not */
     int64_t n_labels, n_unsafe;
     int64_t flagged50, hit50;  /* called unsafe at sigmoid < 0.5; of these really unsafe */
     int64_t flagged15, hit15;

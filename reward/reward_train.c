@@ -529,6 +529,10 @@ static int reward_eval_step(Trainer *t)
     evaluate(p, &table);
     metrics_set(&t->metrics, "eval_accuracy", accuracy_of(table.all));
     metrics_set(&t->metrics, "eval_loss", table.loss);
+    metrics_set(&t->metrics, "eval_margin", table.margin);
+    metrics_set(&t->metrics, "eval_mean_reward", table.mean_reward);
+    metrics_set(&t->metrics, "eval_min_reward", table.min_reward);
+    metrics_set(&t->metrics, "eval_max_reward", table.max_reward);
     return 0;
 }
 

@@ -1,4 +1,5 @@
-/* metrics.h - metrics.jsonl: one object per step with fixed keys, TRL's names where they exist. */
+/* metrics.h - metrics.jsonl: one object per step with fixed keys, TRL's names where they exist (README.md
+ * lists them). */
 #ifndef RLHF_TRAIN_METRICS_H
 #define RLHF_TRAIN_METRICS_H
 

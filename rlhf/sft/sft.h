@@ -39,7 +39,7 @@ void sft_data_free(SftData *d);
 typedef struct {
     double loss, entropy; /* weighted negative log-likelihood; entropy */
     double weight;        /* sum of the tokens' weights */
-    int64_t n_targets, n_tokens;
+    int64_t n_targets, n_hits, n_tokens; /* hits: targets that were the most likely token */
 } SftSums;
 
 typedef struct {
@@ -58,7 +58,7 @@ typedef struct {
     Pack pack;
     Arena weights, gradients, moments, work, host;
     int32_t *rows, *target;       /* (micro_batch_tokens): staging */
-    float *weight, *logp, *entropy;
+    float *weight, *logp, *entropy, *hit;
     int64_t *order, n_order, order_epoch;
     int64_t steps_per_epoch;
     int64_t tokens_seen;

@@ -123,6 +123,7 @@ static int sft_alloc(Trainer *t)
     p->weight = arena_bytes(&p->host, n * sizeof *p->weight);
     p->logp = arena_bytes(&p->host, n * sizeof *p->logp);
     p->entropy = arena_bytes(&p->host, n * sizeof *p->entropy);
+    p->hit = arena_bytes(&p->host, n * sizeof *p->hit);
 fail:
     return rc;
 }
@@ -199,10 +200,12 @@ static void run_pack(Sft *p, int64_t rows, double scale, SftSums *s)
     }
     device_download(p->logp, &h->logp, floats);
     device_download(p->entropy, &h->entropy, floats);
+    device_download(p->hit, &h->hit, floats);
     for (int64_t i = 0; i < rows; i++) {
         s->loss -= (double)p->weight[i] * (double)p->logp[i];
         s->entropy += (double)p->entropy[i];
         s->weight += (double)p->weight[i];
+        s->n_hits += p->hit[i] == 1;
     }
     s->n_targets += rows;
 }
@@ -227,6 +230,7 @@ static void step_metrics(Trainer *t, const Sft *p, const SftSums *s, double lr, 
     double loss = s->loss / s->weight;
     metrics_set(m, "loss", loss);
     metrics_set(m, "entropy", s->entropy / (double)s->n_targets);
+    metrics_set(m, "mean_token_accuracy", (double)s->n_hits / (double)s->n_targets);
     metrics_set(m, "learning_rate", lr);
     metrics_set(m, "grad_norm", norm);
     metrics_set(m, "epoch", (double)(t->step + 1) / (double)p->steps_per_epoch);
@@ -290,6 +294,7 @@ static int sft_eval(Trainer *t)
     }
     metrics_set(&t->metrics, "eval_loss", s.loss / s.weight);
     metrics_set(&t->metrics, "eval_entropy", s.entropy / (double)s.n_targets);
+    metrics_set(&t->metrics, "eval_mean_token_accuracy", (double)s.n_hits / (double)s.n_targets);
     return 0;
 }
 

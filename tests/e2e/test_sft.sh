@@ -48,6 +48,12 @@ compares "the loss falls" "$(metric "$REF/metrics.jsonl" loss) < 0.7 * $(first_m
 compares "the held-out loss falls" "$(metric "$REF/metrics.jsonl" eval_loss) < $(first_metric "$REF/metrics.jsonl" eval_loss)"
 # uniform over 40 entries is ln 40 = 3.69; random weights are close to it
 compares "the first loss is near ln 40" "$(first_metric "$REF/metrics.jsonl" loss) > 3.2 && $(first_metric "$REF/metrics.jsonl" loss) < 4.3"
+compares "more of the tokens are guessed" "$(metric "$REF/metrics.jsonl" mean_token_accuracy) > $(first_metric "$REF/metrics.jsonl" mean_token_accuracy) + 0.1"
+compares "of the held-out ones too" "$(metric "$REF/metrics.jsonl" eval_mean_token_accuracy) > $(first_metric "$REF/metrics.jsonl" mean_token_accuracy) + 0.1"
+head -n 1 "$TMP/train.jsonl" >"$TMP/one.jsonl"
+"${S[@]}" out_dir="$TMP/one" "data.train=[{path: $TMP/one.jsonl}]" epochs=60 >/dev/null 2>&1
+# one record by heart: each of its tokens has more than half of the probability, so all are guessed
+compares "mean_token_accuracy is 1 for a record known by heart" "$(metric "$TMP/one/metrics.jsonl" mean_token_accuracy) == 1 && $(metric "$TMP/one/metrics.jsonl" loss) < 0.05"
 cmp -s "$M/tokenizer.json" "$REF/export/tokenizer.json" && ok "tokenizer copied byte for byte" || not_ok "tokenizer copied byte for byte" differs
 same_run() { same "$1: weights" "$REF/export/model.safetensors" "$2/export/model.safetensors"; same "$1: metrics" "$REF/metrics.jsonl" "$2/metrics.jsonl"; }
 

@@ -5,7 +5,7 @@ usage: check_sft.py RUN        a finished run whose batch holds all records (one
 
 With the whole data in every batch the order of the records does not matter, so nothing of ours is needed but the
 config and the metrics: tokens and loss mask are made by `tokenizers`, gradients by autograd, updates by torch.optim.AdamW,
-clipping by clip_grad_norm_. Compared: loss, entropy, grad_norm of every step, and the exported weights.
+clipping by clip_grad_norm_. Compared: loss, entropy, mean_token_accuracy, grad_norm of every step, and the exported weights.
 """
 import json
 import sys
@@ -56,11 +56,12 @@ def compare(step, name, ours, theirs, tolerance):
 
 
 for m in metrics:
-    total, entropy, n = 0.0, 0.0, 0
+    total, entropy, hits, n = 0.0, 0.0, 0, 0
     for ids, n_prompt in sequences:
         logp = torch.log_softmax(model(torch.tensor([ids])).logits[0], -1)[n_prompt - 1:-1]
         total = total - logp.gather(1, torch.tensor(ids[n_prompt:])[:, None]).sum()
         entropy -= (logp.exp() * logp).sum().item()
+        hits += (logp.argmax(-1) == torch.tensor(ids[n_prompt:])).sum().item()
         n += len(ids) - n_prompt
     loss = total / n
     adam.zero_grad()
@@ -71,6 +72,7 @@ for m in metrics:
     adam.step()
     compare(m["step"], "loss", m["loss"], loss.item(), 1e-4)
     compare(m["step"], "entropy", m["entropy"], entropy / n, 1e-4)
+    compare(m["step"], "mean_token_accuracy", m["mean_token_accuracy"], hits / n, 1e-9)
     compare(m["step"], "grad_norm", m["grad_norm"], norm, 1e-3)
 
 ours = AutoModelForCausalLM.from_pretrained(f"{run}/export", torch_dtype=torch.float64).state_dict()

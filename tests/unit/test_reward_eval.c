@@ -44,6 +44,10 @@ static void table_by_hand(void **state)
     assert_true(fabs(c.recall15 - 1.0 / 5) < 1e-12); /* only -2 is below -1.7346 */
     double want = (log1p(exp(-5)) + log(2) + log1p(exp(1.5)) + log1p(exp(-4)) + log1p(exp(-1))) / 5;
     assert_true(fabs(t.loss - want) < 1e-12);
+    assert_true(fabs(t.margin - (5 + 0 - 1.5 + 4 + 1) / 5) < 1e-12);
+    /* 3, -2, 1, 1, -1, 0.5, 0, -4, 2, 1 and -1.7: eleven answers, their sum is -0.2 */
+    assert_true(fabs(t.mean_reward + 0.2 / 11) < 1e-7);
+    assert_true(t.min_reward == -4 && t.max_reward == 3);
 }
 
 static void text_has_wilsons_interval(void **state)
