@@ -105,6 +105,43 @@ kills_at_files() {
 }
 KILLS=2; [ -n "${CHECK:-}" ] && KILLS=20
 
+# kills_in PROGRAM REF "FILES" PHASES COMMAND...: kill -9 in named phases of a run, by kill_in.c. A line of
+# PHASES is "OUTER INNER WHAT"; the moments are the n-th INNER inside OUTER, n drawn from SEED_KILLS. Resumed,
+# FILES must be those of REF and nothing half-written may be left. Five kills a phase with CHECK, else one in
+# each of the first two. Where ptrace is forbidden: kills at moments spread over time.
+SEED_KILLS=${SEED_KILLS:-1}
+KILLS_EACH=1; [ -n "${CHECK:-}" ] && KILLS_EACH=5
+function_at() { case $1 in -|syscall) echo "$1" ;; *) nm "$2" | awk -v f="$1" '$3 == f { print $1 }' ;; esac; }
+kills_in() {
+    local program=$1 ref=$2 files=$3 phases=$4 dir="$TMP/in" i n total hit bad rc f outer inner what of; shift 4
+    ${CC:-cc} -D_GNU_SOURCE "$ROOT/tests/e2e/kill_in.c" -o "$TMP/kill_in"
+    if ! "$TMP/kill_in" 0 - syscall true >/dev/null 2>"$TMP/in.err"; then
+        skip "$program: kills in named phases" "$(head -n 1 "$TMP/in.err")"
+        kills "$program: kill -9 and resume" $((KILLS_EACH * 4)) "$ref" "$@"
+        return
+    fi
+    [ -n "${CHECK:-}" ] || phases=$(echo "$phases" | head -n 2)
+    while read -r outer inner what; do
+        of=$(function_at "$outer" "$1") n=$(function_at "$inner" "$1") hit=0 bad=0
+        [ -n "$of" ] && [ -n "$n" ] || { not_ok "$program: killed $what" "no $outer or $inner in $1"; continue; }
+        inner=$n
+        rm -rf "$dir"; total=$("$TMP/kill_in" 0 "$of" "$inner" "$@" out_dir="$dir" 2>/dev/null </dev/null)
+        for i in $(seq 1 $KILLS_EACH); do
+            n=$(($(echo "$SEED_KILLS $program $what $i" | cksum | cut -d ' ' -f 1) % (total > 0 ? total : 1) + 1))
+            rm -rf "$dir"
+            "$TMP/kill_in" "$n" "$of" "$inner" "$@" out_dir="$dir" --resume auto >"$TMP/in.log" 2>&1 </dev/null; rc=$?
+            [ $rc = 137 ] && hit=$((hit + 1))
+            "$@" out_dir="$dir" --resume auto >"$TMP/in.log" 2>&1 </dev/null || { bad=$((bad + 1)); echo "# kill $n of $total $what, resumed: $(tail -n 1 "$TMP/in.log")"; }
+            for f in $files; do
+                cmp -s "$ref/$f" "$dir/$f" || { bad=$((bad + 1)); echo "# kill $n of $total $what: $f differs"; }
+            done
+            [ -z "$(find "$dir" -name '*.tmp' -o -name '*.old')" ] || { bad=$((bad + 1)); echo "# kill $n of $total $what: leftovers"; }
+        done
+        if [ $hit = $KILLS_EACH ] && [ $bad = 0 ]; then ok "$program: killed $hit of $KILLS_EACH $what ($total moments, seed $SEED_KILLS)"
+        else not_ok "$program: killed $hit of $KILLS_EACH $what" "$bad differences ($total moments, seed $SEED_KILLS)"; fi
+    done <<<"$phases"
+}
+
 # drop_markers A B: a barely trained model samples markers of the template, which training refuses as
 # text; drops the prompts where one of the two answers holds one.
 drop_markers() {

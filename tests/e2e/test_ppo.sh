@@ -20,7 +20,11 @@ for t in 1 2 3; do
 done
 same "weights: threads 1 and 2, other micro-batches and slots" "$TMP/t1/export/model.safetensors" "$TMP/t2/export/model.safetensors"
 same "weights: threads 1 and 3" "$TMP/t1/export/model.safetensors" "$TMP/t3/export/model.safetensors"
-kills "kill -9 and resume" "$KILLS" "$TMP/ref" "${P[@]}"
+kills_in rlhf-ppo "$TMP/ref" "export/model.safetensors best/model.safetensors samples.jsonl metrics.jsonl STATUS" \
+"rollout_run model_extend in a rollout
+- ppo_gradients between minibatches
+checkpoint_save syscall while a checkpoint is written
+optim_step op_adamw inside an update" "${P[@]}"
 # every checkpoint of this run is written between minibatches, some inside an iteration
 SHORT=("${P[@]}" iterations=2 batch_size=16)
 "${SHORT[@]}" out_dir="$TMP/short" >/dev/null 2>&1
@@ -37,7 +41,7 @@ check "and its weights are exported" test -e "$TMP/far/export/model.safetensors"
 
 cp -r "$W/sft/export" "$TMP/reference"
 "${P[@]}" out_dir="$TMP/changed" reference="$TMP/reference" iterations=400 >/dev/null 2>&1 & pid=$!
-for i in $(seq 100); do [ -e "$TMP/changed/checkpoints/step-2" ] && break; sleep 0.1; done
+for i in $(seq 100); do [ -n "$(ls "$TMP/changed/checkpoints" 2>/dev/null)" ] && break; sleep 0.1; done # step-2 may be gone again
 kill -TERM $pid; wait $pid; rc=$?
 [ $rc = 75 ] && ok "SIGTERM: exit 75 after a checkpoint" || not_ok "SIGTERM: exit 75 after a checkpoint" "exit $rc"
 cp "$TMP/ref/export/model.safetensors" "$TMP/reference/model.safetensors"

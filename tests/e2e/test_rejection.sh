@@ -16,7 +16,13 @@ check "an unfinished answer is never selected" sh -c "! grep '\"finished\": *fal
 check "curves" grep -q max_of_n "$TMP/ref/curves.json"
 
 # for this program the answers are the result
-kills_at_files "kill -9 or a full disk, then resume" "$TMP/ref" "samples.jsonl selected.jsonl curves.json metrics.jsonl STATUS" "${R[@]}"
+FILES="samples.jsonl selected.jsonl curves.json metrics.jsonl STATUS"
+kills_in rlhf-rejection "$TMP/ref" "$FILES" \
+"- model_extend while answers are sampled
+checkpoint_save syscall while a checkpoint is written
+reward_model_score model_forward while answers are scored
+- metrics_write between an answer file and its checkpoint" "${R[@]}"
+kills_at_files "kill -9 or a full disk, then resume" "$TMP/ref" "$FILES" "${R[@]}"
 
 "${R[@]}" out_dir="$TMP/random" select.mode=random >/dev/null 2>&1
 check "the random control picks others" sh -c "! cmp -s $TMP/ref/selected.jsonl $TMP/random/selected.jsonl"

@@ -17,9 +17,13 @@ for isa in plain avx2 avx512; do
     "${R[@]}" max_steps=2 out_dir="$TMP/isa-auto" overwrite=true >/dev/null 2>&1
     same "weights: isa=$isa" "$TMP/isa-auto/export/model.safetensors" "$TMP/isa-$isa/export/model.safetensors"
 done
-kills "kill -9 and resume" "$KILLS" "$TMP/ref" "${R[@]}"
-kills_at_files "kill -9 or a full disk, then resume" "$TMP/ref" \
-    "export/model.safetensors export/config.json eval.json metrics.jsonl STATUS" "${R[@]}" threads=1
+FILES="export/model.safetensors export/config.json eval.json metrics.jsonl STATUS"
+kills_in rlhf-reward "$TMP/ref" "$FILES" \
+"checkpoint_save syscall while a checkpoint is written
+optim_step op_adamw inside an update
+- optim_step between gradients and update
+hf_save syscall while the result is written" "${R[@]}" save_steps=1
+kills_at_files "kill -9 or a full disk, then resume" "$TMP/ref" "$FILES" "${R[@]}" threads=1
 
 check "the calibration is in config.json" grep -q '"anchored": *true' "$TMP/ref/export/config.json"
 check "eval.json has the bins" grep -q both_unsafe "$TMP/ref/eval.json"

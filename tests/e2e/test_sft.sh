@@ -71,7 +71,11 @@ cmp -s "$REF/export/model.safetensors" "$TMP/seed/export/model.safetensors" && n
 
 # ---- kills, stops, resumes
 kills "kill -9 at any moment, then --resume auto" $KILLS "$REF" "${S[@]}"
-kills "kill -9 with a checkpoint at every step" $KILLS "$REF" "${S[@]}" save_steps=1 keep=1
+kills_in rlhf-sft "$REF" "export/model.safetensors export/config.json metrics.jsonl prompts.bin STATUS" \
+"checkpoint_save syscall while a checkpoint is written
+optim_step op_adamw inside an update
+- optim_step between gradients and update
+hf_save syscall while the result is written" "${S[@]}" save_steps=1 keep=1
 terms=0
 for at in 0.02 0.05 0.1 0.2 0.4; do
     D=$TMP/term; rm -rf "$D"
@@ -90,30 +94,10 @@ for at in 0.02 0.05 0.1 0.2 0.4; do
 done
 [ $terms -gt 0 ] && ok "SIGTERM: checkpoint, exit 75, the same run when resumed ($terms stops)" || not_ok "SIGTERM: exit 75" "no run was stopped in time"
 
-# every operation on files is a moment to die at, and one from which on the disk is full (a sample, all with LONG)
-every=37; [ -n "${CHECK:-}" ] && every=4; [ -n "${LONG:-}" ] && every=1
-case $BUILD in *san-*) skip "kill -9 at every file operation" "a sanitizer must be loaded first" ;; *)
-    ${CC:-cc} -D_GNU_SOURCE -shared -fPIC "$ROOT/tests/e2e/kill_at.c" -o "$TMP/kill_at.so" -ldl
-    K=("${S[@]}" max_steps=6 save_steps=2 keep=1 threads=1)
-    "${K[@]}" out_dir="$TMP/kref" >/dev/null 2>&1
-    COUNT_FILE=$TMP/count LD_PRELOAD=$TMP/kill_at.so "${K[@]}" out_dir="$TMP/count_run" >/dev/null 2>&1
-    n=$(cat "$TMP/count") bad=0 kills=0 fulls=0
-    for i in $(seq 1 $every "$n"); do
-        for how in KILL_AT FULL_AT; do
-            D=$TMP/at; rm -rf "$D"
-            env $how="$i" LD_PRELOAD="$TMP/kill_at.so" "${K[@]}" out_dir="$D" --resume auto >/dev/null 2>"$TMP/at.err" & wait $! 2>/dev/null; rc=$?
-            if [ $how = KILL_AT ]; then kills=$((kills + 1)); [ $rc = 137 ] || { bad=$((bad + 1)); echo "# $how $i: exit $rc"; }
-            else fulls=$((fulls + 1)); [ $rc = 0 ] || { [ $rc = 73 ] && [ "$(wc -l <"$TMP/at.err")" = 1 ]; } || { bad=$((bad + 1)); echo "# $how $i: exit $rc: $(head -n 2 "$TMP/at.err")"; }
-            fi
-            "${K[@]}" out_dir="$D" --resume auto >"$TMP/at.log" 2>&1 || { bad=$((bad + 1)); echo "# $how $i, resumed: $(tail -n 1 "$TMP/at.log")"; }
-            for f in export/model.safetensors export/config.json metrics.jsonl prompts.bin STATUS; do
-                cmp -s "$TMP/kref/$f" "$D/$f" || { bad=$((bad + 1)); echo "# $how $i: $f differs"; }
-            done
-            [ -z "$(find "$D" -name '*.tmp' -o -name '*.old')" ] || { bad=$((bad + 1)); echo "# $how $i: leftovers"; }
-        done
-    done 2>/dev/null
-    [ $bad = 0 ] && ok "kill -9 at file operations ($kills of $n), a full disk from there ($fulls)" || not_ok "kill -9 or a full disk at file operations" "$bad faults" ;;
-esac
+K=("${S[@]}" max_steps=6 save_steps=2 keep=1 threads=1)
+"${K[@]}" out_dir="$TMP/kref" >/dev/null 2>&1
+kills_at_files "kill -9 or a full disk while files are written, then resume" "$TMP/kref" \
+    "export/model.safetensors export/config.json metrics.jsonl prompts.bin STATUS" "${K[@]}"
 
 D=$TMP/broken
 "${S[@]}" out_dir="$D" keep=9 >/dev/null 2>&1
