@@ -1,4 +1,4 @@
-/* hash.c - the hashes, each from the library that defines it. Tested by tests/unit/test_base.c. */
+/* hash.c - the hashes, from the library that defines them where there is one. Tested by tests/unit/test_base.c. */
 #include "common/base/hash.h"
 
 #include "common/base/error.h"
@@ -66,4 +66,16 @@ fail:
 uint32_t hash_crc32(const void *data, size_t n)
 {
     return (uint32_t)crc32_z(0, data, n);
+}
+
+uint32_t hash_crc32c(const void *data, size_t n)
+{
+    const unsigned char *p = data;
+    uint32_t crc = ~0U;
+    for (size_t i = 0; i < n; i++) {
+        crc ^= p[i];
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? 0x82F63B78U : 0); /* the polynomial, bits reversed (RFC 3720) */
+    }
+    return ~crc;
 }

@@ -1,4 +1,4 @@
-/* hash.h - XXH3 (library xxhash) and CRC-32. */
+/* hash.h - XXH3 (library xxhash), CRC-32 and CRC-32C. */
 #ifndef RLHF_BASE_HASH_H
 #define RLHF_BASE_HASH_H
 
@@ -14,5 +14,6 @@ Hash128 hash128(const void *data, size_t n);                /* XXH3-128 */
 void hash128_hex(Hash128 h, char out[33]);                  /* high word first */
 int hash128_file(const char *path, Hash128 *out);           /* 0 or ERR_* */
 uint32_t hash_crc32(const void *data, size_t n);            /* zlib's CRC-32 */
+uint32_t hash_crc32c(const void *data, size_t n);           /* Castagnoli's; for small records */
 
 #endif

@@ -103,20 +103,6 @@ static char *step_dir(const char *run_dir, int64_t step)
     return xasprintf("%s/checkpoints/step-%lld", run_dir, (long long)step);
 }
 
-static int write_all(int fd, const char *path, const char *p, size_t n)
-{
-    while (n) {
-        ssize_t put = write(fd, p, n);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put < 0)
-            return error_set(ERR_CANTCREATE, "%s: cannot be written: %s", path, strerror(errno));
-        p += put;
-        n -= (size_t)put;
-    }
-    return 0;
-}
-
 static int write_blob(int fd, const char *path, const Blob *b, Hash128 *hash)
 {
     void *p = host_bytes(b), *copy = NULL;
@@ -125,7 +111,7 @@ static int write_blob(int fd, const char *path, const Blob *b, Hash128 *hash)
         device_download(copy, &b->tensor, b->bytes);
     }
     *hash = hash128(p, b->bytes);
-    int rc = write_all(fd, path, p, b->bytes);
+    int rc = file_write_all(fd, path, p, b->bytes);
     free(copy);
     return rc;
 }

@@ -80,14 +80,7 @@ int metrics_write(Metrics *m, int64_t step)
     str_add(&line, "\n");
     m->n = 0;
 
-    int rc = 0;
-    for (size_t at = 0; at < line.n && rc == 0;) {
-        ssize_t put = write(m->fd, line.s + at, line.n - at);
-        if (put >= 0)
-            at += (size_t)put;
-        else if (errno != EINTR)
-            rc = fail(m, "cannot be written");
-    }
+    int rc = file_write_all(m->fd, m->path, line.s, line.n);
     if (rc == 0)
         m->offset += (int64_t)line.n;
     str_free(&line);

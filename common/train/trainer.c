@@ -10,6 +10,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/progress.h"
+#include "common/train/events.h"
 #include "common/train/report.h"
 #include "common/train/run_folder.h"
 
@@ -33,6 +34,7 @@ typedef struct {
     int64_t saved_step;    /* of the newest checkpoint; -1 = none */
     int64_t first_step;    /* of this process */
     FILE *timing;
+    Events events;
     Progress progress;
     double started, tokens_before;
     double tokens_per_s;
@@ -211,6 +213,8 @@ static int stage_load(Run *r)
     if (r->folder.mode == RUN_RESUME)
         TRY(load_checkpoint(r));
     TRY(metrics_open(&t->metrics, t->run->out_dir, r->metrics_offset));
+    if (t->run->tensorboard)
+        TRY(events_open(&r->events, t->run->out_dir, t->step));
     r->first_step = t->step;
     log_info("%s: %lld steps on %s, into %s", t->def->cli.program, (long long)(t->total_steps - t->step),
              device_text(t->dev), t->run->out_dir);
@@ -227,6 +231,7 @@ static int save(Run *r)
     if (r->saved_step == t->step)
         return 0;
     TRY(metrics_sync(&t->metrics));
+    TRY(events_sync(&r->events));
     r->metrics_offset = t->metrics.offset;
     TRY(checkpoint_save(t->run->out_dir, t->step, &r->blobs, r->yaml));
     r->saved_step = t->step;
@@ -310,6 +315,7 @@ static int one_step(Run *r)
     if (eval_due(t, early || t->step + 1 == t->total_steps))
         TRY(t->def->eval(t));
     double tokens = metrics_get(&t->metrics, "num_tokens");
+    TRY(events_write(&r->events, t->step + 1, &t->metrics));
     TRY(metrics_write(&t->metrics, t->step + 1));
     write_timing(r, seconds, tokens);
     t->step++;
@@ -394,6 +400,7 @@ static void run_free(Run *r)
     free(t->state);
     blob_list_free(&r->blobs);
     metrics_close(&t->metrics);
+    events_close(&r->events);
     if (r->timing)
         fclose(r->timing);
     log_set_file(NULL);

@@ -26,6 +26,7 @@ typedef struct {
     int64_t save_steps, keep;
     int64_t eval_steps;
     int64_t log_steps;     /* a progress line on stdout every so many steps when it is no terminal */
+    bool tensorboard;
     int export_dtype;      /* 0 f32, 1 bf16 */
 } RunConfig;
 
@@ -41,6 +42,7 @@ typedef struct {
     {"keep", CFG_INT, offsetof(S, run.keep), "3", 1, 1e6, .flags = CFG_NO_RESULT, .help = "checkpoints to keep"}, \
     {"eval_steps", CFG_INT, offsetof(S, run.eval_steps), "0", 0, 1e12, .help = "evaluate every so many steps; 0 = only at the end"}, \
     {"log_steps", CFG_INT, offsetof(S, run.log_steps), "10", 1, 1e12, .flags = CFG_NO_RESULT, .help = "steps between printed lines where stdout is no terminal"}, \
+    {"tensorboard", CFG_BOOL, offsetof(S, run.tensorboard), "true", .flags = CFG_NO_RESULT, .help = "also write the metrics to out_dir/events.out.tfevents"}, \
     {"export_dtype", CFG_ENUM, offsetof(S, run.export_dtype), "f32", .choices = "f32|bf16", .help = "type of the exported weights"}
 
 typedef struct Trainer Trainer;

@@ -107,7 +107,7 @@ KILLS=2; [ -n "${CHECK:-}" ] && KILLS=20
 
 # kills_in PROGRAM REF "FILES" PHASES COMMAND...: kill -9 in named phases of a run, by kill_in.c. A line of
 # PHASES is "OUTER INNER WHAT"; the moments are the n-th INNER inside OUTER, n drawn from SEED_KILLS. Resumed,
-# FILES must be those of REF and nothing half-written may be left. Five kills a phase with CHECK, else one in
+# FILES must be those of REF, the events (which hold wall times) as long, and nothing half-written left. Five kills a phase with CHECK, else one in
 # each of the first two. Where ptrace is forbidden: kills at moments spread over time.
 SEED_KILLS=${SEED_KILLS:-1}
 KILLS_EACH=1; [ -n "${CHECK:-}" ] && KILLS_EACH=5
@@ -135,6 +135,8 @@ kills_in() {
             for f in $files; do
                 cmp -s "$ref/$f" "$dir/$f" || { bad=$((bad + 1)); echo "# kill $n of $total $what: $f differs"; }
             done
+            f=events.out.tfevents
+            [ "$(stat -c %s "$ref/$f")" = "$(stat -c %s "$dir/$f")" ] || { bad=$((bad + 1)); echo "# kill $n of $total $what: $f has another size"; }
             [ -z "$(find "$dir" -name '*.tmp' -o -name '*.old')" ] || { bad=$((bad + 1)); echo "# kill $n of $total $what: leftovers"; }
         done
         if [ $hit = $KILLS_EACH ] && [ $bad = 0 ]; then ok "$program: killed $hit of $KILLS_EACH $what ($total moments, seed $SEED_KILLS)"

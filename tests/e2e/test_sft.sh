@@ -38,7 +38,7 @@ REF=$TMP/ref
 
 check "trains from a model folder without weights" "${S[@]}" out_dir="$REF"
 cp "$TMP/check.log" "$TMP/ref.log"
-for f in config.yaml log.txt metrics.jsonl timing.jsonl report.html prompts.bin checkpoints export/model.safetensors \
+for f in config.yaml log.txt metrics.jsonl events.out.tfevents timing.jsonl report.html prompts.bin checkpoints export/model.safetensors \
          export/config.json export/tokenizer.json; do
     [ -e "$REF/$f" ] || not_ok "run folder" "no $f"
 done
@@ -132,6 +132,8 @@ echo stopped >"$TMP/seed/STATUS"
 [ $rc = 78 ] && grep -q "optim.learning_rate" "$TMP/diff.err" && ok "another learning rate is refused and named" ||
     not_ok "another learning rate is refused and named" "exit $rc: $(head -n 2 "$TMP/diff.err" | tr '\n' ' ')"
 check "other threads are welcome" "${S[@]}" out_dir="$TMP/seed" --resume auto threads=1
+check "tensorboard=false" "${S[@]}" out_dir="$TMP/plain" tensorboard=false overwrite=true
+[ ! -e "$TMP/plain/events.out.tfevents" ] && ok "writes no events" || not_ok "writes no events" "it did"
 "${S[@]}" out_dir="$TMP/busy" epochs=200 >/dev/null 2>&1 & pid=$!
 for _ in $(seq 100); do [ -e "$TMP/busy/STATUS" ] && break; sleep 0.02; done; sleep 0.1
 refuses "two processes in one folder" 73 "another process" "${S[@]}" out_dir="$TMP/busy" epochs=200 --resume auto

@@ -121,6 +121,12 @@ static void test_hash(void **state)
     hash128_hex(h, hex);
     assert_string_equal(hex, "99aa06d3014798d86001c324468d497f");
     assert_int_equal(hash_crc32("123456789", 9), 0xcbf43926);
+    /* the check value of CRC-32C, and RFC 3720, B.4: 32 bytes of 0 and of 255 */
+    assert_int_equal(hash_crc32c("123456789", 9), 0xe3069283);
+    unsigned char same[32] = {0};
+    assert_int_equal(hash_crc32c(same, 32), 0x8a9136aa);
+    memset(same, 255, 32);
+    assert_int_equal(hash_crc32c(same, 32), 0x62a8ab43);
 
     char *data = xcalloc(1, 700001);
     for (int i = 0; i < 700001; i++)
