@@ -36,6 +36,7 @@ typedef struct {
 
 static const CfgField fields[] = {
     RUN_FIELDS(RewardConfig),
+    BEST_FIELDS(RewardConfig, "highest eval_accuracy"),
     {"model", CFG_STRING, AT(model), .flags = CFG_REQUIRED,
      .help = "start: a chat checkpoint (its trunk, fresh head) or a reward model to go on with"},
     {"template", CFG_ENUM, AT(template_kind), "auto", .choices = "auto|llama2|chatml|plain",
@@ -633,6 +634,8 @@ const TrainerDef reward_trainer = {
     .load = reward_load,
     .step = reward_step,
     .eval = reward_eval_step,
+    .best_metric = "eval_accuracy",
+    .best_is_highest = true,
     .state = reward_state,
     .finish = reward_finish,
     .free = reward_free,

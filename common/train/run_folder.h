@@ -4,6 +4,7 @@
  *   STATUS        running|stopped|done|failed|emptying
  *   log.txt       every message         timing.jsonl   wall times, no part of determinism
  *   checkpoints/  step-N (checkpoint.h) export/        the result; report.html: curves
+ *   best.json     step and value of the best evaluation (BEST_FIELDS)
  *   events.out.tfevents  the metrics for TensorBoard (events.h)
  *
  * The folder itself is locked while a program writes into it, so a run whose driver died and was

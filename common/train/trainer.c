@@ -8,6 +8,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/progress.h"
 #include "common/train/events.h"
@@ -32,6 +33,8 @@ typedef struct {
     BlobList blobs;
     int64_t metrics_offset; /* as saved */
     int64_t saved_step;    /* of the newest checkpoint; -1 = none */
+    int64_t best_step;     /* of the best evaluation; -1 = none */
+    double best_value;     /* its def->best_metric */
     int64_t first_step;    /* of this process */
     FILE *timing;
     Events events;
@@ -117,6 +120,8 @@ static int stage_inputs(Run *r)
 {
     Trainer *t = &r->t;
     int rc = 0;
+    if (t->run->export_from == EXPORT_BEST && !t->run->keep_best)
+        return error_set(ERR_CONFIG, "%s: export: best needs keep_best: true", config_where(t->cli.config, "export"));
     t->state = xcalloc(1, t->def->state_bytes);
     TRY(t->def->init(t));
     if (t->run->max_steps && t->run->max_steps < t->total_steps)
@@ -175,7 +180,35 @@ static int list_blobs(Run *r)
     Trainer *t = &r->t;
     blob_add(&r->blobs, "trainer.step", &t->step, sizeof t->step);
     blob_add(&r->blobs, "trainer.metrics_offset", &r->metrics_offset, sizeof r->metrics_offset);
+    blob_add(&r->blobs, "trainer.best_step", &r->best_step, sizeof r->best_step);
+    blob_add(&r->blobs, "trainer.best_value", &r->best_value, sizeof r->best_value);
     return t->def->state ? t->def->state(t, &r->blobs) : 0;
+}
+
+static void prune(const Run *r)
+{
+    const RunConfig *c = r->t.run;
+    checkpoint_prune(c->out_dir, (int)c->keep, &r->best_step, c->keep_best && r->best_step >= 0);
+}
+
+/* best.json says what r->best_step says; nothing when there is none. */
+static int write_best(const Run *r)
+{
+    const Trainer *t = &r->t;
+    Str out = {0};
+    JsonWriter w;
+    char *path = path_join(t->run->out_dir, "best.json");
+    jw_init(&w, &out, true);
+    jw_object(&w);
+    jw_kint(&w, "step", r->best_step);
+    jw_kstr(&w, "metric", t->def->best_metric ? t->def->best_metric : "");
+    jw_knum(&w, "value", r->best_value);
+    jw_object_end(&w);
+    str_add(&out, "\n");
+    int rc = r->best_step >= 0 ? file_write_atomic(path, out.s, out.n) : dir_remove(path);
+    str_free(&out);
+    free(path);
+    return rc;
 }
 
 /* Loads the newest checkpoint, or the one named; none is fine when the run may start again. */
@@ -198,7 +231,8 @@ static int load_checkpoint(Run *r)
         goto fail;
     }
     r->saved_step = step;
-    checkpoint_prune(dir, (int)t->run->keep, NULL, 0); /* what a kill left half removed */
+    prune(r); /* what a kill left half removed */
+    TRY(write_best(r));
     log_info("resumed from %s/checkpoints/step-%lld", dir, (long long)step);
 fail:
     return rc;
@@ -235,7 +269,7 @@ static int save(Run *r)
     r->metrics_offset = t->metrics.offset;
     TRY(checkpoint_save(t->run->out_dir, t->step, &r->blobs, r->yaml));
     r->saved_step = t->step;
-    checkpoint_prune(t->run->out_dir, (int)t->run->keep, NULL, 0);
+    prune(r);
 fail:
     return rc;
 }
@@ -300,6 +334,20 @@ static bool eval_due(const Trainer *t, bool last)
     return t->def->eval && (last || (every && (t->step + 1) % every == 0));
 }
 
+/* Whether the evaluation just made is the best so far: a later one must be better, not equal. */
+static bool note_best(Run *r)
+{
+    const Trainer *t = &r->t;
+    const char *name = t->run->keep_best ? t->def->best_metric : NULL;
+    double value = name ? metrics_get(&t->metrics, name) : NAN;
+    bool better = t->def->best_is_highest ? value > r->best_value : value < r->best_value;
+    if (!isfinite(value) || (r->best_step >= 0 && !better))
+        return false;
+    r->best_step = t->step + 1;
+    r->best_value = value;
+    return true;
+}
+
 /* One step of the program and what belongs to it. RUN_ENDED = done early. */
 static int one_step(Run *r)
 {
@@ -311,9 +359,11 @@ static int one_step(Run *r)
         return rc;
     if (rc == TRAINER_ABANDONED)
         return stop(r);
-    bool early = rc == 1;
-    if (eval_due(t, early || t->step + 1 == t->total_steps))
+    bool early = rc == 1, last = early || t->step + 1 == t->total_steps, best = false;
+    if (eval_due(t, last)) {
         TRY(t->def->eval(t));
+        best = note_best(r);
+    }
     double tokens = metrics_get(&t->metrics, "num_tokens");
     TRY(events_write(&r->events, t->step + 1, &t->metrics));
     TRY(metrics_write(&t->metrics, t->step + 1));
@@ -324,6 +374,10 @@ static int one_step(Run *r)
         log_info("memory in use: %zu bytes, as planned", plan_bytes(&t->plan, arena_high));
     }
     show_progress(r);
+    if (best && !last)
+        TRY(save(r));
+    if (best)
+        TRY(write_best(r));
     return early ? RUN_ENDED : 0;
 fail:
     return rc;
@@ -353,6 +407,26 @@ fail:
 
 /* ---- after the last step ---- */
 
+/* With export: best, the weights go back to the best evaluation. */
+static int load_best(Run *r)
+{
+    Trainer *t = &r->t;
+    int64_t step = t->step;
+    if (t->run->export_from != EXPORT_BEST || r->best_step == step)
+        return 0;
+    if (r->best_step < 0) {
+        log_warn("export: best, but nothing was evaluated: the last weights are exported");
+        return 0;
+    }
+    int rc = checkpoint_load(t->run->out_dir, r->best_step, &r->blobs);
+    t->step = step; /* of the run, which is over */
+    if (rc < 0)
+        return rc;
+    log_info("exporting step %lld, whose %s of %.6g is the best", (long long)r->best_step, t->def->best_metric,
+             r->best_value);
+    return 0;
+}
+
 static int stage_finish(Run *r)
 {
     Trainer *t = &r->t;
@@ -362,6 +436,7 @@ static int stage_finish(Run *r)
     char *summary = xasprintf("%s: %lld steps done%s%s", program, (long long)t->step,
                               t->progress[0] ? "; last: " : "", t->progress);
     char *export = path_join(dir, "export");
+    TRY(load_best(r));
     if (t->def->finish)
         TRY(t->def->finish(t));
     TRY(metrics_sync(&t->metrics));
@@ -415,7 +490,7 @@ int trainer_main(const TrainerDef *def, int argc, char **argv)
 {
     static int (*const stages[])(Run *) = {stage_devices, stage_inputs, stage_memory, stage_outputs,
                                            stage_load,    stage_loop,   stage_finish};
-    Run r = {.t = {.def = def, .stop = &stop_flag}, .folder = {.lock = -1}, .saved_step = -1};
+    Run r = {.t = {.def = def, .stop = &stop_flag}, .folder = {.lock = -1}, .saved_step = -1, .best_step = -1};
     int rc = stage_arguments(&r, argc, argv);
     if (rc == 0)
         catch_signals();

@@ -3,6 +3,8 @@
  * trainer_main: arguments -> config -> log -> Device, Comm -> def->init (reads inputs) -> def->alloc
  * (planning) -> [--dry-run prints the plan and stops] -> commit -> def->alloc (real) -> def->load
  * (weights) -> resume -> loop { def->step, metrics, def->eval, checkpoint } -> def->finish (export).
+ * An evaluation that is the best so far is checkpointed at once, out of rotation's reach; the last step's
+ * weights are the export. Its step and value are part of every checkpoint and stand in best.json.
  * SIGTERM and SIGINT: finish the step, checkpoint, exit 75. A second signal exits at once. */
 #ifndef RLHF_TRAIN_TRAINER_H
 #define RLHF_TRAIN_TRAINER_H
@@ -28,7 +30,11 @@ typedef struct {
     int64_t log_steps;     /* a progress line on stdout every so many steps when it is no terminal */
     bool tensorboard;
     int export_dtype;      /* 0 f32, 1 bf16 */
+    bool keep_best;        /* these two: only of programs with BEST_FIELDS */
+    int export_from;       /* ExportFrom */
 } RunConfig;
+
+typedef enum { EXPORT_LAST, EXPORT_BEST } ExportFrom; /* "last|best" */
 
 #define RUN_FIELDS(S)                                                                                \
     {"out_dir", CFG_STRING, offsetof(S, run.out_dir), .flags = CFG_REQUIRED | CFG_NO_RESULT, .help = "run folder: config.yaml, metrics.jsonl, checkpoints/, export/"}, \
@@ -44,6 +50,11 @@ typedef struct {
     {"log_steps", CFG_INT, offsetof(S, run.log_steps), "10", 1, 1e12, .flags = CFG_NO_RESULT, .help = "steps between printed lines where stdout is no terminal"}, \
     {"tensorboard", CFG_BOOL, offsetof(S, run.tensorboard), "true", .flags = CFG_NO_RESULT, .help = "also write the metrics to out_dir/events.out.tfevents"}, \
     {"export_dtype", CFG_ENUM, offsetof(S, run.export_dtype), "f32", .choices = "f32|bf16", .help = "type of the exported weights"}
+
+/* For programs with def->best_metric, METRIC in words. */
+#define BEST_FIELDS(S, METRIC)                                                                       \
+    {"keep_best", CFG_BOOL, offsetof(S, run.keep_best), "true", .flags = CFG_NO_RESULT, .help = "also keep the checkpoint of the evaluation with the " METRIC "; best.json names it"}, \
+    {"export", CFG_ENUM, offsetof(S, run.export_from), "last", .choices = "last|best", .help = "weights of export/: of the last step, or of the " METRIC}
 
 typedef struct Trainer Trainer;
 
@@ -61,6 +72,8 @@ typedef struct {
      * state as before the step. */
     int (*step)(Trainer *t);
     int (*eval)(Trainer *t);   /* NULL = none */
+    const char *best_metric;   /* of those eval sets: the one that chooses the best evaluation; NULL = none */
+    bool best_is_highest;
     int (*state)(Trainer *t, BlobList *l); /* blobs beyond step, seed and metrics offset */
     int (*finish)(Trainer *t); /* export, reports */
     void (*free)(Trainer *t);

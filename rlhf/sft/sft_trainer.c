@@ -364,6 +364,7 @@ const TrainerDef sft_trainer = {
     .load = sft_load,
     .step = sft_step,
     .eval = sft_eval,
+    .best_metric = "eval_loss",
     .state = sft_state,
     .finish = sft_finish,
     .free = sft_free,

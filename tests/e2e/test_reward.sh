@@ -25,6 +25,10 @@ optim_step op_adamw inside an update
 hf_save syscall while the result is written" "${R[@]}" save_steps=1
 kills_at_files "kill -9 or a full disk, then resume" "$TMP/ref" "$FILES" "${R[@]}" threads=1
 
+check "the best evaluation is chosen by accuracy" grep -q '"metric": *"eval_accuracy"' "$TMP/ref/best.json"
+"${R[@]}" epochs=6 eval_steps=1 keep=1 out_dir="$TMP/best" >/dev/null 2>&1
+best=$(grep -o '"eval_accuracy": [0-9.]*' "$TMP/best/metrics.jsonl" | awk '{ if (NR == 1 || $2 > top) { top = $2; at = NR } } END { print at }')
+check "the first of the highest" grep -q "\"step\": $best," "$TMP/best/best.json"
 check "the calibration is in config.json" grep -q '"anchored": *true' "$TMP/ref/export/config.json"
 check "eval.json has the bins" grep -q both_unsafe "$TMP/ref/eval.json"
 "$BIN/rlhf-reward" score helpful="$W/helpful/export" safety="$TMP/ref/export" in="$W/a.jsonl" out="$TMP/s1.jsonl" template=plain >/dev/null 2>&1

@@ -99,13 +99,36 @@ K=("${S[@]}" max_steps=6 save_steps=2 keep=1 threads=1)
 kills_at_files "kill -9 or a full disk while files are written, then resume" "$TMP/kref" \
     "export/model.safetensors export/config.json metrics.jsonl prompts.bin STATUS" "${K[@]}"
 
+# ---- the best evaluation: one record by heart is soon bad at the others, so the best is an early one
+B=("${S[@]}" "data.train=[{path: $TMP/one.jsonl}]" epochs=30 eval_steps=2 save_steps=8 keep=1 optim.schedule=constant)
+check "a run that gets worse" "${B[@]}" out_dir="$TMP/last"
+best=$(grep eval_loss "$TMP/last/metrics.jsonl" | sed 's/.*"step": \([0-9]*\),.*"eval_loss": \([-0-9.e]*\).*/\1 \2/' | sort -g -k 2 | head -n 1)
+step=${best% *} value=${best#* }
+compares "the best step is none of the last" "$step < 24"
+[ "$(ls "$TMP/last/checkpoints" | sort | tr '\n' ' ')" = "$(printf 'step-%s\n' 24 "$step" | sort | tr '\n' ' ')" ] &&
+    ok "the newest and the best checkpoint are kept" || not_ok "the newest and the best checkpoint are kept" "best $step: $(ls "$TMP/last/checkpoints" | tr '\n' ' ')"
+grep -q "\"step\": $step," "$TMP/last/best.json" && grep -q "\"value\": $value" "$TMP/last/best.json" &&
+    ok "best.json has its step and value" || not_ok "best.json has its step and value" "$best: $(tr '\n' ' ' <"$TMP/last/best.json")"
+"${B[@]}" out_dir="$TMP/until" max_steps="$step" >/dev/null 2>&1
+check "export=best" "${B[@]}" out_dir="$TMP/best" export=best
+same "exports the weights of that step" "$TMP/until/export/model.safetensors" "$TMP/best/export/model.safetensors"
+same "and trains on to the end" "$TMP/last/metrics.jsonl" "$TMP/best/metrics.jsonl"
+cmp -s "$TMP/last/export/model.safetensors" "$TMP/best/export/model.safetensors" && not_ok "export=last has others" same || ok "export=last has others"
+kills_in "rlhf-sft with a best" "$TMP/best" "export/model.safetensors best.json metrics.jsonl" \
+"checkpoint_save syscall while a checkpoint is written
+hf_save syscall while the best is exported" "${B[@]}" export=best
+same "its checkpoints are the same: best" "$TMP/best/checkpoints/step-$step/state.bin" "$TMP/in/checkpoints/step-$step/state.bin"
+"${B[@]}" out_dir="$TMP/nobest" keep_best=false >/dev/null 2>&1
+[ "$(ls "$TMP/nobest/checkpoints")" = step-24 ] && [ ! -e "$TMP/nobest/best.json" ] && ok "keep_best=false" || not_ok "keep_best=false" "$(ls "$TMP/nobest" "$TMP/nobest/checkpoints" | tr '\n' ' ')"
+refuses "export=best without keep_best" 78 "export: best needs keep_best" "${B[@]}" out_dir="$TMP/x" export=best keep_best=false
+
 D=$TMP/broken
-"${S[@]}" out_dir="$D" keep=9 >/dev/null 2>&1
+"${S[@]}" out_dir="$D" keep=9 keep_best=false >/dev/null 2>&1
 rm -rf "$D/export" "$D/STATUS"; echo failed >"$D/STATUS"
 printf x | dd of="$D/checkpoints/step-35/state.bin" bs=1 seek=5000 conv=notrunc 2>/dev/null
 rm -f "$D/checkpoints/step-28/manifest.json"
 mkdir -p "$D/checkpoints/step-99.tmp"
-check "broken checkpoints are passed over" "${S[@]}" out_dir="$D" --resume auto
+check "broken checkpoints are passed over" "${S[@]}" out_dir="$D" --resume auto keep_best=false
 grep -q "step-35.*checksum" "$TMP/check.log" && grep -q "resumed from .*step-21" "$TMP/check.log" && ok "and named" || not_ok "and named" "$(head -n 3 "$TMP/check.log")"
 same_run "after broken checkpoints" "$D"
 echo failed >"$D/STATUS"
