@@ -247,11 +247,15 @@ static void assign_text(Config *c, const Scope *s, const CfgField *f, const char
     YamlDoc *doc;
     char *line = xasprintf("v: %s\n", text);
     int rc = yaml_read_text(&doc, "", line);
-    if (rc < 0 || yaml_count(yaml_root(doc)) != 1)
-        config_error(c, s->set ? s->set : "default", "%s%s: the value %s is not valid YAML",
-                     s->name, f->key, text);
-    else
+    if (rc < 0 || yaml_count(yaml_root(doc)) != 1) {
+        const char *where = s->set ? s->set : "default";
+        char *full = xasprintf("%s%s", s->name, f->key);
+        config_error(c, where, "%s: the value %s is not valid YAML", full, text);
+        set_place(c, full, where); /* given, if badly: not missing as well */
+        free(full);
+    } else {
         assign(c, s, f, yaml_root(doc)->child);
+    }
     if (rc >= 0)
         yaml_doc_free(doc);
     free(line);

@@ -291,6 +291,12 @@ static void test_missing(void **state)
         config_load(&c, need, sizeof(char *), &(ConfigSources){.files = &none, .n_files = 1}),
         ERR_NOINPUT);
     assert_string_equal(error_text(), "none.yaml: cannot be opened: No such file or directory");
+    const char *set = "model.path='a"; /* one fault, one line: the key was given */
+    assert_int_equal(
+        config_load(&c, need, sizeof(char *), &(ConfigSources){.sets = &set, .n_sets = 1}),
+        ERR_CONFIG);
+    assert_string_equal(error_text(),
+                        "--set argument 1: model.path: the value 'a is not valid YAML");
 }
 
 static const char *const awkward[] = {
