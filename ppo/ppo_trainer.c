@@ -95,12 +95,7 @@ static int open_models(Ppo *p, Device *dev)
                                  "causal model as policy", c->model);
         goto fail;
     }
-    if (tokenizer_vocab_size(p->tok) > p->policy_config.V) {
-        rc = error_set(ERR_DATA, "%s/tokenizer.json: ids up to %d, but config.json: vocab_size is %lld; "
-                                 "the tokenizer belongs to another model",
-                       c->model, tokenizer_vocab_size(p->tok) - 1, (long long)p->policy_config.V);
-        goto fail;
-    }
+    TRY(tokenizer_check_vocab(p->tok, c->model, p->policy_config.V));
     TRY(model_config_read(&ref, reference_folder(c)));
     if (ref.head != HEAD_LM || ref.C != p->policy_config.C || ref.L != p->policy_config.L ||
         ref.F != p->policy_config.F || ref.V != p->policy_config.V || ref.H != p->policy_config.H ||

@@ -73,6 +73,7 @@ static int check_models(Rejection *p, Device *dev)
                                  "model that can answer", c->model);
         goto fail;
     }
+    TRY(tokenizer_check_vocab(p->tok, c->model, p->policy_config.V));
     TRY(reward_model_open(&p->helpful, c->reward_helpful, dev, tokenizer_hash(p->tok)));
     p->has_safety = c->reward_safety[0] != 0;
     if (p->has_safety) {

@@ -47,11 +47,12 @@ int reward_model_open(RewardModel *r, const char *folder, Device *dev, const cha
         TRY(tokenizer_open(&tok, folder));
         if (strcmp(tokenizer_hash(tok), tok_hash) != 0) {
             rc = error_set(ERR_DATA,
-                           "%s/tokenizer.json: differs from the policy's tokenizer; a reward model "
-                           "reads the policy's ids, so train it from a model of the same family",
+                           "%s/tokenizer.json: differs from the tokenizer of the other model; both read "
+                           "the same ids, so train this one from a model of the same family",
                            folder);
             goto fail;
         }
+        TRY(tokenizer_check_vocab(tok, folder, r->config.V));
     }
     TRY(read_calibration(r));
 fail:

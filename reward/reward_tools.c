@@ -93,11 +93,12 @@ typedef struct {
     MemoryPlan plan;
 } Loaded;
 
-static int load(Loaded *l, const char *folder, Device *dev, const ToolConfig *c, bool dry_run)
+static int load(Loaded *l, const char *folder, const Tokenizer *tok, Device *dev, const ToolConfig *c,
+                bool dry_run)
 {
     const int tokens = (int)pack_tokens(c), length = (int)c->max_length;
     int rc = 0;
-    TRY(reward_model_open(&l->rm, folder, dev, NULL));
+    TRY(reward_model_open(&l->rm, folder, dev, tokenizer_hash(tok)));
     arena_init(&l->weights, dev, ARENA_DEVICE, "weights");
     arena_init(&l->work, dev, ARENA_DEVICE, "activations");
     memory_plan_add(&l->plan, &l->weights);
@@ -143,7 +144,7 @@ static int eval_run(ToolConfig *c, bool dry_run)
     TRY(tokenizer_open(&tok, c->model));
     TRY(template_init(&chat, (TemplateKind)c->template_kind, tok));
     TRY(pair_set_read(&set, c->data.at, c->data.n, &chat, &o, &records));
-    TRY(load(&l, c->model, dev, c, dry_run));
+    TRY(load(&l, c->model, tok, dev, c, dry_run));
     if (dry_run)
         goto fail;
     score = xcalloc((size_t)set.n + 1, sizeof *score);
@@ -301,11 +302,11 @@ fail:
     return rc;
 }
 
-static int score_one(const char *folder, Device *dev, const ToolConfig *c, const ScoreSet *s, bool dry_run,
-                     float **out)
+static int score_one(const char *folder, const Tokenizer *tok, Device *dev, const ToolConfig *c,
+                     const ScoreSet *s, bool dry_run, float **out)
 {
     Loaded l = {0};
-    int rc = load(&l, folder, dev, c, dry_run);
+    int rc = load(&l, folder, tok, dev, c, dry_run);
     if (rc == 0 && !dry_run) {
         *out = xcalloc((size_t)s->n + 1, sizeof **out);
         score_with(&l.rm, s, *out);
@@ -330,9 +331,9 @@ static int score_run(ToolConfig *c, bool dry_run)
     TRY(template_init(&chat, (TemplateKind)c->template_kind, tok));
     TRY(read_lines(&s, c, &chat));
     if (c->helpful[0])
-        TRY(score_one(c->helpful, dev, c, &s, dry_run, &s.helpful));
+        TRY(score_one(c->helpful, tok, dev, c, &s, dry_run, &s.helpful));
     if (c->safety[0])
-        TRY(score_one(c->safety, dev, c, &s, dry_run, &s.safety));
+        TRY(score_one(c->safety, tok, dev, c, &s, dry_run, &s.safety));
     if (!dry_run) {
         TRY(write_lines(&s, c));
         log_info("%lld answers scored in %s; without a score: %lld empty, %lld skipped as bad",

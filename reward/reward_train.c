@@ -149,12 +149,7 @@ static int reward_init(Trainer *t)
     p->rm.config.tied = false;
     p->rm.dev = t->dev;
     p->rm.folder = c->model;
-    if (tokenizer_vocab_size(p->tok) > p->rm.config.V) {
-        rc = error_set(ERR_DATA, "%s/tokenizer.json: ids up to %d, but config.json: vocab_size is %lld; the "
-                                 "tokenizer belongs to another model", c->model,
-                       tokenizer_vocab_size(p->tok) - 1, (long long)p->rm.config.V);
-        goto fail;
-    }
+    TRY(tokenizer_check_vocab(p->tok, c->model, p->rm.config.V));
     TRY(read_data(p));
     p->order_epoch = -1;
     p->n_order = pair_set_order(&p->train, (uint64_t)c->run.seed, 0, &p->order);

@@ -152,12 +152,7 @@ static int open_inputs(Generate *g)
                                  "model", c->model);
         goto fail;
     }
-    if (tokenizer_vocab_size(g->tok) > g->config.V) {
-        rc = error_set(ERR_DATA, "%s/tokenizer.json: ids up to %d, but config.json: vocab_size is %lld; the "
-                                 "tokenizer belongs to another model",
-                       c->model, tokenizer_vocab_size(g->tok) - 1, (long long)g->config.V);
-        goto fail;
-    }
+    TRY(tokenizer_check_vocab(g->tok, c->model, g->config.V));
     if (!c->raw)
         TRY(template_init(&g->chat, (TemplateKind)c->template_kind, g->tok));
     g->n_stop = generate_stop_ids(g->stop, c->raw ? -1 : g->chat.end, &g->config);

@@ -260,6 +260,15 @@ int tokenizer_vocab_size(const Tokenizer *t)
     return t->n_pieces;
 }
 
+int tokenizer_check_vocab(const Tokenizer *t, const char *folder, int64_t vocab_size)
+{
+    if (tokenizer_vocab_size(t) <= vocab_size)
+        return 0;
+    return error_set(ERR_DATA, "%s/tokenizer.json: ids up to %d, but config.json: vocab_size is %lld; the "
+                               "tokenizer belongs to another model",
+                     folder, tokenizer_vocab_size(t) - 1, (long long)vocab_size);
+}
+
 int32_t tokenizer_id(const Tokenizer *t, const char *content)
 {
     int32_t id = vocab_get(&t->added_ids, content, strlen(content));

@@ -30,6 +30,8 @@ int tokenizer_open(Tokenizer **t, const char *folder);
 void tokenizer_close(Tokenizer *t); /* NULL is fine */
 
 int tokenizer_vocab_size(const Tokenizer *t); /* largest id + 1, added tokens included */
+/* ERR_DATA when it has ids that a model of `vocab_size` rows (config.json) lacks. */
+int tokenizer_check_vocab(const Tokenizer *t, const char *folder, int64_t vocab_size);
 /* Id of a token by its literal content ("</s>", "<|im_end|>"), special or not; -1 if there is none. */
 int32_t tokenizer_id(const Tokenizer *t, const char *content);
 int32_t tokenizer_bos(const Tokenizer *t); /* of tokenizer_config.json, else by usual names; -1 */

@@ -32,10 +32,7 @@ static int open_model(Sft *p)
     if (p->config.head != HEAD_LM)
         return error_set(ERR_DATA, "%s/config.json: architectures: found a scalar head, expected a causal "
                                    "model", c->model);
-    if (tokenizer_vocab_size(p->tok) > p->config.V)
-        return error_set(ERR_DATA, "%s/tokenizer.json: ids up to %d, but config.json: vocab_size is %lld; the "
-                                   "tokenizer belongs to another model",
-                         c->model, tokenizer_vocab_size(p->tok) - 1, (long long)p->config.V);
+    TRY(tokenizer_check_vocab(p->tok, c->model, p->config.V));
     if (c->init == INIT_CHECKPOINT && !hf_has_weights(c->model))
         return error_set(ERR_NOINPUT, "%s: no model.safetensors; give a folder with weights, or set init: "
                                       "random to train from scratch", c->model);

@@ -28,5 +28,7 @@ kills_at_files "kill -9 or a full disk, then resume" "$TMP/ref" "$FILES" "${R[@]
 check "the random control picks others" sh -c "! cmp -s $TMP/ref/selected.jsonl $TMP/random/selected.jsonl"
 refuses "N = 0" 78 "k: .*(1|range|expected)" "${R[@]}" out_dir="$TMP/x" k=0
 refuses "an unanchored safety model" 65 "anchored" "${R[@]}" out_dir="$TMP/x" reward.safety="$W/helpful/export"
+cp -r "$W/sft/export" "$TMP/small"; sed -i 's/"vocab_size": *[0-9]*/"vocab_size": 20/' "$TMP/small/config.json"
+refuses "a tokenizer of another model" 65 "vocab_size is 20; the tokenizer belongs" "${R[@]}" out_dir="$TMP/x" model="$TMP/small"
 refuses "prompt longer than the context" 65 "prompt|token" "${R[@]}" out_dir="$TMP/x" max_prompt_length=2
 finish

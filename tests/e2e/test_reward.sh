@@ -35,6 +35,12 @@ check "eval.json has the bins" grep -q both_unsafe "$TMP/ref/eval.json"
 "$BIN/rlhf-reward" score helpful="$W/helpful/export" safety="$TMP/ref/export" in="$W/a.jsonl" out="$TMP/s2.jsonl" template=plain \
     max_length=48 micro_batch_tokens=64 threads=1 >/dev/null 2>&1
 same "a score does not depend on the pack or the threads" "$TMP/s1.jsonl" "$TMP/s2.jsonl"
+cp -r "$TMP/ref/export" "$TMP/stranger"; echo >>"$TMP/stranger/tokenizer.json"
+refuses "two models with two tokenizers" 65 "stranger/tokenizer.json: differs" "$BIN/rlhf-reward" score helpful="$W/helpful/export" \
+    safety="$TMP/stranger" in="$W/a.jsonl" out="$TMP/s3.jsonl" template=plain
+sed -i 's/"vocab_size": *[0-9]*/"vocab_size": 20/' "$TMP/stranger/config.json"
+refuses "a tokenizer of another model" 65 "vocab_size is 20; the tokenizer belongs" "$BIN/rlhf-reward" eval model="$TMP/stranger" \
+    "data=[{path: $W/pairs/safety_test.jsonl}]" template=plain
 grep -v '"answer": ""' "$TMP/s1.jsonl" >"$TMP/answered"; grep '"answer": ""' "$TMP/s1.jsonl" >"$TMP/unanswered"
 check "every line is there" sh -c "test \$(grep -c . $TMP/s1.jsonl) = \$(grep -c . $W/a.jsonl)"
 check "every answer has both scores" sh -c "test -s $TMP/answered && ! grep -v '\"reward_helpful\": .*\"reward_safety\": ' $TMP/answered"

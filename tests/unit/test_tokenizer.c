@@ -290,6 +290,10 @@ static void what_a_tokenizer_knows(void **s)
     IdList ids = {0};
     (void)s;
     assert_int_equal(tokenizer_vocab_size(t), 15);
+    assert_int_equal(tokenizer_check_vocab(t, "m", 15), 0);
+    assert_int_equal(tokenizer_check_vocab(t, "m", 14), ERR_DATA);
+    assert_string_equal(error_text(), "m/tokenizer.json: ids up to 14, but config.json: vocab_size is 14; "
+                                      "the tokenizer belongs to another model");
     assert_int_equal(tokenizer_bos(t), -1); /* null in tokenizer_config.json */
     assert_int_equal(tokenizer_eos(t), 2);
     assert_int_equal(tokenizer_id(t, "\n\nHuman:"), 3);
