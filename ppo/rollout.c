@@ -47,7 +47,7 @@ static int sample_answers(Ppo *p, Rollout *r, const ExampleSet *set, const Recor
     GenResult *res = xcalloc((size_t)n, sizeof *res);
     for (int64_t b = 0; b < n; b++) {
         const Example *e = &set->at[r->prompt[b]];
-        req[b] = (GenRequest){e->ids, e->n, records->at[e->record].id, (uint32_t)b};
+        req[b] = (GenRequest){e->ids, e->n, records->at[e->record].id, (uint32_t)b, 0};
         res[b] = (GenResult){.ids = r->ids + b * r->M, .logp = r->logp + b * r->M};
     }
     GenOptions o = {.seed = seed,

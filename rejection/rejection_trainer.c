@@ -168,34 +168,38 @@ static const Record *record_of(const Rejection *p, int64_t prompt)
     return &p->records.at[p->prompts.at[prompt].record];
 }
 
-/* Answers to prompts [first, first + n): prompt i, temperature j, sample s at row (i * nt + j) * k + s. */
+/* Answers to prompts [first, first + n): prompt i, temperature j, sample s at row (i * nt + j) * k + s,
+ * so that the answers to one prompt are neighbours and share its keys. */
 static int answer_block(Trainer *t, Rejection *p, int64_t first, int64_t n)
 {
     const RejectionConfig *c = p->c;
-    int64_t M = c->max_new_tokens;
-    GenRequest *req = xcalloc((size_t)(n * c->k), sizeof *req);
-    GenResult *res = xcalloc((size_t)(n * c->k), sizeof *res);
-    int rc = 0;
-    for (int j = 0; j < c->temperatures.n && rc == 0; j++) {
-        GenOptions o = {.seed = (uint64_t)t->run->seed,
-                        .round = (uint32_t)j,
-                        .temperature = c->temperatures.at[j],
-                        .max_new_tokens = (int)M,
-                        .stop = p->stop_ids,
-                        .n_stop = p->n_stop};
-        for (int64_t i = 0; i < n * c->k; i++) {
-            int64_t row = (i / c->k * c->temperatures.n + j) * c->k + i % c->k;
-            const Example *e = &p->prompts.at[first + i / c->k];
-            req[i] = (GenRequest){e->ids, e->n, record_of(p, first + i / c->k)->id, (uint32_t)(i % c->k)};
-            res[i] = (GenResult){.ids = p->ids + row * M, .logp = p->logp + row * M};
-        }
-        rc = generate(p->gen, &p->policy, req, n * c->k, &o, res, t->stop, NULL, NULL);
-        for (int64_t i = 0; i < n * c->k; i++) {
-            int64_t row = (i / c->k * c->temperatures.n + j) * c->k + i % c->k;
-            p->n_tokens[row] = res[i].n;
-            p->cand[row].finished = res[i].finished;
-        }
+    int64_t rows = n * p->per_prompt, M = c->max_new_tokens;
+    GenOptions *o = xcalloc((size_t)c->temperatures.n, sizeof *o);
+    GenRequest *req = xcalloc((size_t)rows, sizeof *req);
+    GenResult *res = xcalloc((size_t)rows, sizeof *res);
+    for (int j = 0; j < c->temperatures.n; j++)
+        o[j] = (GenOptions){.seed = (uint64_t)t->run->seed,
+                            .round = (uint32_t)j,
+                            .temperature = c->temperatures.at[j],
+                            .max_new_tokens = (int)M,
+                            .stop = p->stop_ids,
+                            .n_stop = p->n_stop};
+    for (int64_t row = 0; row < rows; row++) {
+        int64_t prompt = first + row / p->per_prompt;
+        const Example *e = &p->prompts.at[prompt];
+        req[row] = (GenRequest){.prompt = e->ids,
+                                .n_prompt = e->n,
+                                .prompt_id = record_of(p, prompt)->id,
+                                .sample = (uint32_t)(row % c->k),
+                                .option = (int)(row / c->k % c->temperatures.n)};
+        res[row] = (GenResult){.ids = p->ids + row * M, .logp = p->logp + row * M};
     }
+    int rc = generate(p->gen, &p->policy, req, rows, o, res, t->stop, NULL, NULL);
+    for (int64_t row = 0; row < rows; row++) {
+        p->n_tokens[row] = res[row].n;
+        p->cand[row].finished = res[row].finished;
+    }
+    free(o);
     free(req);
     free(res);
     return rc;

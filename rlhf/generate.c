@@ -300,7 +300,7 @@ static int answer_all(Generate *g)
     int rc = 0;
     for (int64_t i = 0; i < n; i++) {
         const Example *e = &g->prompts.at[i / c->samples];
-        req[i] = (GenRequest){e->ids, e->n, g->records.at[e->record].id, (uint32_t)(i % c->samples)};
+        req[i] = (GenRequest){e->ids, e->n, g->records.at[e->record].id, (uint32_t)(i % c->samples), 0};
         res[i] = (GenResult){.ids = ids + i * M, .logp = logp + i * M};
     }
     GenOptions o = {.seed = (uint64_t)c->seed, .round = (uint32_t)c->round, .temperature = c->temperature,

@@ -3,7 +3,13 @@
  * Every step is one model_extend: a row for each slot that is decoding, and with the room that is
  * left, prompt rows of slots that are still filling. A slot whose answer ends takes the next
  * request before the next step. What a row computes does not depend on its neighbours, so neither
- * the mix nor the number of slots changes an answer. Tested by tests/unit/test_generate.c. */
+ * the mix nor the number of slots changes an answer.
+ *
+ * The first request of a group fills its slot with the prompt; the others wait for all of it but the
+ * last token, take it by reference (kv_share) and run the last token themselves, for its logits.
+ * Requests start in order, so until the last member of a group has started, whatever starts in the
+ * first one's slot is a member too: that slot holds the prompt for as long as it is needed. Tested
+ * by tests/unit/test_generate.c. */
 #include "common/generate/generate.h"
 
 #include "common/base/error.h"
@@ -13,7 +19,8 @@
 #include <stdlib.h>
 
 typedef struct {
-    int64_t request; /* -1: idle */
+    int64_t request; /* -1: idle; the cache keeps what it holds */
+    int64_t source;  /* slot whose prompt this one waits for; -1: none */
     int n_cached;    /* tokens whose keys are in the cache */
     int32_t last;    /* newest token of the answer, not cached yet */
 } Slot;
@@ -25,9 +32,10 @@ struct Generator {
     ExtendWork *work;
     Tensor wanted, hidden, logits, keys, ids, logp; /* HEAD_CHUNK rows */
     Slot *slots;                                    /* (n_slots) */
-    /* Rows of one step (max_rows), and those of them whose logits are wanted. */
+    /* Rows of one step (max_rows), and those of them whose logits are wanted, by option. */
     int32_t *row_id, *row_slot, *row_pos, *row_wanted;
-    int64_t n_rows, n_wanted;
+    bool *row_draws;
+    int64_t n_rows, n_wanted, rows_run;
 };
 
 int generate_stop_ids(int32_t *out, int32_t end, const ModelConfig *c)
@@ -72,6 +80,12 @@ void generator_alloc(Generator *g, Arena *device, Arena *host)
     g->row_slot = arena_bytes(host, rows);
     g->row_pos = arena_bytes(host, rows);
     g->row_wanted = arena_bytes(host, rows);
+    g->row_draws = arena_bytes(host, (size_t)g->max_rows * sizeof *g->row_draws);
+}
+
+int64_t generator_rows(const Generator *g)
+{
+    return g->rows_run;
 }
 
 void generator_free(Generator *g)
@@ -91,12 +105,16 @@ typedef struct {
     const GenOptions *o;
     GenResult *out;
     int64_t n, next, done; /* requests; the next to start; finished */
+    int64_t source;        /* slot of the first member of the group that started last */
+    int n_options;
 } Run;
 
-static int requests_check(const Run *r)
+static int requests_check(Run *r)
 {
     for (int64_t i = 0; i < r->n; i++) {
         const GenRequest *q = &r->req[i];
+        CHECK(q->option >= 0, "request %lld: option %d", (long long)i, q->option);
+        r->n_options = q->option + 1 > r->n_options ? q->option + 1 : r->n_options;
         if (q->n_prompt < 1 || q->n_prompt >= r->g->max_length)
             return error_set(
                 ERR_DATA,
@@ -107,31 +125,77 @@ static int requests_check(const Run *r)
     return 0;
 }
 
-static void row_add(Generator *g, int64_t slot, int32_t id, int pos, bool wanted)
+/* ---- slots ---------------------------------------------------------------------------------- */
+
+/* A waiting slot takes the prompt without its last token, as soon as all of that is cached. */
+static void slot_share(Run *r, int64_t s)
+{
+    Generator *g = r->g;
+    Slot *slot = &g->slots[s];
+    int n = r->req[slot->request].n_prompt - 1;
+    if (g->slots[slot->source].n_cached < n)
+        return;
+    kv_share(&g->kv, s, slot->source, n);
+    slot->n_cached = n;
+    slot->source = -1;
+}
+
+/* The next request into an idle slot. */
+static void slot_start(Run *r, int64_t s)
+{
+    Slot *slot = &r->g->slots[s];
+    const GenRequest *q = &r->req[r->next];
+    bool first = r->next == 0 || q->prompt != q[-1].prompt || q->n_prompt != q[-1].n_prompt;
+    slot->request = r->next++;
+    if (first) {
+        r->source = s;
+        slot->source = -1;
+        slot->n_cached = 0;
+        kv_share(&r->g->kv, s, s, 0);
+    } else {
+        slot->source = r->source; /* may be s: then what it has cached begins with the prompt */
+        slot_share(r, s);
+    }
+}
+
+/* Waiting slots come first: what they wait for may end, and its slot go to another group. */
+static void slots_fill(Run *r)
+{
+    Slot *slots = r->g->slots;
+    for (int64_t s = 0; s < r->g->n_slots; s++) {
+        if (slots[s].request >= 0 && slots[s].source >= 0)
+            slot_share(r, s);
+    }
+    for (int64_t s = 0; s < r->g->n_slots && r->next < r->n; s++) {
+        if (slots[s].request < 0)
+            slot_start(r, s);
+    }
+}
+
+/* ---- rows of a step ------------------------------------------------------------------------- */
+
+static void row_add(Generator *g, int64_t slot, int32_t id, int pos, bool draws)
 {
     int64_t row = g->n_rows++;
     g->row_id[row] = id;
     g->row_slot[row] = (int32_t)slot;
     g->row_pos[row] = pos;
-    if (wanted)
-        g->row_wanted[g->n_wanted++] = (int32_t)row;
+    g->row_draws[row] = draws;
 }
 
-/* The rows of one step: first the decoding slots, then prompts, as far as there is room. */
-static void step_plan(Run *r)
+/* First the decoding slots, then prompts, as far as there is room. */
+static void rows_plan(Run *r)
 {
     Generator *g = r->g;
-    g->n_rows = g->n_wanted = 0;
+    g->n_rows = 0;
     for (int64_t s = 0; s < g->n_slots; s++) {
         Slot *slot = &g->slots[s];
-        if (slot->request < 0 && r->next < r->n)
-            *slot = (Slot){.request = r->next++};
         if (slot->request >= 0 && r->out[slot->request].n > 0)
             row_add(g, s, slot->last, slot->n_cached++, true);
     }
     for (int64_t s = 0; s < g->n_slots && g->n_rows < g->max_rows; s++) {
         Slot *slot = &g->slots[s];
-        if (slot->request < 0 || r->out[slot->request].n > 0)
+        if (slot->request < 0 || slot->source >= 0 || r->out[slot->request].n > 0)
             continue;
         const GenRequest *q = &r->req[slot->request];
         while (slot->n_cached < q->n_prompt && g->n_rows < g->max_rows) {
@@ -140,6 +204,26 @@ static void step_plan(Run *r)
         }
     }
 }
+
+static const GenRequest *row_request(const Run *r, int64_t row)
+{
+    return &r->req[r->g->slots[r->g->row_slot[row]].request];
+}
+
+/* Rows that draw a token, those of one option side by side: an op_sample has one temperature. */
+static void rows_want(Run *r)
+{
+    Generator *g = r->g;
+    g->n_wanted = 0;
+    for (int o = 0; o < r->n_options; o++) {
+        for (int64_t row = 0; row < g->n_rows; row++) {
+            if (g->row_draws[row] && row_request(r, row)->option == o)
+                g->row_wanted[g->n_wanted++] = (int32_t)row;
+        }
+    }
+}
+
+/* ---- drawing -------------------------------------------------------------------------------- */
 
 static bool is_stop(const GenOptions *o, int32_t id)
 {
@@ -154,59 +238,95 @@ static void token_take(Run *r, Slot *slot, int32_t id, real_t logp)
 {
     GenResult *out = &r->out[slot->request];
     const GenRequest *q = &r->req[slot->request];
+    const GenOptions *o = &r->o[q->option];
     out->ids[out->n] = id;
     if (out->logp)
         out->logp[out->n] = (float)logp;
     out->n++;
     slot->last = id;
-    out->finished = is_stop(r->o, id);
-    if (out->finished || out->n >= r->o->max_new_tokens ||
+    out->finished = is_stop(o, id);
+    if (out->finished || out->n >= o->max_new_tokens ||
         q->n_prompt + out->n >= r->g->max_length) {
         slot->request = -1;
         r->done++;
     }
 }
 
-/* Draws a token for wanted rows [from, from + n) of the step. */
+/* A token for each of n rows whose logits are made, each run of one option by itself. */
+static void chunk_draw(const Run *r, const int32_t *rows, int64_t n)
+{
+    Generator *g = r->g;
+    for (int64_t from = 0, to; from < n; from = to) {
+        int option = row_request(r, rows[from])->option;
+        double temperature = r->o[option].temperature;
+        for (to = from + 1; to < n && row_request(r, rows[to])->option == option;)
+            to++;
+        Tensor logits = tensor_slice(&g->logits, from, to - from);
+        Tensor key = tensor_slice(&g->keys, from, to - from);
+        Tensor id = tensor_slice(&g->ids, from, to - from);
+        Tensor logp = tensor_slice(&g->logp, from, to - from);
+        op_sample(&id, &logp, &logits, &key, temperature > 0 ? 1 / temperature : 0);
+    }
+}
+
+/* A token for wanted rows [from, from + n) of the step. */
 static void chunk_sample(Run *r, const Tensor *hidden, int64_t from, int64_t n)
 {
     Generator *g = r->g;
-    const GenOptions *o = r->o;
+    const int32_t *wanted = g->row_wanted + from;
     RngKey keys[HEAD_CHUNK];
     int32_t ids[HEAD_CHUNK];
     real_t logps[HEAD_CHUNK];
     for (int64_t i = 0; i < n; i++) {
-        int64_t request = g->slots[g->row_slot[g->row_wanted[from + i]]].request;
-        const GenRequest *q = &r->req[request];
+        const GenRequest *q = row_request(r, wanted[i]);
+        const GenOptions *o = &r->o[q->option];
         keys[i] = rng_key(o->seed, RNG_SAMPLE, o->round, q->prompt_id, q->sample,
-                          (uint32_t)r->out[request].n);
+                          (uint32_t)r->out[q - r->req].n);
     }
     Tensor rows = tensor_slice(&g->wanted, 0, n), x = tensor_slice(&g->hidden, 0, n);
     Tensor logits = tensor_slice(&g->logits, 0, n), key = tensor_slice(&g->keys, 0, n);
     Tensor id = tensor_slice(&g->ids, 0, n), logp = tensor_slice(&g->logp, 0, n);
-    device_upload(&rows, &g->row_wanted[from], (size_t)n * sizeof(int32_t));
+    device_upload(&rows, wanted, (size_t)n * sizeof *wanted);
     device_upload(&key, keys, (size_t)n * sizeof *keys);
     op_gather_rows(&x, hidden, &rows);
     lm_head_logits(&logits, &x, g->m, r->p);
-    op_sample(&id, &logp, &logits, &key, o->temperature > 0 ? 1 / o->temperature : 0);
+    chunk_draw(r, wanted, n);
     device_download(ids, &id, (size_t)n * sizeof *ids);
     device_download(logps, &logp, (size_t)n * sizeof *logps);
     for (int64_t i = 0; i < n; i++)
-        token_take(r, &g->slots[g->row_slot[g->row_wanted[from + i]]], ids[i], logps[i]);
+        token_take(r, &g->slots[g->row_slot[wanted[i]]], ids[i], logps[i]);
+}
+
+/* One model_extend, and a token for every slot that can have one. */
+static void step(Run *r)
+{
+    Generator *g = r->g;
+    slots_fill(r);
+    rows_plan(r);
+    rows_want(r);
+    Tensor hidden = model_extend(g->m, r->p, NULL, &g->kv, g->work, g->row_id, g->row_slot,
+                                 g->row_pos, g->n_rows);
+    g->rows_run += g->n_rows;
+    for (int64_t from = 0; from < g->n_wanted; from += HEAD_CHUNK)
+        chunk_sample(r, &hidden, from,
+                     g->n_wanted - from < HEAD_CHUNK ? g->n_wanted - from : HEAD_CHUNK);
 }
 
 int generate(Generator *g, const ParamSet *p, const GenRequest *req, int64_t n, const GenOptions *o,
              GenResult *out, const volatile int *stop, void (*progress)(void *ctx, int64_t done),
              void *ctx)
 {
-    Run r = {.g = g, .p = p, .req = req, .o = o, .out = out, .n = n};
-    CHECK(o->max_new_tokens > 0 && o->temperature >= 0, "%d new tokens at temperature %g",
-          o->max_new_tokens, o->temperature);
+    Run r = {.g = g, .p = p, .req = req, .o = o, .out = out, .n = n, .n_options = 1};
     int rc = requests_check(&r);
     if (rc < 0)
         return rc;
-    for (int64_t s = 0; s < g->n_slots; s++)
+    for (int i = 0; i < r.n_options; i++)
+        CHECK(o[i].max_new_tokens > 0 && o[i].temperature >= 0, "%d new tokens at temperature %g",
+              o[i].max_new_tokens, o[i].temperature);
+    for (int64_t s = 0; s < g->n_slots; s++) {
         g->slots[s].request = -1;
+        kv_share(&g->kv, s, s, 0);
+    }
     for (int64_t i = 0; i < n; i++) {
         out[i].n = 0;
         out[i].finished = false;
@@ -215,12 +335,7 @@ int generate(Generator *g, const ParamSet *p, const GenRequest *req, int64_t n, 
         if (stop && *stop)
             return 1;
         int64_t done = r.done;
-        step_plan(&r);
-        Tensor hidden = model_extend(g->m, p, NULL, &g->kv, g->work, g->row_id, g->row_slot,
-                                     g->row_pos, g->n_rows);
-        for (int64_t from = 0; from < g->n_wanted; from += HEAD_CHUNK)
-            chunk_sample(&r, &hidden, from,
-                         g->n_wanted - from < HEAD_CHUNK ? g->n_wanted - from : HEAD_CHUNK);
+        step(&r);
         if (progress && r.done > done)
             progress(ctx, r.done);
     }

@@ -1,7 +1,10 @@
 /* generate.h - batched decoding and sampling with the trainer's own weights: no copy, no second
  * engine. Continuous batching over `slots` sequences; a draw depends only on (seed, round, prompt
  * id, sample, position), so the batch never changes an answer. The log-probabilities are bit for
- * bit those of lm_head_run on the same tokens. */
+ * bit those of lm_head_run on the same tokens.
+ *
+ * Requests that stand next to each other and point to the same prompt are a group: the prompt runs
+ * through the model once, and each of them refers to its pages of the KV cache. */
 #ifndef RLHF_GENERATE_GENERATE_H
 #define RLHF_GENERATE_GENERATE_H
 
@@ -17,10 +20,11 @@ typedef struct {
 } GenOptions;
 
 typedef struct {
-    const int32_t *prompt; /* borrowed */
+    const int32_t *prompt; /* borrowed; the same pointer and length as the neighbour's: one group */
     int n_prompt;
     uint64_t prompt_id;
     uint32_t sample;
+    int option; /* index into the options of the call: members of a group may differ in it */
 } GenRequest;
 
 typedef struct {
@@ -42,9 +46,13 @@ Generator *generator_new(const Model *m, int64_t n_slots, int64_t max_length, in
 void generator_alloc(Generator *g, Arena *device, Arena *host);
 void generator_free(Generator *g);
 
-/* Runs all requests. Returns 0, or 1 when *stop (may be NULL) became non-zero in between: results
- * are then incomplete and to be thrown away. A prompt that leaves no room for one new token is
- * ERR_DATA naming its index and length. */
+/* Rows the model has run for this generator: prompt tokens and answer tokens. */
+int64_t generator_rows(const Generator *g);
+
+/* Runs all requests; o: one set of options, or as many as the requests' `option` point into. Returns
+ * 0, or 1 when *stop (may be NULL) became non-zero in between: results are then incomplete and to be
+ * thrown away. A prompt that leaves no room for one new token is ERR_DATA naming its index and
+ * length. */
 int generate(Generator *g, const ParamSet *p, const GenRequest *req, int64_t n, const GenOptions *o,
              GenResult *out, const volatile int *stop, void (*progress)(void *ctx, int64_t done),
              void *ctx);

@@ -1,8 +1,11 @@
 /* kv.c - the KV cache and the forward pass over it.
  *
  * A page holds KV_TILE consecutive positions of a slot for all kv heads: the tile attention walks
- * in training too. Each slot has its own pages from the start, so writing past the planned length
- * is the only thing that can go wrong, and that is checked. Tested by tests/unit/test_model.c. */
+ * in training too. Pages are counted references into one pool: slots with the same beginning refer
+ * to the same pages, and whoever writes into a page that others refer to gets a copy first. The pool
+ * cannot run out: there are n_slots * pages_per_slot pages, as many as table entries, and taking a
+ * page either fills an empty entry or replaces one of several references to the same page. Tested by
+ * tests/unit/test_model.c. */
 #include "common/base/error.h"
 #include "common/base/mem.h"
 #include "common/model/acts.h"
@@ -11,6 +14,23 @@
 #include <stdlib.h>
 
 /* ---- pages ---------------------------------------------------------------------------------- */
+
+/* Host bookkeeping: everything free. One block, which `table` owns. */
+static void pool_reset(KvCache *kv)
+{
+    size_t P = (size_t)kv->n_pages, S = (size_t)kv->n_slots;
+    if (!kv->table)
+        kv->table = xcalloc(3 * P + 2 * S, sizeof *kv->table);
+    kv->n_refs = kv->table + P;
+    kv->free_pages = kv->n_refs + P;
+    kv->pairs = kv->free_pages + P;
+    for (int64_t i = 0; i < kv->n_pages; i++) {
+        kv->table[i] = -1;
+        kv->n_refs[i] = 0;
+        kv->free_pages[i] = (int32_t)(kv->n_pages - 1 - i);
+    }
+    kv->n_free = kv->n_pages;
+}
 
 void kv_alloc(KvCache *kv, const Model *m, Arena *a, int64_t n_slots, int64_t max_length)
 {
@@ -23,6 +43,8 @@ void kv_alloc(KvCache *kv, const Model *m, Arena *a, int64_t n_slots, int64_t ma
     int64_t per_slot = (max_length + KV_TILE - 1) / KV_TILE;
     *kv = (KvCache){.k = k,
                     .v = v,
+                    .table = kv->table,
+                    .L = c->L,
                     .n_slots = n_slots,
                     .pages_per_slot = per_slot,
                     .n_pages = n_slots * per_slot};
@@ -33,20 +55,79 @@ void kv_alloc(KvCache *kv, const Model *m, Arena *a, int64_t n_slots, int64_t ma
                             (int64_t[]){kv->n_pages, c->K, KV_TILE, c->D});
     }
     kv->page_table = arena_rows2(a, DTYPE_I32, n_slots, per_slot);
-    if (!kv->page_table.data)
-        return;
-    int32_t *pages = xmalloc((size_t)kv->n_pages * sizeof *pages);
-    for (int64_t i = 0; i < kv->n_pages; i++)
-        pages[i] = (int32_t)i;
-    device_upload(&kv->page_table, pages, (size_t)kv->n_pages * sizeof *pages);
-    free(pages);
+    kv->copies = arena_rows2(a, DTYPE_I32, n_slots, 2);
+    pool_reset(kv);
 }
 
 void kv_free(KvCache *kv)
 {
     free(kv->k);
     free(kv->v);
+    free(kv->table);
     *kv = (KvCache){0};
+}
+
+static int32_t page_take(KvCache *kv)
+{
+    CHECK(kv->n_free > 0, "all %lld pages are in use", (long long)kv->n_pages);
+    int32_t page = kv->free_pages[--kv->n_free];
+    kv->n_refs[page] = 1;
+    return page;
+}
+
+void kv_share(KvCache *kv, int64_t dst, int64_t src, int64_t n)
+{
+    CHECK(dst >= 0 && dst < kv->n_slots && src >= 0 && src < kv->n_slots && n >= 0 &&
+              n <= kv->pages_per_slot * KV_TILE,
+          "%lld positions of slot %lld into slot %lld", (long long)n, (long long)src,
+          (long long)dst);
+    int32_t *to = kv->table + dst * kv->pages_per_slot;
+    const int32_t *from = kv->table + src * kv->pages_per_slot;
+    for (int64_t i = 0; i < kv->pages_per_slot; i++) {
+        int32_t page = i * KV_TILE < n ? from[i] : -1, old = to[i];
+        CHECK(i * KV_TILE >= n || page >= 0, "slot %lld does not hold %lld positions",
+              (long long)src, (long long)n);
+        if (page == old)
+            continue;
+        if (page >= 0)
+            kv->n_refs[page]++;
+        if (old >= 0 && --kv->n_refs[old] == 0)
+            kv->free_pages[kv->n_free++] = old;
+        to[i] = page;
+        kv->changed = true;
+    }
+}
+
+/* Makes the page of a position one that its slot alone refers to. */
+static void page_own(KvCache *kv, int32_t slot, int32_t pos)
+{
+    int32_t *at = &kv->table[slot * kv->pages_per_slot + pos / KV_TILE], old = *at;
+    if (old >= 0 && kv->n_refs[old] == 1)
+        return;
+    *at = page_take(kv);
+    kv->changed = true;
+    if (old < 0)
+        return;
+    /* kv_share promises that only a slot's last page is shared when it writes: one copy a slot */
+    CHECK(kv->n_pairs < kv->n_slots, "slot %d writes into shared pages at %d", slot, pos);
+    kv->n_refs[old]--;
+    kv->pairs[2 * kv->n_pairs] = old;
+    kv->pairs[2 * kv->n_pairs++ + 1] = *at;
+}
+
+/* Brings the device up to date with the host's bookkeeping, before rows are written. */
+static void pages_sync(KvCache *kv)
+{
+    if (kv->changed)
+        device_upload(&kv->page_table, kv->table, (size_t)kv->n_pages * sizeof *kv->table);
+    kv->changed = false;
+    if (kv->n_pairs == 0)
+        return;
+    Tensor pairs = tensor_slice(&kv->copies, 0, kv->n_pairs);
+    device_upload(&pairs, kv->pairs, (size_t)kv->n_pairs * 2 * sizeof *kv->pairs);
+    for (int64_t l = 0; l < kv->L; l++)
+        op_kv_copy(&kv->k[l], &kv->v[l], &pairs);
+    kv->n_pairs = 0;
 }
 
 /* ---- forward -------------------------------------------------------------------------------- */
@@ -95,10 +176,13 @@ Tensor model_extend(const Model *m, const ParamSet *p, const Adapter *lora, KvCa
     const ModelConfig *c = &m->table.config;
     CHECK(R > 0 && R <= w->max_rows, "%lld rows, planned for %lld", (long long)R,
           (long long)w->max_rows);
-    for (int64_t r = 0; r < R; r++)
+    for (int64_t r = 0; r < R; r++) {
         CHECK(row_seq[r] >= 0 && row_seq[r] < kv->n_slots && row_pos[r] >= 0 &&
                   row_pos[r] < kv->pages_per_slot * KV_TILE && row_pos[r] < m->max_positions,
               "row %lld: slot %d, position %d", (long long)r, row_seq[r], row_pos[r]);
+        page_own(kv, row_seq[r], row_pos[r]);
+    }
+    pages_sync(kv);
     Tensor tokens = upload_rows(&w->ids, ids, R), seqs = upload_rows(&w->seqs, row_seq, R);
     Tensor pos = upload_rows(&w->pos, row_pos, R);
 

@@ -100,14 +100,29 @@ void scalar_head_backward(ScalarHead *h, const Model *m, const ParamSet *p, int6
 
 /* ---- KV cache: the same rows, one or many tokens at a time ---------------------------------- */
 
+/* Pages of KV_TILE positions in one pool. A slot takes a page when it first writes into it; several
+ * slots may refer to one page (kv_share), and a slot that writes into such a page first gets a copy
+ * of its own. The pool has a page for every position of every slot, so it never runs out. */
 typedef struct {
     Tensor *k, *v;       /* (L): KV_PAGE (pages, K, D, KV_TILE) and (pages, K, KV_TILE, D) */
-    Tensor page_table;   /* i32 (slots, pages per slot) */
-    int64_t n_slots, pages_per_slot, n_pages;
+    Tensor page_table;   /* i32 (slots, pages per slot), as of the last model_extend */
+    Tensor copies;       /* i32 (slots, 2) for op_kv_copy */
+    int64_t n_slots, pages_per_slot, n_pages, L;
+    /* host */
+    int32_t *table;      /* (slots, pages per slot): page, or -1 */
+    int32_t *n_refs;     /* (pages): slots that refer to it */
+    int32_t *free_pages; /* (n_free used) */
+    int32_t *pairs;      /* (n_pairs used, 2): copies to be made before the next rows */
+    int64_t n_free, n_pairs;
+    bool changed;        /* table: since it was uploaded */
 } KvCache;
 
 void kv_alloc(KvCache *kv, const Model *m, Arena *a, int64_t n_slots, int64_t max_length);
 void kv_free(KvCache *kv);
+/* Slot dst holds the first n positions of slot src from now on, and nothing else; no key is computed
+ * or copied. dst may be src: positions from n on are given back, with n = 0 all of them. What follows
+ * in dst is to be written from position n on. */
+void kv_share(KvCache *kv, int64_t dst, int64_t src, int64_t n);
 
 /* Scratch for up to max_rows rows of model_extend. */
 typedef struct ExtendWork ExtendWork;

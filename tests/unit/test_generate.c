@@ -45,29 +45,44 @@ static void requests_make(Work *w)
         int n = i == 0 ? LENGTH - 1
                        : 1 + (int)rng_next_below(&r, 70); /* the first leaves room for one */
         random_ids(w->prompt[i], n, config.V, (uint64_t)(i / 2)); /* pairs share a beginning */
-        w->req[i] = (GenRequest){w->prompt[i], n, (uint64_t)(i / 2), (uint32_t)(i % 2)};
+        w->req[i] = (GenRequest){w->prompt[i], n, (uint64_t)(i / 2), (uint32_t)(i % 2), 0};
         w->out[i] = (GenResult){.ids = w->ids[i], .logp = w->logp[i]};
     }
+}
+
+typedef struct {
+    Generator *g;
+    Arena device, host;
+} Gen;
+
+static void gen_open(Gen *x, const Fixture *f, int slots, int length, int rows)
+{
+    x->g = generator_new(&f->m, slots, length, rows);
+    arena_init(&x->device, f->dev, ARENA_DEVICE, "rollout");
+    arena_init(&x->host, f->dev, ARENA_HOST, "host");
+    for (int pass = 0; pass < 2; pass++) {
+        generator_alloc(x->g, &x->device, &x->host);
+        if (!pass) {
+            assert_int_equal(arena_commit(&x->device), 0);
+            assert_int_equal(arena_commit(&x->host), 0);
+        }
+    }
+}
+
+static void gen_close(Gen *x)
+{
+    generator_free(x->g);
+    arena_free(&x->device);
+    arena_free(&x->host);
 }
 
 static int generate_with(Fixture *f, Work *w, int slots, int rows, const GenOptions *o, int64_t n,
                          const volatile int *stop)
 {
-    Arena device, host;
-    Generator *g = generator_new(&f->m, slots, LENGTH, rows);
-    arena_init(&device, f->dev, ARENA_DEVICE, "rollout");
-    arena_init(&host, f->dev, ARENA_HOST, "host");
-    for (int pass = 0; pass < 2; pass++) {
-        generator_alloc(g, &device, &host);
-        if (!pass) {
-            assert_int_equal(arena_commit(&device), 0);
-            assert_int_equal(arena_commit(&host), 0);
-        }
-    }
-    int rc = generate(g, &f->p, w->req, n, o, w->out, stop, NULL, NULL);
-    generator_free(g);
-    arena_free(&device);
-    arena_free(&host);
+    Gen x;
+    gen_open(&x, f, slots, LENGTH, rows);
+    int rc = generate(x.g, &f->p, w->req, n, o, w->out, stop, NULL, NULL);
+    gen_close(&x);
     return rc;
 }
 
@@ -181,6 +196,123 @@ static void refusals_and_stop(void **state)
     fixture_close(&f);
 }
 
+/* ---- prompts that answers share -------------------------------------------------------------- */
+
+enum { GROUPS = 4, K_MAX = 16, SHARED = GROUPS * K_MAX, LONG_PROMPT = 256, SHARED_NEW = 70 };
+
+static const ModelConfig long_config = {.architecture = "Llama",
+                                        .head = HEAD_LM,
+                                        .C = 24,
+                                        .F = 40,
+                                        .V = 91,
+                                        .L = 2,
+                                        .H = 2,
+                                        .K = 1,
+                                        .D = 12,
+                                        .norm_eps = 1e-5,
+                                        .rope_theta = 10000,
+                                        .tied = true,
+                                        .max_position = LONG_PROMPT + SHARED_NEW,
+                                        .bos = 1,
+                                        .pad = -1,
+                                        .eos = {2},
+                                        .n_eos = 1};
+
+typedef struct {
+    int32_t prompt[GROUPS][LONG_PROMPT];
+    GenRequest req[SHARED];
+    int32_t ids[SHARED][SHARED_NEW];
+    float logp[SHARED][SHARED_NEW];
+    GenResult out[SHARED];
+} Shared;
+
+/* Two temperatures, two lengths: answers end at different steps, some at once. */
+static const GenOptions mixed[2] = {{.seed = 3, .round = 0, .temperature = 0.7,
+                                     .max_new_tokens = SHARED_NEW, .stop = stops, .n_stop = 2},
+                                    {.seed = 3, .round = 1, .temperature = 1.3,
+                                     .max_new_tokens = 5, .stop = stops, .n_stop = 2}};
+
+/* GROUPS prompts of n tokens, k samples each; the last repeats the first under another pointer. */
+static int shared_make(Shared *w, int n, int k)
+{
+    memset(w, 0, sizeof *w);
+    for (int p = 0; p < GROUPS; p++)
+        random_ids(w->prompt[p], n, long_config.V, (uint64_t)(p % (GROUPS - 1)));
+    for (int i = 0; i < GROUPS * k; i++) {
+        w->req[i] = (GenRequest){.prompt = w->prompt[i / k], .n_prompt = n,
+                                 .prompt_id = (uint64_t)(i / k), .sample = (uint32_t)(i % k),
+                                 .option = i % 2};
+        w->out[i] = (GenResult){.ids = w->ids[i], .logp = w->logp[i]};
+    }
+    return GROUPS * k;
+}
+
+static void shared_prompts_change_nothing(void **state)
+{
+    (void)state;
+    static const int lengths[] = {1, 63, 64, 65, 200}, ks[] = {1, 3, 16}, slots[] = {1, 2, 5, 64};
+    Fixture f = {.config = long_config};
+    Shared *alone = xcalloc(1, sizeof *alone), *w = xcalloc(1, sizeof *w);
+    Gen one, x[4];
+    fixture_open(&f, NULL, 2, LONG_PROMPT);
+    gen_open(&one, &f, 1, LONG_PROMPT, 512);
+    for (int s = 0; s < 4; s++) /* prompts whole, and in pieces that end inside a page */
+        gen_open(&x[s], &f, slots[s], LONG_PROMPT, s % 2 ? 50 : 512);
+    for (int l = 0; l < 5; l++) {
+        for (int k = 0; k < 3; k++) {
+            int n = shared_make(alone, lengths[l], ks[k]), finished = 0;
+            for (int i = 0; i < n; i++) {
+                assert_int_equal(generate(one.g, &f.p, &alone->req[i], 1, mixed, &alone->out[i],
+                                          NULL, NULL, NULL), 0);
+                finished += alone->out[i].finished;
+            }
+            assert_true(finished > 0 || ks[k] == 1);
+            for (int s = 0; s < 4; s++) {
+                shared_make(w, lengths[l], ks[k]);
+                assert_int_equal(generate(x[s].g, &f.p, w->req, n, mixed, w->out, NULL, NULL,
+                                          NULL), 0);
+                assert_memory_equal(w->ids, alone->ids, sizeof w->ids);
+                assert_memory_equal(w->logp, alone->logp, sizeof w->logp);
+            }
+        }
+    }
+    for (int s = 0; s < 4; s++)
+        gen_close(&x[s]);
+    gen_close(&one);
+    free(alone);
+    free(w);
+    fixture_close(&f);
+}
+
+/* The prompt once; for every other sample its last token again; every answer token but the last. */
+static void a_shared_prompt_runs_once(void **state)
+{
+    (void)state;
+    static const int slots[] = {1, 2, 5, 16, 64};
+    Fixture f = {.config = long_config};
+    Shared *w = xcalloc(1, sizeof *w);
+    fixture_open(&f, NULL, 2, LONG_PROMPT);
+    for (int s = 0; s < 5; s++) {
+        Gen x;
+        gen_open(&x, &f, slots[s], LONG_PROMPT + SHARED_NEW, 64);
+        int64_t want = 0, answers = 0;
+        for (int twice = 0; twice < 2; twice++) { /* a second call shares nothing with the first */
+            shared_make(w, LONG_PROMPT, K_MAX);
+            assert_int_equal(generate(x.g, &f.p, w->req, K_MAX, mixed, w->out, NULL, NULL, NULL), 0);
+            for (int i = 0; i < K_MAX; i++) {
+                want += w->out[i].n - 1;
+                answers += w->out[i].n;
+            }
+            want += LONG_PROMPT + K_MAX - 1;
+        }
+        assert_int_equal(generator_rows(x.g), want);
+        assert_true(generator_rows(x.g) <= 2 * (LONG_PROMPT + K_MAX) + answers);
+        gen_close(&x);
+    }
+    free(w);
+    fixture_close(&f);
+}
+
 /* ---- stories260k ---------------------------------------------------------------------------- */
 
 #define STORIES "../shared/models/stories260k"
@@ -226,22 +358,16 @@ static void stories_greedy(void **state)
         at += strlen("### prompt: [");
         char *end = strchr(at, ']');
         ids_of(t, at, (size_t)(end - at), &prompt[i]);
-        req[i] = (GenRequest){prompt[i].at, prompt[i].n, (uint64_t)i, 0};
+        req[i] = (GenRequest){prompt[i].at, prompt[i].n, (uint64_t)i, 0, 0};
         out[i] = (GenResult){.ids = answers[i]};
         want[i] = strchr(end, '\n') + 1;
         at = want[i];
     }
-    Arena device, host;
-    Generator *g = generator_new(&f.m, 3, 512, 64);
-    arena_init(&device, f.dev, ARENA_DEVICE, "rollout");
-    arena_init(&host, f.dev, ARENA_HOST, "host");
-    generator_alloc(g, &device, &host);
-    assert_int_equal(arena_commit(&device), 0);
-    assert_int_equal(arena_commit(&host), 0);
-    generator_alloc(g, &device, &host);
+    Gen x;
+    gen_open(&x, &f, 3, 512, 64);
     int32_t stop[] = {1, 2};
     GenOptions o = {.max_new_tokens = NEW, .stop = stop, .n_stop = 2};
-    assert_int_equal(generate(g, &f.p, req, PROMPTS, &o, out, NULL, NULL, NULL), 0);
+    assert_int_equal(generate(x.g, &f.p, req, PROMPTS, &o, out, NULL, NULL, NULL), 0);
     for (int i = 0; i < PROMPTS; i++) {
         Str text = {0};
         /* the reference makes 256 tokens after BOS, the prompt's among them */
@@ -262,9 +388,7 @@ static void stories_greedy(void **state)
         str_free(&text);
         id_list_free(&prompt[i]);
     }
-    generator_free(g);
-    arena_free(&device);
-    arena_free(&host);
+    gen_close(&x);
     tokenizer_close(t);
     free(file);
     fixture_close(&f);
@@ -339,7 +463,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sampler_is_trainer), cmocka_unit_test(company_changes_nothing),
-        cmocka_unit_test(refusals_and_stop),  cmocka_unit_test(stories_greedy),
+        cmocka_unit_test(refusals_and_stop),  cmocka_unit_test(shared_prompts_change_nothing),
+        cmocka_unit_test(a_shared_prompt_runs_once), cmocka_unit_test(stories_greedy),
         cmocka_unit_test(stories_losses),
     };
     return cmocka_run_group_tests_name("generate", tests, NULL, NULL);

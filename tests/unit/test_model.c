@@ -319,6 +319,77 @@ static void extend_check(Fixture *f, KvCache *kv, ExtendWork *w, const int32_t *
     }
 }
 
+/* Rows [from, to) of ids into `slot`; their hidden states. */
+static Tensor extend_slot(Fixture *f, KvCache *kv, ExtendWork *w, const int32_t *ids, int slot,
+                          int from, int to)
+{
+    int32_t seq[MAX_TOKENS], pos[MAX_TOKENS];
+    for (int i = from; i < to; i++) {
+        seq[i - from] = slot;
+        pos[i - from] = i;
+    }
+    return model_extend(&f->m, &f->p, NULL, kv, w, ids + from, seq, pos, to - from);
+}
+
+/* Pages of 64: slots 0, 1 and 2 share a whole page and the beginning of a second one, which is
+ * copied for whoever writes into it while others refer to it. */
+static void shared_pages_are_copied_on_write(void **state)
+{
+    (void)state;
+    enum { SLOTS = 3, FIRST = 100, COMMON = 70, PER_SLOT = 3 };
+    Fixture f = {.config = bits_config};
+    KvCache kv = {0};
+    Arena a;
+    int32_t ids[MAX_TOKENS] = {0}, other[MAX_TOKENS], starts[2] = {0, FIRST};
+    fixture_open(&f, NULL, 2, MAX_TOKENS);
+    random_ids(ids, FIRST, bits_config.V, 8);
+    memcpy(other, ids, sizeof ids);
+    random_ids(other + COMMON, FIRST - COMMON, bits_config.V, 9);
+    const size_t row = (size_t)bits_config.C * sizeof(float);
+    float *want[2] = {xmalloc(FIRST * row), xmalloc(FIRST * row)};
+    memcpy(want[0], fixture_forward(&f, ids, starts, 0, 1).data, FIRST * row);
+    memcpy(want[1], fixture_forward(&f, other, starts, 0, 1).data, FIRST * row);
+    ExtendWork *w = extend_new(&f.m, FIRST);
+    arena_init(&a, f.dev, ARENA_DEVICE, "cache");
+    for (int pass = 0; pass < 2; pass++) {
+        kv_alloc(&kv, &f.m, &a, SLOTS, 130);
+        extend_alloc(w, &a);
+        if (!pass)
+            assert_int_equal(arena_commit(&a), 0);
+    }
+    assert_int_equal(kv.n_free, SLOTS * PER_SLOT);
+    extend_slot(&f, &kv, w, ids, 0, 0, FIRST - 1);
+    kv_share(&kv, 1, 0, COMMON);
+    kv_share(&kv, 2, 0, COMMON);
+    assert_int_equal(kv.n_free, SLOTS * PER_SLOT - 2); /* one set of pages for all three */
+
+    Tensor h = extend_slot(&f, &kv, w, other, 1, COMMON, FIRST);
+    assert_memory_equal(h.data, want[1] + COMMON * bits_config.C, (FIRST - COMMON) * row);
+    assert_int_equal(kv.n_free, SLOTS * PER_SLOT - 3); /* its own second page */
+    h = extend_slot(&f, &kv, w, ids, 0, FIRST - 1, FIRST); /* not what slot 1 wrote */
+    assert_memory_equal(h.data, want[0] + (FIRST - 1) * bits_config.C, row);
+    kv_share(&kv, 0, 0, 0);
+    h = extend_slot(&f, &kv, w, other, 2, COMMON, FIRST); /* the last holder writes in place */
+    assert_memory_equal(h.data, want[1] + COMMON * bits_config.C, (FIRST - COMMON) * row);
+    assert_int_equal(kv.n_free, SLOTS * PER_SLOT - 3);
+
+    kv_share(&kv, 2, 2, 64); /* cut to the shared page */
+    assert_int_equal(kv.n_free, SLOTS * PER_SLOT - 2);
+    kv_share(&kv, 1, 1, 0);
+    kv_share(&kv, 2, 2, 0);
+    assert_int_equal(kv.n_free, SLOTS * PER_SLOT);
+    for (int s = 0; s < SLOTS; s++) /* every page of every slot at once */
+        for (int from = 0; from < 130; from += 65)
+            extend_slot(&f, &kv, w, other, s, from, from + 65);
+    assert_int_equal(kv.n_free, 0);
+    extend_free(w);
+    kv_free(&kv);
+    arena_free(&a);
+    free(want[0]);
+    free(want[1]);
+    fixture_close(&f);
+}
+
 static void bits_of_extend(void **state)
 {
     (void)state;
@@ -417,7 +488,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_causal),   cmocka_unit_test(golden_score),
         cmocka_unit_test(bits_of_packing), cmocka_unit_test(bits_of_cuts_and_threads),
-        cmocka_unit_test(bits_of_extend),  cmocka_unit_test(head_chunks),
+        cmocka_unit_test(bits_of_extend),
+        cmocka_unit_test(shared_pages_are_copied_on_write),  cmocka_unit_test(head_chunks),
         cmocka_unit_test(table_and_init),
     };
     return cmocka_run_group_tests_name("model", tests, NULL, NULL);
