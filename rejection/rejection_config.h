@@ -14,6 +14,7 @@ typedef struct {
     int64_t max_prompt_length, max_new_tokens;
     int64_t k, block_prompts, slots, micro_batch_tokens;
     ConfigFloats temperatures;
+    ConfigStrings pools;
     double threshold;
     int all_unsafe;  /* AllUnsafe */
     int select_mode; /* SelectMode */

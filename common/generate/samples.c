@@ -41,8 +41,9 @@ void sample_write(const Sample *s, Str *out)
         jw_str(&w, "safety");
         jw_array_end(&w);
     }
-    jw_kint(&w, "sample", s->sample);
-    jw_knum(&w, "temperature", s->temperature);
+    if (s->sample >= 0)
+        jw_kint(&w, "sample", s->sample);
+    known(&w, "temperature", s->temperature);
     jw_kstr(&w, "answer", s->answer);
     jw_kbool(&w, "finished", s->finished);
     jw_kint(&w, "tokens", s->tokens);
@@ -51,6 +52,8 @@ void sample_write(const Sample *s, Str *out)
     known(&w, "kl", s->logp - s->ref_logp);
     known(&w, "reward_helpful", s->helpful);
     known(&w, "reward_safety", s->safety);
+    if (s->pool)
+        jw_kstr(&w, "pool", s->pool);
     if (s->selected >= 0)
         jw_kbool(&w, "selected", s->selected);
     jw_object_end(&w);
