@@ -18,7 +18,8 @@ typedef struct {
     ConfigList data;
     int template_kind, on_bad_row, on_long, isa;
     int64_t max_length, micro_batch_tokens, threads;
-    const char *helpful, *safety, *in;
+    const char *helpful, *safety, *in, *compare;
+    double precision;
 } ToolConfig;
 
 #define AT(m) offsetof(ToolConfig, m)
@@ -35,6 +36,8 @@ static const CfgField eval_fields[] = {
     {"model", CFG_STRING, AT(model), .flags = CFG_REQUIRED, .help = "reward model folder"},
     {"data", CFG_LIST, AT(data), .item_fields = pair_source_fields, .item_bytes = sizeof(PairSource),
      .flags = CFG_REQUIRED, .help = "sources: {path, kind}"},
+    {"compare", CFG_STRING, AT(compare), "", .help = "another reward model: paired differences, model - compare"},
+    {"precision", CFG_FLOAT, AT(precision), "0.9", 1e-6, 1, .help = "of 'unsafe': which threshold has it, and with what recall"},
     {"out", CFG_STRING, AT(out), "", .flags = CFG_NO_RESULT, .help = "JSON file; empty = text alone"},
     {"on_bad_row", CFG_ENUM, AT(on_bad_row), "error", .choices = "error|skip", .help = "what a malformed record does"},
     {"on_long", CFG_ENUM, AT(on_long), "drop", .choices = "drop|truncate_left|error", .help = "sequences longer than max_length"},
@@ -54,8 +57,11 @@ static const CfgField score_fields[] = {
 
 static const CliSpec eval_spec = {
     .program = "rlhf-reward eval",
-    .summary = "accuracy per rating and per safety bin, calibration",
-    .examples = "  rlhf-reward eval model=runs/rm/export -c eval.yaml\n",
+    .summary = "accuracy per rating and per safety bin; how well unsafe answers are told from safe ones",
+    .description = "Needs no labels for the first. With safety labels: ROC AUC, average precision, the threshold\n"
+                   "that has a wished precision, precision and recall at sigmoid 0.5 and 0.15, with intervals\n"
+                   "over prompts; the sigmoid it prints is what switch.threshold of rlhf-ppo takes.",
+    .examples = "  rlhf-reward eval model=runs/rm/export 'data=[{path: held_out.jsonl}]' compare=runs/old/export\n",
     .fields = eval_fields,
     .config_bytes = sizeof(ToolConfig),
 };
@@ -124,49 +130,96 @@ static void unload(Loaded *l)
 
 /* ---- eval ----------------------------------------------------------------------------------------- */
 
-static int eval_run(ToolConfig *c, bool dry_run)
-{
-    Device *dev = NULL;
-    Tokenizer *tok = NULL;
+/* What eval reads and makes. */
+typedef struct {
+    Device *dev;
+    Tokenizer *tok;
     ChatTemplate chat;
-    RecordSet records = {0};
-    PairSet set = {0};
+    RecordSet records;
+    PairSet set;
+    float (*score)[2], (*other)[2]; /* linear scores of the sequences of item i: model, compare */
+} EvalWork;
+
+static void eval_work_free(EvalWork *e)
+{
+    free(e->score);
+    free(e->other);
+    pair_set_free(&e->set);
+    record_set_free(&e->records);
+    tokenizer_close(e->tok);
+    device_close(e->dev);
+}
+
+static int eval_scores(const EvalWork *e, const char *folder, const ToolConfig *c, bool dry_run,
+                       float (**score)[2])
+{
     Loaded l = {0};
-    EvalTable table;
-    float(*score)[2] = NULL;
+    int rc = load(&l, folder, e->tok, e->dev, c, dry_run);
+    if (rc == 0 && !dry_run) {
+        *score = xcalloc((size_t)e->set.n + 1, sizeof **score);
+        eval_score(&l.rm, &e->set, *score);
+    }
+    unload(&l);
+    return rc;
+}
+
+static int eval_report(const EvalWork *e, const ToolConfig *c)
+{
+    const float(*score)[2] = (const float(*)[2])e->score, (*other)[2] = (const float(*)[2])e->other;
+    EvalTable table, table_other;
+    DetectComparison both;
     Str text = {0}, json = {0};
     JsonWriter w;
     int rc = 0;
-    PairOptions o = {.on_long = (OnLong)c->on_long, .on_bad_row = (BadRow)c->on_bad_row};
-    TRY(resolve_max_length(c, c->model));
-    o.max_length = c->max_length;
-    TRY(device_open(&dev, &(DeviceOptions){c->device, (int)c->threads, (CpuIsa)c->isa}));
-    TRY(tokenizer_open(&tok, c->model));
-    TRY(template_init(&chat, (TemplateKind)c->template_kind, tok));
-    TRY(pair_set_read(&set, c->data.at, c->data.n, &chat, &o, &records));
-    TRY(load(&l, c->model, tok, dev, c, dry_run));
-    if (dry_run)
-        goto fail;
-    score = xcalloc((size_t)set.n + 1, sizeof *score);
-    eval_score(&l.rm, &set, score);
-    eval_table(&table, &set, (const float(*)[2])score);
+    eval_table(&table, &e->set, score);
+    detect_make(&table.detect, &e->set, score, c->precision);
     eval_print(&table, &text);
+    jw_init(&w, &json, true);
+    jw_object(&w);
+    eval_json_keys(&table, &w);
+    if (other) {
+        eval_table(&table_other, &e->set, other);
+        detect_compare(&both, &e->set, score, other, c->precision);
+        str_addf(&text, "compared with %s: accuracy %.1f %% there\n", c->compare, 100 * accuracy_of(table_other.all));
+        detect_compare_print(&both, &text);
+        jw_key(&w, "compare");
+        jw_object(&w);
+        jw_kstr(&w, "model", c->compare);
+        eval_json_accuracy(&w, "all", table_other.all);
+        detect_compare_json(&both, &w);
+        jw_object_end(&w);
+    }
+    jw_object_end(&w);
+    str_add(&json, "\n");
     fputs(str_get(&text), stdout);
     if (c->out[0]) {
-        jw_init(&w, &json, true);
-        eval_json(&table, &w);
-        str_add(&json, "\n");
+        TRY(dir_make_parent(c->out));
         TRY(file_write_atomic(c->out, str_get(&json), json.n));
     }
 fail:
     str_free(&text);
     str_free(&json);
-    free(score);
-    unload(&l);
-    pair_set_free(&set);
-    record_set_free(&records);
-    tokenizer_close(tok);
-    device_close(dev);
+    return rc;
+}
+
+static int eval_run(ToolConfig *c, bool dry_run)
+{
+    EvalWork e = {0};
+    int rc = 0;
+    PairOptions o = {.on_long = (OnLong)c->on_long, .on_bad_row = (BadRow)c->on_bad_row};
+    TRY(resolve_max_length(c, c->model));
+    o.max_length = c->max_length;
+    TRY(device_open(&e.dev, &(DeviceOptions){c->device, (int)c->threads, (CpuIsa)c->isa}));
+    TRY(tokenizer_open(&e.tok, c->model));
+    TRY(template_init(&e.chat, (TemplateKind)c->template_kind, e.tok));
+    TRY(pair_set_read(&e.set, c->data.at, c->data.n, &e.chat, &o, &e.records));
+    TRY(eval_scores(&e, c->model, c, dry_run, &e.score));
+    if (c->compare[0])
+        TRY(eval_scores(&e, c->compare, c, dry_run, &e.other));
+    if (!dry_run)
+        rc = eval_report(&e, c);
+fail:
+    eval_work_free(&e);
     return rc;
 }
 

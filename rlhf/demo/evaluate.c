@@ -136,30 +136,20 @@ static void put_table(Str *out, const Evaluation *e, const Rule *rules, int n_ru
 
 /* ---- files */
 
-static void put_json_interval(JsonWriter *w, const char *key, Interval v)
-{
-    jw_key(w, key);
-    jw_object(w);
-    jw_knum(w, "value", v.value);
-    jw_knum(w, "low", v.low);
-    jw_knum(w, "high", v.high);
-    jw_object_end(w);
-}
-
 static void version_json(JsonWriter *w, const Evaluation *e, int v)
 {
     jw_key(w, version_keys[v]);
     jw_object(w);
     for (int m = 0; m < M_COUNT; m++)
-        put_json_interval(w, measures[m].key, evaluation_mean(e, v, m));
+        interval_json(w, measures[m].key, evaluation_mean(e, v, m));
     jw_key(w, "kinds");
     jw_object(w);
     for (int k = 0; k < WORLD_KINDS; k++) {
         jw_key(w, world_kind_name((WorldKind)k));
         jw_object(w);
-        put_json_interval(w, "gold", evaluation_mean(e, v, M_KIND_GOLD + k));
+        interval_json(w, "gold", evaluation_mean(e, v, M_KIND_GOLD + k));
         if (k != WORLD_UNSAFE)
-            put_json_interval(w, "exact", evaluation_mean(e, v, M_KIND_EXACT + k));
+            interval_json(w, "exact", evaluation_mean(e, v, M_KIND_EXACT + k));
         jw_object_end(w);
     }
     jw_object_end(w);
@@ -173,7 +163,7 @@ static void evaluation_json(JsonWriter *w, const Evaluation *e, const Rule *rule
     jw_kint(w, "prompts", e->n_prompts);
     jw_kint(w, "answers", e->answers[0]);
     jw_kint(w, "draws", e->boot.n_draws);
-    put_json_interval(w, "oracle", evaluation_mean(e, V_SFT, M_ORACLE));
+    interval_json(w, "oracle", evaluation_mean(e, V_SFT, M_ORACLE));
     jw_key(w, "versions");
     jw_object(w);
     for (int v = 0; v < V_COUNT; v++)
@@ -185,10 +175,10 @@ static void evaluation_json(JsonWriter *w, const Evaluation *e, const Rule *rule
         jw_key(w, changes[c].key);
         jw_object(w);
         for (int m = 0; m < M_COUNT; m++)
-            put_json_interval(w, measures[m].key,
-                              evaluation_difference(e, changes[c].version, changes[c].minus, m));
-        put_json_interval(w, "gap_share",
-                          evaluation_gap_share(e, changes[c].version, changes[c].minus));
+            interval_json(w, measures[m].key,
+                          evaluation_difference(e, changes[c].version, changes[c].minus, m));
+        interval_json(w, "gap_share",
+                      evaluation_gap_share(e, changes[c].version, changes[c].minus));
         jw_object_end(w);
     }
     jw_object_end(w);

@@ -1,5 +1,4 @@
-/* stats.c - see stats.h. Intervals are percentiles of the draws (Efron and Tibshirani 1993, ch. 13).
- * Tested by tests/unit/test_demo_stats.c. */
+/* stats.c - see stats.h. Tested by tests/unit/test_demo_stats.c. */
 #include "rlhf/demo/stats.h"
 
 #include "common/base/mem.h"
@@ -71,36 +70,14 @@ void bootstrap_run(Bootstrap *b, uint64_t seed)
     free(work);
 }
 
-static int by_size(const void *x, const void *y)
-{
-    double a = *(const double *)x, b = *(const double *)y;
-    return (a > b) - (a < b);
-}
-
-/* Linear interpolation between order statistics. */
-static double quantile(const double *sorted, int n, double q)
-{
-    double at = q * (n - 1);
-    int i = (int)at;
-    return i + 1 < n ? sorted[i] + (at - i) * (sorted[i + 1] - sorted[i]) : sorted[n - 1];
-}
-
 typedef double (*Estimate)(const double *v, const int *column);
 
 static Interval interval(const Bootstrap *b, Estimate f, const int *column)
 {
-    Interval v = {f(b->value, column), NAN, NAN};
-    double *x = xcalloc((size_t)b->n_draws, sizeof *x);
-    int n = 0;
-    for (int d = 0; d < b->n_draws; d++) {
-        x[n] = f(b->draw + (size_t)d * (size_t)b->n_columns, column);
-        n += !isnan(x[n]); /* a draw without a single answer of this kind says nothing */
-    }
-    if (n && !isnan(v.value)) {
-        qsort(x, (size_t)n, sizeof *x, by_size);
-        v.low = quantile(x, n, .025);
-        v.high = quantile(x, n, .975);
-    }
+    double *x = xcalloc((size_t)b->n_draws, sizeof *x); /* NaN: a draw without such an answer */
+    for (int d = 0; d < b->n_draws; d++)
+        x[d] = f(b->draw + (size_t)d * (size_t)b->n_columns, column);
+    Interval v = interval_of_draws(f(b->value, column), x, b->n_draws);
     free(x);
     return v;
 }

@@ -7,11 +7,7 @@
 #ifndef RLHF_DEMO_STATS_H
 #define RLHF_DEMO_STATS_H
 
-#include <stdint.h>
-
-typedef struct {
-    double value, low, high; /* NaN: nothing measured */
-} Interval;
+#include "common/base/interval.h"
 
 typedef struct {
     int n_columns;  /* measures, of all versions */
