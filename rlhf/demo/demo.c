@@ -16,6 +16,7 @@ static const struct {
     {"annotate", annotate_main, "rate two answers to each prompt as noisy annotators would"},
     {"evaluate", evaluate_main, "score answers with the gold rules; table, intervals, verdicts"},
     {"report", report_main, "one HTML page of the whole round"},
+    {"controls", controls_main, "the verdict on each control of make demo-controls"},
 };
 
 static void usage(FILE *f)

@@ -9,5 +9,6 @@ int world_main(int argc, char **argv);    /* world_files.c: model folder, texts 
 int annotate_main(int argc, char **argv); /* annotate.c: samples -> rated pairs */
 int evaluate_main(int argc, char **argv); /* evaluate.c: generations -> table, rules, demo.json */
 int report_main(int argc, char **argv);   /* report.c: report.html */
+int controls_main(int argc, char **argv); /* controls.c: verdicts on the controls */
 
 #endif

@@ -61,7 +61,7 @@ Interval evaluation_gap_share(const Evaluation *e, int version, int minus);
 typedef struct {
     const char *rule;
     bool pass;
-    char found[160];
+    char found[200];
 } Rule;
 
 enum { RULES_MAX = 12 };
