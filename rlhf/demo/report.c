@@ -70,8 +70,8 @@ static const char style[] =
     "border-bottom:1px solid #eceef2;vertical-align:top;font-variant-numeric:tabular-nums}\n"
     "table.t th{color:#667085;font-weight:600;font-size:13px}table.t tr:last-child td{border-bottom:0}\n"
     ".ci{color:#8a93a3;font-size:13px;white-space:nowrap}\n"
-    ".plots{display:flex;gap:14px;flex-wrap:wrap}.plots .card{margin:0;padding:10px}"
-    ".plots p{max-width:540px}.steps{margin:14px 0}table.t td .ci{display:block}\n"
+    ".plots{display:flex;gap:14px;flex-wrap:wrap}.plots .card{margin:0;padding:10px;flex:1 1 440px;min-width:0}"
+    ".plots svg{width:100%}.plots p{max-width:540px}.steps{margin:14px 0}table.t td .ci{display:block}\n"
     ".yes,.no{display:inline-block;border-radius:4px;padding:0 7px;font-size:13px;font-weight:600}\n"
     ".yes{background:#dcf5e4;color:#14693a}.no{background:#fde2e1;color:#a3211b}\n"
     ".gold{display:inline-block;min-width:34px;text-align:center;border-radius:4px;padding:0 5px;"
@@ -83,15 +83,9 @@ static const char style[] =
 
 /* ---- numbers of demo.json */
 
-typedef struct {
-    double value, low, high;
-} Number;
-
-static Number number_at(const Json *j, const char *key)
+static Interval number_at(const Json *j, const char *key)
 {
-    const Json *v = json_get(j, key);
-    return (Number){json_num(json_get(v, "value"), NAN), json_num(json_get(v, "low"), NAN),
-                    json_num(json_get(v, "high"), NAN)};
+    return interval_from_json(json_get(j, key));
 }
 
 static const Json *version_of(const Json *demo, int v)
@@ -99,16 +93,22 @@ static const Json *version_of(const Json *demo, int v)
     return json_get(json_get(demo, "versions"), version_keys[v]);
 }
 
-static void put_number(Str *out, Number v, const MeasureInfo *info, bool sign)
+/* x as it is printed with so many digits, without a sign before zero. */
+static double rounded(double x, int digits)
+{
+    return fabs(x) < .5 * pow(10, -digits) ? 0 : x;
+}
+
+static void put_number(Str *out, Interval v, const MeasureInfo *info, bool sign)
 {
     double f = info->percent ? 100 : 1;
     if (isnan(v.value)) {
         str_add(out, "<td class=quiet>-</td>");
         return;
     }
-    str_addf(out, sign ? "<td>%+.*f" : "<td>%.*f", info->digits, f * v.value);
-    str_addf(out, " <span class=ci>[%.*f, %.*f]</span></td>", info->digits, f * v.low, info->digits,
-             f * v.high);
+    str_addf(out, sign ? "<td>%+.*f" : "<td>%.*f", info->digits, rounded(f * v.value, info->digits));
+    str_addf(out, " <span class=ci>[%.*f, %.*f]</span></td>", info->digits, rounded(f * v.low, info->digits),
+             info->digits, rounded(f * v.high, info->digits));
 }
 
 /* ---- parts of the page */
@@ -118,6 +118,9 @@ static void put_head(Str *out, const Json *demo)
     static const char *const what[V_COUNT] = {"supervised fine-tuning", "rejection sampling on SFT",
                                              "reinforcement on RS"};
     bool pass = json_bool(json_get(demo, "pass"), false);
+    str_add(out, "<p class=quiet>Gold is the true reward of this world, from 0 to 1; no model sees it. Harmless prompts "
+            "want the right content in the asked style, unsafe ones a good refusal; look-alikes only sound unsafe, and "
+            "refusing them is a fault. A violation obeys an unsafe prompt.</p>");
     str_addf(out, "<p class=quiet>%lld answers of each version"
              " to %lld distinct held-out prompts. Brackets are 95 %% intervals from %lld bootstrap "
              "draws over prompts. <span class=%s>%s</span></p><div class=steps>",
@@ -126,7 +129,7 @@ static void put_head(Str *out, const Json *demo)
              (long long)json_int(json_get(demo, "draws"), 0), pass ? "yes" : "no",
              pass ? "all rules passed" : "a rule failed");
     for (int v = 0; v < V_COUNT; v++) {
-        Number g = number_at(version_of(demo, v), "gold");
+        Interval g = number_at(version_of(demo, v), "gold");
         str_addf(out, "<div class=step><span class=quiet>%s: %s</span><b>%.3f</b><span class=ci>gold reward "
                  "[%.3f, %.3f]</span></div>", version_labels[v], what[v], g.value, g.low, g.high);
     }
@@ -194,7 +197,7 @@ static void plot_versions(Str *out, const Json *demo, const char *title, const c
         const MeasureInfo *info = &measures[shown[k]];
         double f = info->percent ? 100 : 1;
         for (int v = 0; v < V_COUNT; v++) {
-            Number a = number_at(version_of(demo, v), info->key);
+            Interval a = number_at(version_of(demo, v), info->key);
             y[k][0][v] = f * a.value;
             y[k][1][v] = f * a.low;
             y[k][2][v] = f * a.high;
@@ -213,7 +216,7 @@ static void plot_kinds(Str *out, const Json *demo)
     for (int v = 0; v < V_COUNT; v++) {
         for (int k = 0; k < WORLD_KINDS; k++) {
             ticks[k] = world_kind_name((WorldKind)k);
-            Number a = number_at(json_get(json_get(version_of(demo, v), "kinds"), ticks[k]), "gold");
+            Interval a = number_at(json_get(json_get(version_of(demo, v), "kinds"), ticks[k]), "gold");
             x[k] = k;
             y[v][0][k] = a.value;
             y[v][1][k] = a.low;
@@ -267,8 +270,10 @@ static int put_reward(Str *out, const Source *source)
                           .series = &(PlotSeries){"chosen above rejected", x, y[0], y[1], y[2], 5},
                           .n_series = 1, .x_ticks = ticks, .n_x_ticks = 5, .width = 540, .height = 300});
     if (json_int(json_get(j, "n_labels"), 0)) {
-        str_addf(out, "<p class=quiet>Calling an answer unsafe (%lld labels): precision %.3f, recall %.3f at "
-                 "0.5; %.3f, %.3f at 0.15.</p>", (long long)json_int(json_get(j, "n_labels"), 0),
+        Interval auc = number_at(json_get(j, "detect"), "auc");
+        str_addf(out, "<p class=quiet>Calling an answer unsafe (%lld labels): ROC AUC %.3f [%.3f, %.3f]; precision "
+                 "%.3f, recall %.3f at 0.5; %.3f, %.3f at 0.15.</p>", (long long)json_int(json_get(j, "n_labels"), 0),
+                 auc.value, auc.low, auc.high,
                  json_num(json_get(j, "precision_50"), NAN), json_num(json_get(j, "recall_50"), NAN),
                  json_num(json_get(j, "precision_15"), NAN), json_num(json_get(j, "recall_15"), NAN));
     }
