@@ -40,6 +40,11 @@ same "and finds what training found at its end" "$TMP/ref/eval.json" "$TMP/e1.js
 check "a comparison: two columns and the difference" grep -q "ROC AUC.*\].*\].*\[[+-]" "$TMP/e3.txt"
 check "a comparison in the JSON" grep -q recall_at_same_precision "$TMP/made/e3.json"
 check "the wished precision in the JSON" grep -q '"precision": 0.6' "$TMP/made/e3.json"
+echo '{}' >"$TMP/empty.json"
+C=("$BIN/rlhf-demo" controls whole="$TMP/empty.json" shuffled="$TMP/empty.json" random="$TMP/empty.json" switch="$TMP/empty.json" beta0="$TMP/empty.json")
+refuses "a control without numbers is a failure, not a pass" 1 "6 of 6 rules failed|5 of 6 rules failed|4 of 6 rules failed" \
+    "${C[@]}" "unanchored=[{title: a, path: $TMP/made/e3.json}]"
+refuses "a control that was compared with nothing" 65 "e1.json.*compare" "${C[@]}" "unanchored=[{title: a, path: $TMP/e1.json}]"
 cp -r "$TMP/ref/export" "$TMP/other"; echo >>"$TMP/other/tokenizer.json"
 refuses "a comparison with another tokenizer" 65 "tokenizer" "${E[@]}" compare="$TMP/other"
 "$BIN/rlhf-reward" score helpful="$W/helpful/export" safety="$TMP/ref/export" in="$W/a.jsonl" out="$TMP/s1.jsonl" template=plain >/dev/null 2>&1
