@@ -29,7 +29,7 @@ endif
 CFLAGS_ALL := -std=gnu11 $(OPT) -g -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
               $(if $(WERROR),-Werror) -ffp-contract=off -fno-math-errno -fno-trapping-math -I. -D_GNU_SOURCE -pthread $(SANFLAGS) $(DEPS_FLAGS) $(CFLAGS)
 LIBS       := $(DEPS_LIBS) -lyaml -ljansson -lzstd -lz -lpcre2-8 -lutf8proc -lxxhash -lm -pthread
-PACKAGES   := gcc make pkgconf git libyaml-dev libjansson-dev libzstd-dev zlib1g-dev libpcre2-dev libutf8proc-dev libxxhash-dev libcmocka-dev
+PACKAGES   := gcc g++ make pkgconf git libyaml-dev libjansson-dev libzstd-dev zlib1g-dev libpcre2-dev libutf8proc-dev libxxhash-dev libcmocka-dev
 
 VERSION    := 0.1.0
 GIT_ID     := $(shell git rev-parse --short=9 HEAD 2>/dev/null || echo unknown)
@@ -81,7 +81,7 @@ CUDA_SRC   := $(wildcard common/runtime/cuda/*.cu)
 CUDA_OBJ   := $(CUDA_SRC:%.cu=$(BUILD)/%.o) $(BUILD)/common/runtime/tensor__pic.o
 CUDA_LIB   := $(if $(HAVE_CUDA),$(BUILD)/bin/librlhf_cuda.so)
 
-.PHONY: all programs deps demo demo-controls test check check-long bench gpu-bundle install fmt clean lint tests config FORCE
+.PHONY: all programs deps demo demo-controls test check check-long bench gpu-bundle install fmt clean lint tests emu emu-own config FORCE
 .DEFAULT_GOAL := all
 
 programs: $(if $(NEED_DEPS),deps-message) $(BUILD)/librlhf.a $(PROGRAMS)
@@ -135,6 +135,42 @@ $(BUILD)/%__pic.o: %.c $(BUILD)/flags
 	$(call compile,-fPIC -fvisibility=hidden)
 $(BUILD)/bin/librlhf_cuda.so: $(CUDA_OBJ)
 	@mkdir -p $(@D); $(if $(V),,echo '  LD   $@';) $(NVCC) -shared -cudart static -Xlinker -z,defs $^ -o $@
+
+# ---- the same kernels for the CPU (tests/emu, one fiber a CUDA thread), with the programs that are to
+# find this library beside them. COV=1 counts lines. The scheduler itself is not instrumented.
+ifneq ($(and $(findstring default,$(origin CXX)),$(findstring clang,$(CC))),)
+CXX := clang++
+endif
+COV       ?=
+EMU_MFMA  := $(shell grep -qw fma /proc/cpuinfo 2>/dev/null && echo -mfma)
+EMU_BASE  := -std=c++17 -O2 -g -Wall -Wextra -Wno-unknown-pragmas $(if $(WERROR),-Werror) -ffp-contract=off -fno-math-errno \
+             -fno-trapping-math -fno-strict-aliasing -fPIC -fvisibility=hidden -pthread -D_GNU_SOURCE -DRLHF_EMU -Itests/emu -I. $(EMU_MFMA) \
+             -DBACKEND_HASH=$(BACKEND_HASH) $(if $(findstring address,$(SAN)),-DEMU_ASAN) $(if $(findstring thread,$(SAN)),-DEMU_TSAN)
+EMU_FLAGS := $(EMU_BASE) $(SANFLAGS) $(if $(findstring address,$(SAN)),-fsanitize-sections=emu_shared) $(if $(COV),--coverage)
+EMU_DEFS  := $(if $(and $(SAN),$(findstring clang,$(CXX))),,-Wl$(comma)-z$(comma)defs)
+EMU_RT    := $(patsubst %.cpp,$(BUILD)/emu/%.o,$(wildcard tests/emu/emu_*.cpp))
+EMU_OBJ   := $(CUDA_SRC:%.cu=$(BUILD)/emu/%.o) $(EMU_RT) $(BUILD)/common/runtime/tensor__pic.o
+EMU_OWN   := $(patsubst tests/emu/%.cpp,$(BUILD)/emu/tests/%,$(wildcard tests/emu/test_*.cpp))
+EMU_LIB   := $(BUILD)/emu/bin/librlhf_cuda.so
+EMU_ALLFLAGS = $(CXX) $(EMU_FLAGS)
+$(BUILD)/emuflags: FORCE
+	@mkdir -p $(BUILD); echo '$(EMU_ALLFLAGS)' | cmp -s - $@ || echo '$(EMU_ALLFLAGS)' > $@
+emu_compile = @mkdir -p $(@D); $(if $(V),,echo '  CXX  $@';) $(if $(V),set -x;) $(CXX) $(1) -MMD -MP -c -x c++ $< -o $@
+$(BUILD)/emu/%.o: %.cu $(BUILD)/emuflags
+	$(call emu_compile,$(EMU_FLAGS))
+$(BUILD)/emu/tests/emu/emu_%.o: tests/emu/emu_%.cpp $(BUILD)/emuflags
+	$(call emu_compile,$(EMU_BASE))
+$(BUILD)/emu/tests/emu/test_%.o: tests/emu/test_%.cpp $(BUILD)/emuflags
+	$(call emu_compile,$(EMU_FLAGS))
+$(EMU_LIB): $(EMU_OBJ)
+	@mkdir -p $(@D); $(if $(V),,echo '  LD   $@';) $(CXX) -shared -pthread $(SANFLAGS) $(if $(COV),--coverage) $(EMU_DEFS) $^ -o $@
+$(EMU_OWN): $(BUILD)/emu/tests/%: $(BUILD)/emu/tests/emu/%.o $(EMU_RT) $(BUILD)/librlhf.a
+	@mkdir -p $(@D); $(CXX) -pthread $(SANFLAGS) $(if $(COV),--coverage) $^ $(LIBS) -o $@
+EMU_LINKS := $(PROGRAMS:$(BUILD)/%=$(BUILD)/emu/%) $(patsubst $(BUILD)/%,$(BUILD)/emu/%,$(filter %/test_ops %/test_cuda,$(TESTS)))
+$(EMU_LINKS): $(BUILD)/emu/%: $(BUILD)/%
+	@mkdir -p $(@D); ln -f $< $@ 2>/dev/null || cp -f $< $@
+emu: $(EMU_LIB) $(EMU_LINKS) $(EMU_OWN)
+emu-own: $(EMU_OWN)
 
 $(BUILD)/librlhf.a: $(LIB_OBJ)
 	@rm -f $@; ar rcs $@ $^
