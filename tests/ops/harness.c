@@ -1,10 +1,9 @@
 /* harness.c - the tensors of a case, the comparison of bodies and the clock; see test_ops.h. The
  * gradient check is in gradient.c. A case is run once per body from the same seed, and its outputs,
- * copied out densely, are compared bit by bit with those of the plain body on one thread. */
+ * copied out densely, are compared bit by bit with those of the plain body on one thread (modes.c). */
 #include "tests/ops/harness.h"
 
 #include "common/base/error.h"
-#include "common/base/hash.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 
@@ -14,16 +13,16 @@
 #include <string.h>
 #include <time.h>
 
-enum { GUARD = 256, STRIDE_GAP = 5, THREADS_TESTED = 3, SAID_MAX = 3, N_MODES = 5 };
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(p, n)   ((void)(p))
+#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p))
+#endif
+
+enum { GUARD = 256, STRIDE_GAP = 5, SAID_MAX = 3 };
 static const unsigned char GUARD_BYTE = 0xA5;
 static const double PERF_SECONDS = 0.15;
-
-const OpTest op_tests[] = {
-#define X(name) {#name, test_##name},
-    OPS(X)
-#undef X
-};
-const int n_op_tests = (int)(sizeof op_tests / sizeof *op_tests);
 
 /* ---- tensors ------------------------------------------------------------------------------------
  */
@@ -94,6 +93,35 @@ static void fill_tensor(Case *c, Tensor *t, Fill fill)
     }
 }
 
+/* The zones around a tensor may be neither read nor written while ops run; the sanitizer sees reads,
+ * check_guards the writes. */
+static void close_guards(Buffer *b)
+{
+    ASAN_POISON_MEMORY_REGION(b->raw, GUARD);
+    ASAN_POISON_MEMORY_REGION(b->raw + GUARD + b->bytes, b->room - GUARD - b->bytes);
+}
+
+static void open_guards(Buffer *b)
+{
+    ASAN_UNPOISON_MEMORY_REGION(b->raw, b->room);
+}
+
+/* On a card: memory that the host and kernels see. */
+static unsigned char *buffer_alloc(Device *dev, size_t room)
+{
+    return device_kind(dev) == DEVICE_CPU ? aligned_alloc(64, room)
+                                          : device_alloc(dev, room, ARENA_SHARED);
+}
+
+static void buffer_free(Buffer *b)
+{
+    open_guards(b);
+    if (device_kind(b->t.dev) == DEVICE_CPU)
+        free(b->raw);
+    else
+        device_free(b->t.dev, b->raw, b->room, ARENA_SHARED);
+}
+
 static Tensor make_tensor(Case *c, const char *name, DType dtype, Layout layout, int n_dims,
                           const int64_t *dims, int gap)
 {
@@ -104,7 +132,7 @@ static Tensor make_tensor(Case *c, const char *name, DType dtype, Layout layout,
     int i = VEC_GROW(c->buffer, c->n_buffers, c->cap_buffers);
     Buffer *b = &c->buffer[i];
     size_t room = (bytes + 2 * GUARD + 63) / 64 * 64;
-    b->raw = aligned_alloc(64, room);
+    b->raw = buffer_alloc(c->dev, room);
     CHECK(b->raw, "out of memory");
     b->bytes = bytes;
     b->room = room;
@@ -114,6 +142,7 @@ static Tensor make_tensor(Case *c, const char *name, DType dtype, Layout layout,
         memset(t.data, 0, bytes); /* panel padding is zero */
     snprintf(b->name, sizeof b->name, "%s", name);
     b->t = t;
+    close_guards(b);
     return t;
 }
 
@@ -192,6 +221,7 @@ void case_output(Case *c, const char *name, const Tensor *t)
     int i = VEC_GROW(c->output, c->n_outputs, c->cap_outputs);
     Output *o = &c->output[i];
     size_t size = dtype_bytes(t->dtype);
+    device_sync(c->dev);
     o->n = t->layout == LAYOUT_PANEL ? tensor_slots(t) : tensor_len(t);
     o->dtype = t->dtype;
     snprintf(o->name, sizeof o->name, "%s", name);
@@ -202,7 +232,7 @@ void case_output(Case *c, const char *name, const Tensor *t)
                size);
 }
 
-static double output_value(const Output *o, int64_t e)
+double output_value(const Output *o, int64_t e)
 {
     switch (o->dtype) {
     case DTYPE_F32:
@@ -218,7 +248,7 @@ static double output_value(const Output *o, int64_t e)
     }
 }
 
-static void compare(Case *c, const Case *ref)
+void case_compare(Case *c, const Case *ref)
 {
     case_expect(c, c->n_outputs == ref->n_outputs, "%d outputs, the plain body %d", c->n_outputs,
                 ref->n_outputs);
@@ -243,8 +273,10 @@ static void compare(Case *c, const Case *ref)
 /* Bytes around every buffer, and between the rows of a strided one, are as they were. */
 static void check_guards(Case *c)
 {
+    device_sync(c->dev);
     for (int i = 0; i < c->n_buffers; i++) {
-        const Buffer *b = &c->buffer[i];
+        Buffer *b = &c->buffer[i];
+        open_guards(b);
         bool strided =
             b->t.layout == LAYOUT_ROWS && b->t.n_dims > 1 && b->t.stride != tensor_cols(&b->t);
         size_t row = (size_t)b->t.stride * dtype_bytes(b->t.dtype);
@@ -268,7 +300,7 @@ static void check_guards(Case *c)
 void case_clear(Case *c)
 {
     for (int i = 0; i < c->n_buffers; i++)
-        free(c->buffer[i].raw);
+        buffer_free(&c->buffer[i]);
     for (int i = 0; i < c->n_outputs; i++)
         free(c->output[i].data);
     for (int i = 0; i < c->n_losses; i++)
@@ -311,12 +343,16 @@ void case_run_begin(Case *c)
     c->started = now();
 }
 
-/* Timed runs go on in batches that double until one takes PERF_SECONDS; the last one counts. */
+/* Timed runs go on in batches that double until one takes PERF_SECONDS; the last one counts. What was
+ * queued is done when the clock is read, and before the host looks at results. */
 bool case_run_next(Case *c)
 {
-    if (c->mode != MODE_PERF)
+    if (c->mode != MODE_PERF) {
+        device_sync(c->dev);
         return c->runs++ == 0;
+    }
     if (c->runs == 0 || c->runs == c->batch) {
+        device_sync(c->dev);
         double t = now();
         if (c->runs && t - c->started >= PERF_SECONDS) {
             c->seconds = (t - c->started) / (double)c->runs;
@@ -334,208 +370,4 @@ void case_flops(Case *c, double flops, double bytes)
 {
     c->flops = flops;
     c->bytes = bytes;
-}
-
-/* ---- modes
- * -----------------------------------------------------------------------------------------------
- */
-
-typedef struct {
-    uint64_t seed;
-    const char *only; /* one op */
-    int threads;      /* for perf */
-    int passed, failed;
-} Session;
-
-static Device *open_body(CpuIsa isa, int threads)
-{
-    Device *dev;
-    return device_open(&dev, &(DeviceOptions){"cpu", threads, isa}) == 0 ? dev : NULL;
-}
-
-static void tally(Session *s, const Case *c)
-{
-    if (c->n_failed)
-        s->failed++;
-    else
-        s->passed++;
-}
-
-static void run_test(Session *s, const OpTest *t)
-{
-    for (int variant = 0;; variant++) {
-        Case ref = {.op = t->name,
-                    .mode = MODE_TEST,
-                    .seed = s->seed,
-                    .variant = variant,
-                    .perturb.buffer = -1};
-        ref.dev = open_body(ISA_PLAIN, 1);
-        bool there = case_once(&ref, t->fn);
-        for (CpuIsa isa = ISA_PLAIN; there && isa <= ISA_AVX512; isa++)
-            for (int threads = 1; threads <= THREADS_TESTED; threads++) {
-                Case c = ref;
-                c.buffer = NULL, c.output = NULL, c.check = NULL;
-                c.n_buffers = c.n_outputs = c.n_checks = c.n_losses = c.n_failed = 0;
-                if (!(c.dev = open_body(isa, threads)))
-                    continue;
-                case_once(&c, t->fn);
-                compare(&c, &ref);
-                ref.n_failed += c.n_failed;
-                case_clear(&c);
-                device_close(c.dev);
-            }
-        if (there)
-            tally(s, &ref);
-        case_clear(&ref);
-        device_close(ref.dev);
-        if (!there)
-            return;
-    }
-}
-
-static void run_grad(Session *s, const OpTest *t)
-{
-    Device *dev = open_body(ISA_AUTO, 1);
-    for (int variant = 0;; variant++) {
-        Case c = {.op = t->name,
-                  .mode = MODE_GRAD,
-                  .seed = s->seed,
-                  .variant = variant,
-                  .perturb.buffer = -1,
-                  .dev = dev};
-        bool there = gradient_check(&c, t->fn);
-        if (c.n_checked || c.n_failed) /* ops without a gradient have no checks */
-            tally(s, &c);
-        case_clear(&c);
-        if (!there)
-            break;
-    }
-    device_close(dev);
-}
-
-static void run_perf(Session *s, const OpTest *t)
-{
-    Device *dev = open_body(ISA_AUTO, s->threads);
-    CHECK(dev, "%s", error_text());
-    for (int variant = 0;; variant++) {
-        Case c = {.op = t->name,
-                  .mode = MODE_PERF,
-                  .seed = s->seed,
-                  .variant = variant,
-                  .perturb.buffer = -1,
-                  .dev = dev};
-        bool there = case_once(&c, t->fn);
-        if (there && c.seconds > 0 && (c.flops > 0 || c.bytes > 0)) {
-            printf("%-20s %10.2f us %8.1f GFLOP/s %7.1f GB/s ", t->name, c.seconds * 1e6,
-                   c.flops / c.seconds * 1e-9, c.bytes / c.seconds * 1e-9);
-            for (int i = 0; i < c.n_buffers && i < 3; i++)
-                printf("  %s %s", c.buffer[i].name, tensor_text(&c.buffer[i].t));
-            putchar('\n');
-            tally(s, &c);
-        }
-        case_clear(&c);
-        if (!there)
-            break;
-    }
-    device_close(dev);
-}
-
-static void run_list(Session *s, const OpTest *t)
-{
-    printf("%-20s cpu: plain", t->name);
-    for (CpuIsa isa = ISA_AVX2; isa <= ISA_AVX512; isa++) {
-        Device *dev = open_body(isa, 1);
-        if (dev)
-            printf(" %s", isa == ISA_AVX2 ? "avx2" : "avx512");
-        device_close(dev);
-    }
-    putchar('\n');
-    s->passed++;
-}
-
-/* One number an op over all outputs of the best body: equal between compilers and machines that
- * promise the same bits. NaNs count as one value. */
-static void run_hash(Session *s, const OpTest *t)
-{
-    Device *dev = open_body(ISA_AUTO, s->threads);
-    CHECK(dev, "%s", error_text());
-    uint64_t hash = 0;
-    for (int variant = 0;; variant++) {
-        Case c = {.op = t->name,
-                  .mode = MODE_TEST,
-                  .seed = s->seed,
-                  .variant = variant,
-                  .perturb.buffer = -1,
-                  .dev = dev};
-        bool there = case_once(&c, t->fn);
-        for (int i = 0; i < c.n_outputs; i++) {
-            Output *o = &c.output[i];
-            size_t size = dtype_bytes(o->dtype);
-            for (int64_t e = 0; e < o->n; e++)
-                if (isnan(output_value(o, e)))
-                    memset((char *)o->data + (size_t)e * size, 0xff, size);
-            hash = hash64(o->data, (size_t)o->n * size, hash);
-        }
-        case_clear(&c);
-        if (!there)
-            break;
-    }
-    printf("%-20s %016llx\n", t->name, (unsigned long long)hash);
-    device_close(dev);
-    s->passed++;
-}
-
-static int usage(void)
-{
-    fprintf(stderr, "usage: test_ops [-o OP] [-s SEED] [-t THREADS] [test|grad|perf|list|hash]\n");
-    return -ERR_USAGE;
-}
-
-int main(int argc, char **argv)
-{
-    static const struct {
-        const char *name;
-        void (*run)(Session *, const OpTest *);
-    } modes[N_MODES] = {{"test", run_test},
-                        {"grad", run_grad},
-                        {"perf", run_perf},
-                        {"list", run_list},
-                        {"hash", run_hash}};
-    Session s = {.seed = 42, .threads = 1};
-    int mode = DTYPE_REAL == DTYPE_F64;
-    for (int i = 1; i < argc; i++) {
-        if (argv[i][0] == '-') {
-            if (i + 1 >= argc || !strchr("ost", argv[i][1]) || !argv[i][1])
-                return usage();
-            const char *value = argv[++i];
-            if (argv[i - 1][1] == 'o')
-                s.only = value;
-            else if (argv[i - 1][1] == 's')
-                s.seed = strtoull(value, NULL, 10);
-            else
-                s.threads = atoi(value);
-            continue;
-        }
-        for (mode = 0; mode < N_MODES && strcmp(argv[i], modes[mode].name) != 0; mode++)
-            ;
-        if (mode == N_MODES)
-            return usage();
-    }
-    if ((mode == MODE_GRAD) != (DTYPE_REAL == DTYPE_F64) && mode <= MODE_GRAD) {
-        fprintf(stderr, "test_ops: '%s' is for the other build (test_grad is the one in double)\n",
-                modes[mode].name);
-        return -ERR_USAGE;
-    }
-    int n = 0;
-    for (int i = 0; i < n_op_tests; i++)
-        if (!s.only || strcmp(s.only, op_tests[i].name) == 0) {
-            modes[mode].run(&s, &op_tests[i]);
-            n++;
-        }
-    if (!n) {
-        fprintf(stderr, "test_ops: no op '%s'; see test_ops list\n", s.only);
-        return -ERR_USAGE;
-    }
-    printf("%d passed, %d failed\n", s.passed, s.failed);
-    return s.failed > 0;
 }

@@ -1,4 +1,4 @@
-/* harness.h - what harness.c and gradient.c share; tests see test_ops.h alone. */
+/* harness.h - what harness.c, modes.c and gradient.c share; tests see test_ops.h alone. */
 #ifndef RLHF_TEST_HARNESS_H
 #define RLHF_TEST_HARNESS_H
 
@@ -6,15 +6,13 @@
 
 #include <stdarg.h>
 
-typedef enum { MODE_TEST, MODE_GRAD, MODE_PERF } CaseMode;
+typedef enum { MODE_TEST, MODE_GRAD, MODE_PERF, MODE_LIST, MODE_HASH, N_MODES } CaseMode;
 enum { LOSSES_MAX = 8 };
 
 typedef struct {
     const char *name;
     CaseFn fn;
 } OpTest;
-extern const OpTest op_tests[];
-extern const int n_op_tests;
 
 typedef struct {
     char name[24];
@@ -74,6 +72,8 @@ struct Case {
 int64_t case_slot(const Tensor *t, int64_t e); /* storage slot of element e */
 void case_clear(Case *c);                      /* frees a run's tensors and results */
 bool case_once(Case *c, CaseFn fn);            /* false: no such variant */
+void case_compare(Case *c, const Case *ref);   /* every output has ref's bits */
+double output_value(const Output *o, int64_t e);
 void case_fail_v(Case *c, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
 bool gradient_check(Case *c, CaseFn fn);
 
