@@ -3,7 +3,7 @@
  * compiler vectorises them. Tested by tests/ops/elementwise.c. */
 #include "common/base/error.h"
 #include "common/runtime/cpu/cpu.h"
-#include "common/runtime/cpu/kmath.h"
+#include "common/runtime/cpu/formula.h"
 
 #include <string.h>
 
@@ -73,7 +73,7 @@ static void swiglu_part(int part, int n_parts, void *ctx)
         real_t *restrict y = row_at(c->y, r);
         const real_t *restrict gate = row_at(c->a, r), *restrict up = row_at(c->b, r);
         for (int64_t i = 0; i < cols; i++)
-            y[i] = gate[i] * k_sigmoid(gate[i]) * up[i];
+            y[i] = formula_swiglu(gate[i], up[i]);
     }
 }
 
@@ -83,7 +83,6 @@ void CPU_OP(swiglu)(Tensor *y, const Tensor *gate, const Tensor *up)
     cpu_run(y->dev, swiglu_part, &c, (double)tensor_len(y) * 2);
 }
 
-/* With s = sigmoid(g): dup = dy g s, dgate = dy up s (1 + g (1 - s)). */
 static void swiglu_backward_part(int part, int n_parts, void *ctx)
 {
     const ElementCtx *c = ctx;
@@ -93,12 +92,8 @@ static void swiglu_backward_part(int part, int n_parts, void *ctx)
         real_t *dgate = row_at(c->y, r), *dup = row_at(c->y2, r);
         const real_t *dy = row_at(c->a, r), *gate = row_at(c->b, r), *up = row_at(c->c, r);
         K_INDEPENDENT
-        for (int64_t i = 0; i < cols; i++) {
-            real_t g = gate[i], s = k_sigmoid(g), d = dy[i], u = up[i];
-            real_t slope = s * real_fma(g, (real_t)1 - s, (real_t)1);
-            dup[i] = d * (g * s);
-            dgate[i] = d * u * slope;
-        }
+        for (int64_t i = 0; i < cols; i++)
+            formula_swiglu_backward(dgate + i, dup + i, dy[i], gate[i], up[i]);
     }
 }
 
@@ -115,11 +110,8 @@ void CPU_OP(swiglu_backward)(Tensor *dgate, Tensor *dup, const Tensor *dy, const
 static void rope_head(real_t *restrict a, real_t *restrict b, const real_t *restrict cosine,
                       const real_t *restrict sine, real_t sign, int64_t half)
 {
-    for (int64_t d = 0; d < half; d++) {
-        real_t x = a[d], y = b[d], s = sign * sine[d];
-        a[d] = real_fma(x, cosine[d], -(y * s));
-        b[d] = real_fma(y, cosine[d], x * s);
-    }
+    for (int64_t d = 0; d < half; d++)
+        formula_rope(a + d, b + d, cosine[d], sign * sine[d]);
 }
 
 static void rope_part(int part, int n_parts, void *ctx)
@@ -171,37 +163,6 @@ static void clear_padding(Tensor *t)
                (size_t)(PANEL_N - t->dim[0] % PANEL_N) * b);
 }
 
-static double read_any(const Tensor *t, int64_t at)
-{
-    if (t->dtype == DTYPE_F64)
-        return ((const double *)t->data)[at];
-    if (t->dtype == DTYPE_F32)
-        return ((const float *)t->data)[at];
-    uint32_t u = (uint32_t)((const uint16_t *)t->data)[at] << 16;
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-
-/* f64 -> f32 and f32 -> bf16 round to nearest even; f64 -> bf16 is the two one after the other. A
- * NaN stays one. */
-static void write_any(Tensor *t, int64_t at, double value)
-{
-    if (t->dtype == DTYPE_F64) {
-        ((double *)t->data)[at] = value;
-        return;
-    }
-    float f = (float)value;
-    if (t->dtype == DTYPE_F32) {
-        ((float *)t->data)[at] = f;
-        return;
-    }
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    uint32_t even = u + 0x7fff + (u >> 16 & 1);
-    ((uint16_t *)t->data)[at] = (uint16_t)((f != f ? u | 0x400000 : even) >> 16);
-}
-
 /* f32 <-> f32 between layouts: moves bits, 32 rows of a panel at a time. */
 static void convert_row_f32(Tensor *y, const Tensor *x, int64_t r)
 {
@@ -226,7 +187,8 @@ static void convert_part(int part, int n_parts, void *ctx)
         }
         int64_t y0 = row_offset(y, r), x0 = row_offset(x, r);
         for (int64_t i = 0; i < n; i++)
-            write_any(y, y0 + i * column_step(y), read_any(x, x0 + i * column_step(x)));
+            formula_write(y->data, y->dtype, y0 + i * column_step(y),
+                          formula_read(x->data, x->dtype, x0 + i * column_step(x)));
     }
 }
 
@@ -306,7 +268,7 @@ static void fill_part(int part, int n_parts, void *ctx)
             else if (y->dtype == DTYPE_U8)
                 ((uint8_t *)y->data)[i] = (uint8_t)c->scalar;
             else
-                write_any(y, i, c->scalar);
+                formula_write(y->data, y->dtype, i, c->scalar);
         }
 }
 

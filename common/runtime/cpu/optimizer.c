@@ -2,12 +2,12 @@
  * PyTorch's form. Both walk over storage slots, whatever the layout: padding lanes are zero in
  * weights and gradients, and AdamW leaves zero at zero. Tested by tests/ops/optimizer.c. */
 #include "common/runtime/cpu/cpu.h"
-#include "common/runtime/cpu/kmath.h"
+#include "common/runtime/cpu/formula.h"
 
 typedef struct {
     Tensor *w, *m, *v;
     const Tensor *grad;
-    real_t grad_scale, beta1, beta2, rest1, rest2, keep, lr, inv_root2, eps;
+    FormulaAdamw scalars;
 } AdamwCtx;
 
 typedef struct {
@@ -54,42 +54,13 @@ static void adamw_part(int part, int n_parts, void *ctx)
     part_range(tensor_slots(c->w), 64, part, n_parts, &from, &to);
     real_t *restrict w = c->w->data, *restrict m = c->m->data, *restrict v = c->v->data;
     const real_t *restrict grad = c->grad->data;
-    const AdamwCtx k = *c;
-    for (int64_t i = from; i < to; i++) {
-        real_t g = grad[i] * k.grad_scale;
-        m[i] = real_fma(k.beta1, m[i], k.rest1 * g);
-        v[i] = real_fma(k.beta2, v[i], k.rest2 * g * g);
-        real_t denominator = real_fma(k_sqrt(v[i]), k.inv_root2, k.eps);
-        w[i] = real_fma(-k.lr, m[i] / denominator, w[i] * k.keep);
-    }
-}
-
-/* b^n by squaring: the same bits everywhere, which pow does not promise. */
-static double power(double b, int64_t n)
-{
-    double p = 1;
-    for (; n; n /= 2, b *= b)
-        if (n % 2)
-            p *= b;
-    return p;
+    const FormulaAdamw k = c->scalars;
+    for (int64_t i = from; i < to; i++)
+        formula_adamw(&k, w + i, m + i, v + i, grad[i]);
 }
 
 void CPU_OP(adamw)(Tensor *w, Tensor *m, Tensor *v, const Tensor *grad, AdamwArgs a)
 {
-    AdamwCtx c = {
-        .w = w,
-        .m = m,
-        .v = v,
-        .grad = grad,
-        .grad_scale = (real_t)a.grad_scale,
-        .beta1 = (real_t)a.beta1,
-        .beta2 = (real_t)a.beta2,
-        .rest1 = (real_t)(1 - a.beta1),
-        .rest2 = (real_t)(1 - a.beta2),
-        .keep = (real_t)(1 - a.lr * a.decay),
-        .lr = (real_t)(a.lr / (1 - power(a.beta1, a.step))),
-        .inv_root2 = (real_t)(1 / __builtin_sqrt(1 - power(a.beta2, a.step))),
-        .eps = (real_t)a.eps,
-    };
+    AdamwCtx c = {w, m, v, grad, formula_adamw_scalars(&a)};
     cpu_run(w->dev, adamw_part, &c, (double)tensor_slots(w) * 2);
 }

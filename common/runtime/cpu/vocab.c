@@ -6,7 +6,7 @@
  * nothing to the entropy (0 * -inf does not arise); the entropy's row sums are fma chains per lane.
  * Tested by tests/ops/vocab.c and tests/unit/test_attention.c. */
 #include "common/runtime/cpu/cpu.h"
-#include "common/runtime/cpu/kmath.h"
+#include "common/runtime/cpu/formula.h"
 
 #include <string.h>
 
@@ -153,9 +153,9 @@ static void logprob_backward_part(int part, int n_parts, void *ctx)
         real_t *z = real_data(vo->logits) + r * vo->logits->stride;
         const real_t g = real_data(vo->dlogp)[r] * inv_temp, lse = real_data(vo->lse)[r];
         const int64_t id = i32_data(vo->targets)[r];
-        const real_t hit = g * ((real_t)1 - k_exp(z[id] * inv_temp - lse));
+        const real_t hit = formula_dlogit(z[id], 1, g, lse, inv_temp);
         for (int64_t v = 0; v < V; v++)
-            z[v] = g * ((real_t)0 - k_exp(z[v] * inv_temp - lse));
+            z[v] = formula_dlogit(z[v], 0, g, lse, inv_temp);
         z[id] = hit;
     }
 }
@@ -180,41 +180,23 @@ static int64_t row_first_top(const real_t *z, int64_t V, real_t max)
     return 0;
 }
 
-/* The entry at which the running sum passes u * sum: first the tile, then inside it. What rounding
- * leaves over falls to the last entry of positive weight, so an entry of weight 0 is never drawn; a
- * row of NaN, which has none, gives 0. */
+/* The entry at which the running sum passes u * sum: first the tile, then inside it. A row of NaN,
+ * where no weight is positive, gives 0. */
 static int64_t row_draw(const real_t *z, int64_t V, real_t inv_temp, const RowStats *st,
                         const real_t *tiles, double u)
 {
     const double target = u * (double)st->sum;
+    double below;
     const int64_t n_tiles = (V + VOCAB_TILE - 1) / VOCAB_TILE;
-    int64_t tile = -1;
-    double below = 0, sum = 0; /* of the tiles before `tile`; of those before t */
-    for (int64_t t = 0; t < n_tiles; t++) {
-        if (tiles[t] > 0) {
-            tile = t;
-            below = sum;
-        }
-        sum += (double)tiles[t];
-        if (target < sum)
-            break;
-    }
+    const int64_t tile = formula_walk(tiles, n_tiles, 0, target, &below);
     if (tile < 0)
         return 0;
     const int64_t first = tile * VOCAB_TILE, n = tile_len(V, first);
     real_t e[VOCAB_TILE];
     for (int64_t i = 0; i < n; i++)
         e[i] = k_exp(z[first + i] * inv_temp - st->max);
-    int64_t drawn = 0;
-    sum = below;
-    for (int64_t i = 0; i < n; i++) {
-        if (e[i] > 0)
-            drawn = first + i;
-        sum += (double)e[i];
-        if (target < sum)
-            break;
-    }
-    return drawn;
+    const int64_t at = formula_walk(e, n, below, target, &below);
+    return at < 0 ? 0 : first + at;
 }
 
 static void sample_part(int part, int n_parts, void *ctx)
