@@ -28,9 +28,26 @@ static double moved(Shape s, int n_tensors)
     return (double)n_tensors * s.t * s.c * (double)sizeof(real_t);
 }
 
+/* Vectors that begin between the 16 byte steps of vector loads, each somewhere else. */
+static bool unaligned_add(Case *c)
+{
+    Tensor y = case_rows(c, "y", 1100, 0, FILL_ZERO), a = case_rows(c, "a", 1100, 0, FILL_NORMAL);
+    Tensor b = case_rows(c, "b", 1100, 0, FILL_NORMAL), to = tensor_slice(&y, 1, 1031);
+    Tensor p = tensor_slice(&a, 2, 1031), q = tensor_slice(&b, 4, 1031);
+    op_add(&to, &p, &q);
+    op_axpy(&to, 0.25, &q, true);
+    case_output(c, "y", &y);
+    Tensor part = tensor_slice(&b, 3, 70);
+    op_fill(&part, 2);
+    case_output(c, "b", &b);
+    return true;
+}
+
 bool test_add(Case *c, int variant)
 {
     Shape s;
+    if (!case_perf(c) && variant == 3 * sizeof shapes / sizeof *shapes && !case_grad(c))
+        return unaligned_add(c);
     if (!pick(c, variant / 3, &s))
         return false;
     Tensor a = variant % 3 == 1 ? case_strided(c, "a", s.t, s.c, FILL_NORMAL)
@@ -154,6 +171,29 @@ static uint16_t bf16_of(float f) /* by way of double arithmetic: nearest, ties t
     return (uint16_t)(low > 0x8000 || (low == 0x8000 && high % 2) ? high + 1 : high);
 }
 
+/* Copies that keep layout and density, or the dtype: slots in order, or bits alone. */
+static void convert_alike(Case *c, const Tensor *x, const Tensor *half, const Tensor *half_panel)
+{
+    int64_t dims[] = {x->dim[0], x->dim[1]}, n = dims[0] * dims[1];
+    Tensor rows = case_tensor(c, "rows", DTYPE_F32, LAYOUT_ROWS, 2, dims, FILL_ZERO);
+    Tensor panel = case_tensor(c, "wide panel", DTYPE_F64, LAYOUT_PANEL, 2, dims, FILL_ZERO);
+    Tensor narrow = case_tensor(c, "narrow panel", DTYPE_BF16, LAYOUT_PANEL, 2, dims, FILL_NORMAL);
+    Tensor gaps = case_strided(c, "gaps", dims[0], dims[1], FILL_ZERO);
+    Tensor ids = case_ids(c, "ids", n, 1 << 30), copy = case_ids(c, "copy", n, 5);
+    op_convert(&rows, half);
+    op_convert(&panel, half_panel);
+    op_convert(&narrow, &panel);
+    op_convert(&gaps, x);
+    op_convert(&copy, &ids);
+    case_output(c, "rows", &rows);
+    case_output(c, "wide panel", &panel);
+    case_output(c, "narrow panel", &narrow);
+    case_output(c, "gaps", &gaps);
+    case_output(c, "copy", &copy);
+    for (int64_t e = 0; e < n; e++)
+        case_expect(c, *case_at(&gaps, e) == *case_at(x, e), "gaps[%lld]", (long long)e);
+}
+
 /* x -> panel -> bf16 rows -> f64 rows, from any layout to any other. */
 bool test_convert(Case *c, int variant)
 {
@@ -173,6 +213,8 @@ bool test_convert(Case *c, int variant)
     op_convert(&half, &panel);
     op_convert(&half_panel, &half);
     op_convert(&wide, &half_panel);
+    if (!case_perf(c))
+        convert_alike(c, &x, &half, &half_panel);
     case_output(c, "panel", &panel);
     case_output(c, "half", &half);
     case_output(c, "half panel", &half_panel);

@@ -43,6 +43,10 @@ static World make(Case *c, const Shape *s)
     w.lse = case_rows(c, "lse", s->R, 0, FILL_ZERO);
     w.entropy = case_rows(c, "entropy", s->R, 0, FILL_ZERO);
     w.hit = case_rows(c, "hit", s->R, 0, FILL_ZERO);
+    for (int v = 0; v < s->V && s->R > 2 && !case_grad(c) && !case_perf(c); v++) {
+        *case_at(&w.logits, s->V + v) = v % 7 ? -(real_t)INFINITY : v; /* most of weight 0 */
+        *case_at(&w.logits, 2 * s->V + v) = v % 3 ? (real_t)0 : (real_t)-0.0;
+    }
     return w;
 }
 

@@ -7,7 +7,7 @@
 #include "common/runtime/cpu/kmath.h"
 #include "common/runtime/ops.h"
 
-/* ---- elementwise ------------------------------------------------------------------------------ */
+/* ---- elementwise ----------------------------------------------------------------------------- */
 
 K_INLINE real_t formula_swiglu(real_t gate, real_t up)
 {
@@ -63,7 +63,7 @@ K_INLINE void formula_write(void *data, DType dtype, int64_t at, double value)
     ((uint16_t *)data)[at] = (uint16_t)((f != f ? u | 0x400000 : even) >> 16);
 }
 
-/* ---- vocabulary rows -------------------------------------------------------------------------- */
+/* ---- vocabulary rows ------------------------------------------------------------------------- */
 
 /* Gradient of one logit; hit = 1 at the target, else 0; g = dlogp * inv_temp. */
 K_INLINE real_t formula_dlogit(real_t z, real_t hit, real_t g, real_t lse, real_t inv_temp)
@@ -71,9 +71,9 @@ K_INLINE real_t formula_dlogit(real_t z, real_t hit, real_t g, real_t lse, real_
     return g * (hit - k_exp(z * inv_temp - lse));
 }
 
-/* The index at which `sum` + w[0] + w[1] + ... passes target. What rounding leaves over falls to the
- * last positive weight, so a weight of 0 is never drawn; -1 when none is positive. *below: the sum
- * before that index. */
+/* The index at which `sum` + w[0] + w[1] + ... passes target. What rounding leaves over falls to
+ * the last positive weight, so a weight of 0 is never drawn; -1 when none is positive. *below: the
+ * sum before that index. */
 K_INLINE int64_t formula_walk(const real_t *w, int64_t n, double sum, double target, double *below)
 {
     int64_t at = -1;
@@ -90,7 +90,7 @@ K_INLINE int64_t formula_walk(const real_t *w, int64_t n, double sum, double tar
     return at;
 }
 
-/* ---- losses: sample i ------------------------------------------------------------------------- */
+/* ---- losses: sample i ------------------------------------------------------------------------ */
 
 K_INLINE real_t formula_clamp(real_t x, real_t low, real_t high)
 {
@@ -143,7 +143,7 @@ K_INLINE void formula_value_loss(int64_t i, real_t *loss, real_t *dvalue, const 
     dvalue[i] = flat ? (real_t)0 : slope;
 }
 
-/* ---- AdamW ------------------------------------------------------------------------------------ */
+/* ---- AdamW ----------------------------------------------------------------------------------- */
 
 typedef struct {
     real_t grad_scale, beta1, beta2, rest1, rest2, keep, lr, inv_root2, eps;

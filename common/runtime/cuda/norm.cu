@@ -1,0 +1,188 @@
+/* norm.cu - RMSNorm and its backward: a block per row, staged in shared memory so that the one warp
+ * that owns the row's sum reads it from there while all others wait for its result. The weight's
+ * gradient: a partial sum per block of NORM_BLOCK tokens, then the partials in order.
+ * Tested by tests/ops/norm.c. */
+#include "common/runtime/cuda/cuda.h"
+
+enum {
+    NORM_THREADS = 256,
+    NORM_STAGE = 12288, /* floats of shared memory: wider rows are read from global memory again */
+    DW_THREADS = 128,
+    DW_BLOCKS = 1024, /* partial sums at once */
+};
+
+static unsigned norm_block(int64_t width)
+{
+    int64_t whole = (width + WARP - 1) / WARP * WARP, most = NORM_THREADS;
+    return (unsigned)(whole < most ? whole : most);
+}
+
+/* Element i of g: of dy * w where w is given, else of dy. */
+static __device__ __forceinline__ float product_at(const float *dy, const float *w, int64_t i)
+{
+    return w ? dy[i] * w[i] : dy[i];
+}
+
+/* sum_i (dy * w)[i] x[i], a row reduction by the block's first warp; the block gets it by way of
+ * *shared. What the block put into shared memory before may be read after. */
+static __device__ __forceinline__ float block_dot(const float *dy, const float *w, const float *x,
+                                                  int64_t n, float *shared)
+{
+    __syncthreads();
+    if (threadIdx.x < WARP) {
+        float a = 0;
+#pragma unroll 8
+        for (int64_t i = threadIdx.x; i < n; i += WARP)
+            a = real_fma(product_at(dy, w, i), x[i], a);
+        __syncwarp(FULL_MASK);
+        a = warp_sum_tree(a);
+        if (threadIdx.x == 0)
+            *shared = a;
+    }
+    __syncthreads();
+    return *shared;
+}
+
+static __global__ void __launch_bounds__(NORM_THREADS)
+    rmsnorm_kernel(float *y, int64_t y_stride, float *rstd, const float *x, int64_t x_stride,
+                   const float *w, int64_t n, float eps, bool staged)
+{
+    __shared__ float dot;
+    DYN_SHARED(float, stage);
+    const int64_t t = blockIdx.x;
+    const float *row = x + t * x_stride;
+    if (staged) {
+        for (int64_t i = threadIdx.x; i < n; i += blockDim.x)
+            stage[i] = row[i];
+        row = stage;
+    }
+    float r = 1.0f / k_sqrt(block_dot(row, NULL, row, n, &dot) / (float)n + eps);
+    if (threadIdx.x == 0)
+        rstd[t] = r;
+    for (int64_t i = threadIdx.x; i < n; i += blockDim.x)
+        y[t * y_stride + i] = row[i] * r * w[i];
+}
+
+void cuda_rmsnorm(Tensor *y, Tensor *rstd, const Tensor *x, const Tensor *w, double eps)
+{
+    int64_t n = x->dim[1];
+    bool staged = n <= NORM_STAGE;
+    if (x->dim[0] == 0 || n == 0)
+        return;
+    LAUNCH(rmsnorm_kernel, cuda_blocks(x->dim[0], 1), norm_block(n),
+           (size_t)(staged ? n : 1) * sizeof(float), cuda_stream(y), f32_data(y), y->stride,
+           f32_data(rstd), f32_data(x), x->stride, f32_data(w), n, (float)eps, staged);
+}
+
+typedef struct {
+    float *dx;
+    const float *dy, *x, *w, *rstd;
+    int64_t dx_stride, dy_stride, x_stride, n;
+} NormBackward;
+
+/* The stage holds g = dy * w and x of a row, where they fit. */
+static __global__ void __launch_bounds__(NORM_THREADS)
+    rmsnorm_dx_kernel(NormBackward a, bool staged)
+{
+    __shared__ float dot;
+    DYN_SHARED(float, stage);
+    const int64_t t = blockIdx.x, n = a.n;
+    const float *x = a.x + t * a.x_stride, *dy = a.dy + t * a.dy_stride, *w = a.w;
+    float *dx = a.dx + t * a.dx_stride;
+    if (staged) {
+        for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
+            stage[i] = dy[i] * w[i];
+            stage[n + i] = x[i];
+        }
+        dy = stage;
+        w = NULL;
+        x = stage + n;
+    }
+    const float r = a.rstd[t], s = block_dot(dy, w, x, n, &dot) * (r * r) / (float)n;
+    for (int64_t i = threadIdx.x; i < n; i += blockDim.x)
+        dx[i] = real_fma(r, real_fma(-s, x[i], product_at(dy, w, i)), dx[i]);
+}
+
+/* Token blocks are numbered without a list: those of sequence s begin at number
+ * starts[s] / NORM_BLOCK + s, which leaves room for them all; numbers in between have no tokens.
+ * Returns the number of tokens of block b, and the first in *from. */
+static __device__ __forceinline__ int token_block(int64_t *from, const int32_t *starts, int64_t S,
+                                                  int64_t b)
+{
+    int64_t lo = 0, hi = S; /* the last sequence that begins at or before b */
+    while (hi - lo > 1) {
+        int64_t mid = (lo + hi) / 2;
+        if (starts[mid] / NORM_BLOCK + mid <= b)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    *from = starts[lo] + (b - (starts[lo] / NORM_BLOCK + lo)) * NORM_BLOCK;
+    int64_t left = starts[lo + 1] - *from;
+    return left <= 0 ? 0 : left < NORM_BLOCK ? (int)left : (int)NORM_BLOCK;
+}
+
+/* partial[b][c]: the chain of token block first + b; of a number without tokens -0, which added
+ * changes nothing. */
+static __global__ void __launch_bounds__(DW_THREADS)
+    rmsnorm_dw_kernel(float *partial, NormBackward a, const int32_t *starts, int64_t S,
+                      int64_t first)
+{
+    const int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
+    if (c >= a.n)
+        return;
+    int64_t t;
+    const int n = token_block(&t, starts, S, first + b);
+    const float *x = a.x + t * a.x_stride + c, *dy = a.dy + t * a.dy_stride + c;
+    float sum = n ? 0.0f : -0.0f;
+#pragma unroll 4
+    for (int i = 0; i < n; i++)
+        sum = real_fma(dy[i * a.dy_stride], x[i * a.x_stride] * a.rstd[t + i], sum);
+    partial[b * a.n + c] = sum;
+}
+
+static __global__ void __launch_bounds__(DW_THREADS)
+    rmsnorm_dw_sum_kernel(float *dw, const float *partial, int64_t n_blocks, int64_t n)
+{
+    const int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= n)
+        return;
+    float sum = dw[c];
+#pragma unroll 8
+    for (int64_t b = 0; b < n_blocks; b++)
+        sum += partial[b * n + c];
+    dw[c] = sum;
+}
+
+/* Slices of token blocks ascending, as many as scratch holds. */
+static void norm_dw(Tensor *dw, const NormBackward *a, const Tensor *starts, int64_t T)
+{
+    const int64_t S = tensor_len(starts) - 1, n_blocks = T / NORM_BLOCK + S;
+    const int64_t row_bytes = a->n * (int64_t)sizeof(float), room = CUDA_SCRATCH_BYTES / row_bytes;
+    const int64_t at_once = room < 1 ? 1 : room < DW_BLOCKS ? room : (int64_t)DW_BLOCKS;
+    float *partial = (float *)cuda_scratch(dw, (size_t)(at_once * row_bytes));
+    for (int64_t b = 0; b < n_blocks; b += at_once) {
+        const int64_t n = n_blocks - b < at_once ? n_blocks - b : at_once;
+        dim3 grid(cuda_blocks(a->n, DW_THREADS), (unsigned)n);
+        LAUNCH(rmsnorm_dw_kernel, grid, DW_THREADS, 0, cuda_stream(dw), partial, *a,
+               i32_data(starts), S, b);
+        LAUNCH(rmsnorm_dw_sum_kernel, grid.x, DW_THREADS, 0, cuda_stream(dw), f32_data(dw), partial,
+               n, a->n);
+    }
+}
+
+void cuda_rmsnorm_backward(Tensor *dx, Tensor *dw, const Tensor *dy, const Tensor *x,
+                           const Tensor *w, const Tensor *rstd, const Tensor *starts)
+{
+    int64_t T = x->dim[0], n = x->dim[1];
+    NormBackward a = {f32_data(dx), f32_data(dy),   f32_data(x),
+                      f32_data(w),  f32_data(rstd), dx->stride,
+                      dy->stride,   x->stride,      n};
+    if (T == 0 || n == 0)
+        return;
+    bool staged = 2 * n <= NORM_STAGE;
+    LAUNCH(rmsnorm_dx_kernel, cuda_blocks(T, 1), norm_block(n),
+           (size_t)(staged ? 2 * n : 1) * sizeof(float), cuda_stream(dx), a, staged);
+    if (dw->n_dims)
+        norm_dw(dw, &a, starts, T);
+}
