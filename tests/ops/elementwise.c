@@ -207,6 +207,8 @@ bool test_convert(Case *c, int variant)
     Tensor half = case_tensor(c, "half", DTYPE_BF16, LAYOUT_ROWS, 2, dims, FILL_ZERO);
     Tensor half_panel = case_tensor(c, "half panel", DTYPE_BF16, LAYOUT_PANEL, 2, dims, FILL_ZERO);
     Tensor wide = case_tensor(c, "wide", DTYPE_F64, LAYOUT_ROWS, 2, dims, FILL_ZERO);
+    memset(panel.data, 0x55, tensor_bytes(&panel)); /* padding becomes zero */
+    memset(half_panel.data, 0x55, tensor_bytes(&half_panel));
     CASE_RUN(c)
     op_convert(&panel, &x);
     case_flops(c, 0, moved(s, 2));
