@@ -6,7 +6,7 @@
 
 enum {
     NORM_THREADS = 256,
-    NORM_STAGE = 12288, /* floats of shared memory: wider rows are read from global memory again */
+    NORM_STAGE = 12000, /* floats that fit 48 KiB; wider rows are read from global memory again */
     DW_THREADS = 128,
     DW_BLOCKS = 1024, /* partial sums at once */
 };
