@@ -1,5 +1,6 @@
 /* attention.c - attention, packed and paged, and its gradients: lengths around the reduction width
- * (32), the tile (64) and the chunk (512), groups of 1, 2 and 4 heads, strided operands. Values
+ * (32), the tile (64) and the chunk (512), heads around CUDA's widths (64 and 128 columns), groups of
+ * 1 to 9 heads, strided operands. Values
  * against a reference: tests/unit/test_attention.c. */
 #include "tests/ops/test_ops.h"
 
@@ -13,6 +14,7 @@ typedef struct {
     int D, H, K;
     int S;      /* sequences; 0: as many as len has */
     int len[8]; /* cyclic, S of them */
+    Fill fill;  /* EXTREME: weights that are 0, zeros of both signs, sums beyond the largest number */
 } Shape;
 
 static const Shape shapes[] = {
@@ -20,6 +22,10 @@ static const Shape shapes[] = {
     {8, 2, 2, 0, {63, 64, 65}}, {64, 2, 1, 0, {129}},
     {4, 1, 1, 0, {511, 513}},   {8, 2, 1, 0, {600, 3}},
     {20, 3, 3, 0, {70, 9}},     {4, 1, 1, 0, {1030}},
+    {64, 4, 2, 0, {1, 63, 65}}, {128, 2, 1, 0, {1, 64, 66}},
+    {64, 1, 1, 0, {1100}},      {128, 2, 2, 0, {513}},
+    {132, 3, 1, 0, {67}},       {6, 18, 2, 0, {10, 127}},
+    {8, 2, 1, 0, {1, 70, 5}, FILL_EXTREME}, {4, 8, 1, 0, {540}, FILL_EXTREME},
 };
 static const Shape grad_shapes[] = {
     {4, 2, 1, 0, {3, 1, 5}}, {8, 4, 4, 0, {6, 2}}, {16, 4, 1, 0, {40}},
@@ -75,9 +81,9 @@ static World make(Case *c, const Shape *s, int variant)
     /* odd variants: rows of one wider matrix, as when q, k and v are one product */
     Tensor (*matrix)(Case *, const char *, int64_t, int64_t, Fill) =
         variant % 2 ? case_strided : case_rows;
-    w.q = matrix(c, "q", w.T, w.HD, FILL_NORMAL);
-    w.k = matrix(c, "k", w.T, w.KD, FILL_NORMAL);
-    w.v = matrix(c, "v", w.T, w.KD, FILL_NORMAL);
+    w.q = matrix(c, "q", w.T, w.HD, s->fill);
+    w.k = matrix(c, "k", w.T, w.KD, s->fill);
+    w.v = matrix(c, "v", w.T, w.KD, s->fill);
     w.o = matrix(c, "o", w.T, w.HD, FILL_ZERO);
     w.lse = case_rows(c, "lse", w.T, s->H, FILL_ZERO);
     return w;
@@ -99,6 +105,8 @@ bool test_attention(Case *c, int variant)
     op_attention(&w.o, &w.lse, &w.q, &w.k, &w.v, &w.starts, s.D, w.scale);
     case_output(c, "o", &w.o);
     case_output(c, "lse", &w.lse);
+    if (s.fill == FILL_EXTREME)
+        return true;
     /* a sequence's first token sees itself alone */
     const real_t *q = case_at(&w.q, 0), *k = case_at(&w.k, 0);
     real_t score = 0;
@@ -121,7 +129,7 @@ bool test_attention_backward(Case *c, int variant)
     case_loss(c, &w.o);
     if (case_forward_only(c))
         return true;
-    Tensor d_o = case_rows(c, "d_o", w.T, w.HD, FILL_NORMAL);
+    Tensor d_o = case_rows(c, "d_o", w.T, w.HD, s.fill);
     Tensor dq = case_rows(c, "dq", w.T, w.HD, FILL_NORMAL); /* overwritten, not added to */
     Tensor dk = case_rows(c, "dk", w.T, w.KD, FILL_NORMAL);
     Tensor dv = case_rows(c, "dv", w.T, w.KD, FILL_NORMAL);
