@@ -8,7 +8,6 @@
 
 typedef struct {
     int m, n, k;
-    Fill fill; /* EXTREME: zeros of both signs, and products that vanish or are huge */
 } Shape;
 
 static const Shape shapes[] = {{1, 1, 1},     {1, 32, 31},   {2, 33, 33},   {3, 64, 7},
@@ -18,23 +17,33 @@ static const Shape shapes[] = {{1, 1, 1},     {1, 32, 31},   {2, 33, 33},   {3, 
                                {4, 31, 127},  {8, 32, 128},  {9, 65, 129},  {16, 33, 260},
                                {17, 34, 31},  {31, 63, 15},  {33, 65, 33},  {65, 129, 63},
                                {128, 127, 5}, {225, 256, 9}, {256, 193, 16}, {200, 9, 255},
-                               {7, 193, 250}, {5, 33, 13, FILL_EXTREME}, {19, 35, 13, FILL_EXTREME},
-                               {194, 195, 11, FILL_EXTREME}};
+                               {7, 193, 250}};
+/* with zeros of both signs, and products that vanish or are huge */
+static const Shape extreme_shapes[] = {{5, 33, 13}, {19, 35, 13}, {194, 195, 11}, {5, 33, 1},
+                                       {18, 40, 1}, {18, 1, 40},  {1, 40, 33}};
 static const Shape grad_shapes[] = {{1, 1, 1}, {3, 5, 7}, {4, 33, 6}, {6, 7, 34}};
 static const Shape perf_shapes[] = {{1, 288, 288},    {4, 288, 288},    {16, 288, 288},
                                     {64, 64, 64},     {64, 288, 288},   {256, 96, 96},
                                     {1024, 108, 192}, {1024, 288, 288}, {2048, 512, 512}};
 
-static bool pick(const Case *c, int variant, Shape *s)
+#define LIST(s) s, sizeof s / sizeof *s
+
+/* Every shape twice, but for perf: see matrix(). */
+static bool pick(const Case *c, int variant, Shape *s, Fill *fill)
 {
-    const Shape *from = case_perf(c) ? perf_shapes : case_grad(c) ? grad_shapes : shapes;
-    size_t n = case_perf(c)   ? sizeof perf_shapes / sizeof *from
-               : case_grad(c) ? sizeof grad_shapes / sizeof *from
-                              : sizeof shapes / sizeof *from;
-    int step = case_perf(c) ? 1 : 2; /* every shape twice: see matrix() */
-    if ((size_t)variant >= (size_t)step * n)
+    const struct {
+        const Shape *shape;
+        size_t n;
+        Fill fill;
+    } list[] = {{LIST(shapes), FILL_NORMAL}, {LIST(extreme_shapes), FILL_EXTREME},
+                {LIST(grad_shapes), FILL_NORMAL}, {LIST(perf_shapes), FILL_NORMAL}};
+    size_t i = (size_t)(case_perf(c) ? variant : variant / 2);
+    int from = case_perf(c) ? 3 : case_grad(c) ? 2 : i >= list[0].n;
+    i -= from == 1 ? list[0].n : 0;
+    if (i >= list[from].n)
         return false;
-    *s = from[variant / step];
+    *s = list[from].shape[i];
+    *fill = list[from].fill;
     return true;
 }
 
@@ -72,12 +81,13 @@ static void check_rows_alone(Case *c, const Tensor *y, const Tensor *x, const Te
 bool test_linear(Case *c, int variant)
 {
     Shape s;
-    if (!pick(c, variant, &s))
+    Fill fill;
+    if (!pick(c, variant, &s, &fill))
         return false;
     bool accumulate = variant % 2;
-    Tensor x = matrix(c, "x", s.m, s.k, s.fill, variant);
-    Tensor w = case_panel(c, "w", s.n, s.k, s.fill);
-    Tensor y = matrix(c, "y", s.m, s.n, s.fill, variant);
+    Tensor x = matrix(c, "x", s.m, s.k, fill, variant);
+    Tensor w = case_panel(c, "w", s.n, s.k, fill);
+    Tensor y = matrix(c, "y", s.m, s.n, fill, variant);
     CASE_RUN(c)
     op_linear(&y, &x, &w, accumulate);
     cost(c, s);
@@ -85,7 +95,7 @@ bool test_linear(Case *c, int variant)
     case_loss(c, &y);
     if (!accumulate)
         check_rows_alone(c, &y, &x, &w, false);
-    const bool sums = !accumulate && s.fill == FILL_NORMAL && !case_grad(c) && !case_perf(c);
+    const bool sums = !accumulate && fill == FILL_NORMAL && !case_grad(c) && !case_perf(c);
     for (int64_t e = 0; sums && e < s.m * s.n; e += 37) {
         double sum = 0, size = 0; /* against f64: at most K roundings of the running sum */
         for (int64_t k = 0; k < s.k; k++) {
@@ -115,12 +125,13 @@ bool test_linear(Case *c, int variant)
 bool test_linear_dx(Case *c, int variant)
 {
     Shape s;
-    if (case_grad(c) || !pick(c, variant, &s))
+    Fill fill;
+    if (case_grad(c) || !pick(c, variant, &s, &fill))
         return false; /* test_linear checks the gradient */
     bool accumulate = variant % 2;
-    Tensor dy = matrix(c, "dy", s.m, s.n, s.fill, variant);
-    Tensor w = case_panel(c, "w", s.n, s.k, s.fill);
-    Tensor dx = matrix(c, "dx", s.m, s.k, s.fill, variant);
+    Tensor dy = matrix(c, "dy", s.m, s.n, fill, variant);
+    Tensor w = case_panel(c, "w", s.n, s.k, fill);
+    Tensor dx = matrix(c, "dx", s.m, s.k, fill, variant);
     CASE_RUN(c)
     op_linear_dx(&dx, &dy, &w, accumulate);
     cost(c, s);
@@ -133,12 +144,13 @@ bool test_linear_dx(Case *c, int variant)
 bool test_linear_dw(Case *c, int variant)
 {
     Shape s;
-    if (case_grad(c) || !pick(c, variant, &s))
+    Fill fill;
+    if (case_grad(c) || !pick(c, variant, &s, &fill))
         return false;
     bool accumulate = variant % 2;
-    Tensor dy = matrix(c, "dy", s.m, s.n, s.fill, variant);
-    Tensor x = matrix(c, "x", s.m, s.k, s.fill, variant);
-    Tensor dw = case_panel(c, "dw", s.n, s.k, s.fill);
+    Tensor dy = matrix(c, "dy", s.m, s.n, fill, variant);
+    Tensor x = matrix(c, "x", s.m, s.k, fill, variant);
+    Tensor dw = case_panel(c, "dw", s.n, s.k, fill);
     CASE_RUN(c)
     op_linear_dw(&dw, &dy, &x, accumulate);
     cost(c, s);
