@@ -4,7 +4,6 @@
 #include "ppo/ppo.h"
 
 #include "common/base/error.h"
-#include "common/base/log.h"
 #include "common/runtime/device.h"
 
 #include <math.h>
@@ -81,7 +80,7 @@ static void add_rows(double *A, double *y, const float *h, const double *target,
 static void monte_carlo(double *target, const Ppo *p, const Rollout *r, int64_t b, double *reward)
 {
     int n = r->n[b];
-    ppo_rewards(reward, r->logp + b * r->M, r->ref + b * r->M, n, p->c->kl_coef, r->shaped[b]);
+    ppo_rewards(reward, r->logp + b * r->M, r->ref + b * r->M, n, p->kl_coef, r->shaped[b]);
     double sum = 0;
     for (int t = n - 1; t >= 0; t--) {
         sum = reward[t] + p->c->gamma * sum;
@@ -89,20 +88,14 @@ static void monte_carlo(double *target, const Ppo *p, const Rollout *r, int64_t 
     }
 }
 
-int critic_refit(Ppo *p, Rollout *r, const ExampleSet *set)
+int critic_refit(Ppo *p, const Rollout *r, const ExampleSet *set)
 {
     int64_t C = p->critic_config.C, next = 0, rows, first = 0;
     double *A = xcalloc((size_t)(C * C), sizeof *A), *y = xcalloc((size_t)C, sizeof *y);
     double *target = xmalloc((size_t)p->max_tokens * sizeof *target);
     double *reward = xmalloc((size_t)r->M * sizeof *reward);
     float *h = xmalloc((size_t)(p->max_tokens * C) * sizeof *h);
-    bool flat;
     int rc = 0;
-    rollout_advantages(p, r, &flat); /* for r->shaped; the values are made again afterwards */
-    if (flat) {
-        log_warn("critic.refit: all scores of the first rollout are equal; the value head stays as it is");
-        goto done;
-    }
     while (ppo_next_pack(p, r, set, &next, r->n_used, &rows)) {
         batch_set(&p->batch, &p->pack);
         model_forward(&p->critic_model, &p->critic, NULL, &p->batch, p->critic_acts);

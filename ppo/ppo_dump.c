@@ -1,9 +1,11 @@
 /* ppo_dump.c - --dump-iteration: everything of one iteration, for another program to recompute:
- *   rollout.json          settings, ids, log-probabilities, values, scores, switch, rewards, advantages
+ *   rollout.json          settings, ids, log-probabilities, values, scores, switch, rewards, advantages,
+ *                         what running statistics and beta were before, sequences of ptx.data used
  *   policy-before, critic-before, reference, policy-after, critic-after   Hugging Face folders
  *   moments-policy-m.safetensors, -v, moments-critic-m, -v                AdamW's, before the updates
  *   gradients-policy.safetensors, gradients-critic.safetensors            of the first minibatch, before
  *                                                                         clipping
+ * Without a critic (advantage: rloo, grpo) nothing of it is there.
  * tests/golden/check_ppo_dump.py does so with PyTorch. */
 #include "ppo/ppo.h"
 
@@ -39,7 +41,7 @@ static void learning_rates(JsonWriter *w, const PpoConfig *c, const OptimConfig 
                            int64_t total)
 {
     int64_t n = c->batch_size / c->minibatch_size;
-    int64_t first = o == &c->policy ? c->critic_warmup * n : 0;
+    int64_t first = o == &c->policy ? ppo_warmup(c) * n : 0;
     jw_key(w, "learning_rates");
     jw_array(w);
     for (int64_t i = step; i < step + n && step >= first; i++)
@@ -47,36 +49,103 @@ static void learning_rates(JsonWriter *w, const PpoConfig *c, const OptimConfig 
     jw_array_end(w);
 }
 
+static void optimizer(JsonWriter *w, const PpoConfig *c, const OptimConfig *o, const Optim *optim,
+                      int64_t step, int64_t total)
+{
+    jw_object(w);
+    learning_rates(w, c, o, step, total);
+    jw_kint(w, "updates", optim->step);
+    jw_knum(w, "beta1", o->beta1);
+    jw_knum(w, "beta2", o->beta2);
+    jw_knum(w, "eps", o->eps);
+    jw_knum(w, "weight_decay", o->weight_decay);
+    jw_knum(w, "max_grad_norm", o->max_grad_norm);
+    jw_object_end(w);
+}
+
+static void pair(JsonWriter *w, double a, double b)
+{
+    jw_array(w);
+    jw_num(w, a);
+    jw_num(w, b);
+    jw_array_end(w);
+}
+
+/* Scales of the models, running statistics and beta as they were before the iteration. */
+static void score_settings(JsonWriter *w, const Ppo *p, int64_t step)
+{
+    static const char *const kinds[] = {"whiten", "running", "none"};
+    const PpoConfig *c = p->c;
+    jw_kstr(w, "scores", kinds[c->scores]);
+    jw_knum(w, "score_clip", c->score_clip);
+    jw_kbool(w, "normalize", c->normalize == NORMALIZE_PER_MODEL);
+    jw_kbool(w, "first", step == 0);
+    jw_key(w, "scale");
+    jw_array(w);
+    for (int i = 0; i < 2; i++)
+        pair(w, p->scale[i].mean, p->scale[i].sd);
+    jw_array_end(w);
+    jw_key(w, "running_before");
+    jw_object(w);
+    jw_knum(w, "n", p->before.running.n);
+    jw_knum(w, "mean", p->before.running.mean);
+    jw_knum(w, "m2", p->before.running.m2);
+    jw_object_end(w);
+    jw_knum(w, "kl_coef", p->kl_coef);
+    jw_knum(w, "kl_coef_before", p->before.kl_coef);
+    jw_knum(w, "kl_before", p->before.kl);
+    jw_knum(w, "kl_target", c->kl_target);
+    jw_knum(w, "kl_horizon", c->kl_horizon);
+}
+
 static void settings(JsonWriter *w, const Ppo *p, bool flat, int64_t step, int64_t total)
 {
+    static const char *const kinds[] = {"gae", "rloo", "grpo"};
     const PpoConfig *c = p->c;
     jw_knum(w, "temperature", c->temperature);
-    jw_knum(w, "kl_coef", c->kl_coef);
+    jw_kstr(w, "advantage", kinds[c->advantage]);
+    jw_kint(w, "samples_per_prompt", c->samples_per_prompt);
+    jw_kbool(w, "scale_rewards", c->scale_rewards);
     jw_knum(w, "gamma", c->gamma);
     jw_knum(w, "lam", c->lam);
     jw_knum(w, "cliprange", c->clip);
     jw_knum(w, "cliprange_value", c->clip_value);
     jw_knum(w, "threshold", c->switch_threshold);
     jw_kbool(w, "switch", c->switch_on);
-    jw_kbool(w, "whiten_scores", c->whiten_scores);
-    jw_kbool(w, "whiten_advantages", c->whiten_advantages);
+    jw_kbool(w, "whiten_advantages", ppo_whitens_advantages(c));
     jw_kint(w, "minibatch_size", c->minibatch_size);
     jw_kbool(w, "flat", flat);
-    const OptimConfig *const o[2] = {&c->policy, &c->critic};
-    const Optim *const optim[2] = {&p->policy_optim, &p->critic_optim};
-    const char *const names[2] = {"optim", "critic_optim"};
-    for (int i = 0; i < 2; i++) {
-        jw_key(w, names[i]);
+    score_settings(w, p, step);
+    jw_key(w, "optim");
+    optimizer(w, c, &c->policy, &p->policy_optim, step, total);
+    if (!ppo_has_critic(c))
+        return;
+    jw_key(w, "critic_optim");
+    optimizer(w, c, &c->critic, &p->critic_optim, step, total);
+}
+
+/* The sequences that the iteration's minibatches take from ptx.data, minibatch after minibatch. */
+static void ptx(JsonWriter *w, Ppo *p, bool policy)
+{
+    const PpoConfig *c = p->c;
+    int64_t from = p->before.ptx_cursor, n = c->batch_size / c->minibatch_size * c->ptx.batch_size;
+    jw_knum(w, "ptx_coef", c->ptx.coef);
+    jw_kint(w, "ptx_batch_size", c->ptx.batch_size);
+    jw_key(w, "ptx");
+    jw_array(w);
+    for (int64_t k = from; policy && c->ptx.coef > 0 && k < from + n; k++) {
+        const Example *e = ptx_item(p, k);
         jw_object(w);
-        learning_rates(w, c, o[i], step, total);
-        jw_kint(w, "updates", optim[i]->step);
-        jw_knum(w, "beta1", o[i]->beta1);
-        jw_knum(w, "beta2", o[i]->beta2);
-        jw_knum(w, "eps", o[i]->eps);
-        jw_knum(w, "weight_decay", o[i]->weight_decay);
-        jw_knum(w, "max_grad_norm", o[i]->max_grad_norm);
+        ints(w, "ids", e->ids, e->n);
+        jw_key(w, "mask");
+        jw_array(w);
+        for (int i = 0; i < e->n; i++)
+            jw_int(w, e->mask[i]);
+        jw_array_end(w);
+        jw_knum(w, "weight", ptx_weight(p, e));
         jw_object_end(w);
     }
+    jw_array_end(w);
 }
 
 static void answer(JsonWriter *w, const Ppo *p, const Rollout *r, int64_t b)
@@ -92,14 +161,17 @@ static void answer(JsonWriter *w, const Ppo *p, const Rollout *r, int64_t b)
     jw_knum(w, "safety", r->safety[b]);
     jw_kint(w, "branch", r->branch[b]);
     jw_knum(w, "raw", r->raw[b]);
+    jw_knum(w, "scaled", r->scaled[b]);
     jw_knum(w, "shaped", r->shaped[b]);
     jw_knum(w, "k1", r->k1[b]);
     jw_knum(w, "k3", r->k3[b]);
     floats(w, "logp", r->logp + b * r->M, n);
     floats(w, "ref", r->ref + b * r->M, n);
-    floats(w, "value", r->value + b * r->M, n);
     floats(w, "adv", r->adv + b * r->M, n);
-    floats(w, "ret", r->ret + b * r->M, n);
+    if (r->value) {
+        floats(w, "value", r->value + b * r->M, n);
+        floats(w, "ret", r->ret + b * r->M, n);
+    }
     jw_object_end(w);
 }
 
@@ -115,6 +187,7 @@ int ppo_dump_rollout(Ppo *p, const char *dir, bool flat, int64_t step, int64_t t
     settings(&w, p, flat, step, total);
     jw_kstr(&w, "reward_helpful", p->c->reward_helpful);
     jw_kstr(&w, "reward_safety", p->c->reward_safety);
+    ptx(&w, p, step >= ppo_warmup(p->c) * (p->c->batch_size / p->c->minibatch_size));
     jw_key(&w, "answers");
     jw_array(&w);
     for (int64_t b = 0; b < p->roll.n_used; b++)
@@ -152,18 +225,22 @@ static int dump_moments(const Optim *o, const char *dir, const char *name)
     return rc;
 }
 
+/* A trained model, and before its updates the moments. */
+static int dump_trained(const ParamSet *params, const Optim *o, const char *dir, const char *name,
+                        const char *when, const char *base)
+{
+    int rc = save(params, dir, name, when, base);
+    return rc < 0 || strcmp(when, "before") != 0 ? rc : dump_moments(o, dir, name);
+}
+
 int ppo_dump_weights(Ppo *p, const char *dir, const char *when)
 {
     const char *critic = p->c->critic_model[0] ? p->c->critic_model : p->c->reward_helpful;
-    int rc = save(&p->policy, dir, "policy", when, p->c->model);
-    if (rc == 0)
-        rc = save(&p->critic, dir, "critic", when, critic);
+    int rc = dump_trained(&p->policy, &p->policy_optim, dir, "policy", when, p->c->model);
+    if (rc == 0 && ppo_has_critic(p->c))
+        rc = dump_trained(&p->critic, &p->critic_optim, dir, "critic", when, critic);
     if (rc == 0 && !strcmp(when, "before"))
         rc = save(&p->reference, dir, "reference", "", p->c->model);
-    if (rc == 0 && !strcmp(when, "before"))
-        rc = dump_moments(&p->policy_optim, dir, "policy");
-    if (rc == 0 && !strcmp(when, "before"))
-        rc = dump_moments(&p->critic_optim, dir, "critic");
     return rc;
 }
 
@@ -178,5 +255,5 @@ static int dump_grads(const Grads *g, const char *dir, const char *name)
 int ppo_dump_gradients(Ppo *p, const char *dir)
 {
     int rc = dump_grads(&p->policy_grads, dir, "gradients-policy.safetensors");
-    return rc < 0 ? rc : dump_grads(&p->critic_grads, dir, "gradients-critic.safetensors");
+    return rc < 0 || !ppo_has_critic(p->c) ? rc : dump_grads(&p->critic_grads, dir, "gradients-critic.safetensors");
 }

@@ -41,6 +41,19 @@ static int64_t moments(const double *x, const bool *use, int64_t n, double *mean
     return count;
 }
 
+double ppo_scaled(const ScoreScale *s, double score)
+{
+    return (score - s->mean) / s->sd;
+}
+
+bool ppo_scale_estimate(ScoreScale *s, const double *score, const bool *use, int64_t n)
+{
+    double mean, var;
+    bool good = moments(score, use, n, &mean, &var) >= 2 && sqrt(var) >= PPO_FLAT;
+    *s = good ? (ScoreScale){mean, sqrt(var)} : (ScoreScale){0, 1};
+    return good;
+}
+
 double ppo_whiten(double *x, const bool *use, int64_t n, bool shift_mean, double *mean_out)
 {
     double mean, var;
@@ -57,20 +70,52 @@ double ppo_whiten(double *x, const bool *use, int64_t n, bool shift_mean, double
     return sqrt(var);
 }
 
-void ppo_shape_scores(double *score, const bool *finished, int64_t n, bool whiten, bool *flat)
+void ppo_moments_add(ScoreMoments *m, const double *x, const bool *use, int64_t n)
+{
+    double mean, var;
+    double count = (double)moments(x, use, n, &mean, &var);
+    if (count == 0)
+        return;
+    double all = m->n + count, d = mean - m->mean;
+    m->m2 += var * count + d * d * (m->n * count / all);
+    m->mean += d * (count / all);
+    m->n = all;
+}
+
+/* What a kind does to the finished answers. */
+static void standardize(double *score, const bool *finished, int64_t n, ScoresKind kind,
+                        const ScoreMoments *running)
+{
+    if (kind == SCORES_WHITEN)
+        ppo_whiten(score, finished, n, true, NULL);
+    if (kind != SCORES_RUNNING || running->n == 0)
+        return;
+    double scale = 1.0 / sqrt(running->m2 / running->n + 1e-8);
+    for (int64_t i = 0; i < n; i++) {
+        if (finished[i])
+            score[i] = (score[i] - running->mean) * scale;
+    }
+}
+
+void ppo_shape_scores(double *score, const bool *finished, int64_t n, ScoresKind kind, double clip,
+                      ScoreMoments *running, bool *flat)
 {
     double mean, var, missing = -1;
     int64_t count = moments(score, finished, n, &mean, &var);
-    *flat = count > 0 && sqrt(var) < 1e-4;
+    *flat = count > 0 && sqrt(var) < PPO_FLAT;
+    if (kind == SCORES_RUNNING)
+        ppo_moments_add(running, score, finished, n);
     for (int64_t i = 0; *flat && i < n; i++)
         score[i] = 0;
     if (*flat)
         return;
-    if (whiten)
-        ppo_whiten(score, finished, n, true, NULL);
+    standardize(score, finished, n, kind, running);
     for (int64_t i = 0; i < n; i++) {
-        if (finished[i] && score[i] < missing)
-            missing = score[i];
+        if (!finished[i])
+            continue;
+        if (clip > 0)
+            score[i] = fmin(fmax(score[i], -clip), clip);
+        missing = fmin(missing, score[i]);
     }
     for (int64_t i = 0; i < n; i++) {
         if (!finished[i])
@@ -98,6 +143,27 @@ void ppo_gae(double *adv, double *ret, const double *reward, const float *value,
         ret[t] = next_adv + v;
         next_value = v;
     }
+}
+
+void ppo_group_advantages(double *adv, const double *reward, int64_t n, int64_t G, AdvantageKind kind,
+                          bool scale)
+{
+    for (int64_t from = 0; from < n; from += G) {
+        double mean, var;
+        moments(reward + from, NULL, G, &mean, &var);
+        /* r - (sum - r) / (G - 1) = (r - mean) G / (G - 1) */
+        double factor = kind == ADV_RLOO ? (double)G / (double)(G - 1) : 1;
+        if (kind == ADV_GRPO && scale)
+            factor = 1 / (sqrt(var * (double)G / (double)(G - 1)) + PPO_GROUP_EPS);
+        for (int64_t i = from; i < from + G; i++)
+            adv[i] = (reward[i] - mean) * factor;
+    }
+}
+
+double ppo_adapt_kl(double beta, double kl, double target, double horizon, int64_t n)
+{
+    double error = fmin(fmax(kl / target - 1, -0.2), 0.2);
+    return beta * (1 + error * (double)n / horizon);
 }
 
 void ppo_kl(double *k1, double *k3, const float *logp, const float *ref, int n)

@@ -1,17 +1,18 @@
 /* ppo_trainer.c - rlhf-ppo: PPO with a KL penalty whose reward switches to the safety model on tagged
  * prompts or below 0.15 (Llama 2, section 3.2.3). Order of one iteration:
  *
- *   answers from the policy -> scores -> switch -> whitening -> EOS rule -> - beta KL -> GAE
- *   -> advantages whitened over the batch -> one gradient step per minibatch, policy and critic
+ *   answers from the policy -> scores -> switch -> common scale -> whitening -> EOS rule -> - beta KL
+ *   -> GAE (or against the group) -> advantages whitened over the batch
+ *   -> one gradient step per minibatch, policy (with the language-model loss) and critic
  *
- * rollout.c, critic.c and ppo_update.c hold the parts, ppo_math.c the formulas. Tested by
+ * rollout.c, critic.c, ppo_update.c and ppo_ptx.c hold the parts, ppo_math.c the formulas. Tested by
  * tests/e2e/test_ppo.sh. */
 #include "ppo/ppo_trainer.h"
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/hash.h"
 #include "common/base/log.h"
-#include "common/base/progress.h"
 #include "common/model/safetensors.h"
 #include "ppo/ppo.h"
 
@@ -19,8 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { EVAL_ROUND = 0x7e5a1 };
 
 static const char *reference_folder(const PpoConfig *c)
 {
@@ -30,6 +29,11 @@ static const char *reference_folder(const PpoConfig *c)
 static const char *critic_folder(const PpoConfig *c)
 {
     return c->critic_model[0] ? c->critic_model : c->reward_helpful;
+}
+
+static bool has_critic(const Ppo *p)
+{
+    return ppo_has_critic(p->c);
 }
 
 /* ---- inputs ------------------------------------------------------------------------------------- */
@@ -54,6 +58,11 @@ static int read_prompts(Ppo *p)
                              (OnLong)c->on_long, (BadRow)c->on_bad_row));
         if (p->held_out.n > c->eval_prompts)
             p->held_out.n = c->eval_prompts;
+    }
+    if (c->ptx.coef > 0) {
+        TRY(ptx_read(p));
+        if (p->eval.n && !c->ptx.pretrain)
+            TRY(record_check_overlap(&p->ptx.records, "ptx.data", &p->eval, c->eval_path));
     }
 fail:
     return rc;
@@ -112,6 +121,8 @@ static int open_models(Ppo *p, Device *dev)
         TRY(reward_model_open(&p->safety, c->reward_safety, dev, hash));
         TRY(check_safety_model(p));
     }
+    if (!has_critic(p))
+        return 0;
     TRY(model_config_read(&p->critic_config, critic_folder(c)));
     if (p->critic_config.head != HEAD_SCALAR) {
         rc = error_set(ERR_DATA, "%s/config.json: critic.model: found a causal model, expected a "
@@ -130,6 +141,8 @@ static int ppo_init(Trainer *t)
     int rc = 0;
     p->best_score = -INFINITY;
     p->best_step = -1;
+    p->kl_coef = c->kl_coef;
+    p->scale[0] = p->scale[1] = (ScoreScale){0, 1};
     TRY(ppo_config_check(c, t->cli.config));
     TRY(tokenizer_open(&p->tok, c->model));
     TRY(template_init(&p->chat, (TemplateKind)c->template_kind, p->tok));
@@ -146,9 +159,11 @@ fail:
 
 static void plan_arenas(Trainer *t, Ppo *p)
 {
-    arena_init(&p->weights, t->dev, ARENA_DEVICE, "weights (policy, reference, rewards, critic)");
-    arena_init(&p->grads, t->dev, ARENA_DEVICE, "gradients (policy, critic)");
-    arena_init(&p->optim, t->dev, ARENA_DEVICE, "optimizer (policy, critic)");
+    bool critic = has_critic(p);
+    arena_init(&p->weights, t->dev, ARENA_DEVICE,
+               critic ? "weights (policy, reference, rewards, critic)" : "weights (policy, reference, rewards)");
+    arena_init(&p->grads, t->dev, ARENA_DEVICE, critic ? "gradients (policy, critic)" : "gradients (policy)");
+    arena_init(&p->optim, t->dev, ARENA_DEVICE, critic ? "optimizer (policy, critic)" : "optimizer (policy)");
     arena_init(&p->work, t->dev, ARENA_DEVICE, "activations and KV cache");
     arena_init(&p->host, t->dev, ARENA_HOST, "rollout");
     memory_plan_add(&t->plan, &p->weights);
@@ -170,21 +185,40 @@ static void alloc_stage(Ppo *p, int64_t n)
     p->stage_seq = arena_bytes(&p->host, words * sizeof *p->stage_seq);
 }
 
-static int alloc_models(Trainer *t, Ppo *p, int64_t tokens, int64_t longest)
+static int alloc_critic(Trainer *t, Ppo *p, int64_t tokens, int64_t longest)
 {
     int rc = 0;
-    TRY(model_init(&p->model, &p->policy_config, t->dev, &p->weights, longest));
     TRY(model_init(&p->critic_model, &p->critic_config, t->dev, &p->weights, longest));
+    params_alloc(&p->critic, &p->critic_model.table, &p->weights, "critic", false);
+    grads_alloc(&p->critic_grads, &p->critic_model.table, &p->grads);
+    optim_alloc(&p->critic_optim, &p->c->critic, &p->critic, &p->critic_grads, &p->optim);
+    if (!p->critic_acts)
+        p->critic_acts = acts_new(&p->critic_model, tokens, true);
+    acts_alloc(p->critic_acts, &p->work);
+    scalar_head_alloc(&p->value_head, &p->critic_model, &p->work, tokens, true);
+    p->value_loss = arena_rows1(&p->work, DTYPE_F32, tokens);
+    p->value_old = arena_rows1(&p->work, DTYPE_F32, tokens);
+    p->value_ret = arena_rows1(&p->work, DTYPE_F32, tokens);
+    p->value_weight = arena_rows1(&p->work, DTYPE_F32, tokens);
+fail:
+    return rc;
+}
+
+static int alloc_models(Trainer *t, Ppo *p, int64_t tokens, int64_t longest)
+{
+    const PpoConfig *c = p->c;
+    int64_t positions = c->ptx.coef > 0 && c->ptx.max_length > longest ? c->ptx.max_length : longest;
+    int rc = 0;
+    TRY(model_init(&p->model, &p->policy_config, t->dev, &p->weights, positions));
     params_alloc(&p->policy, &p->model.table, &p->weights, "policy", false);
     params_alloc(&p->reference, &p->model.table, &p->weights, "reference", true);
-    params_alloc(&p->critic, &p->critic_model.table, &p->weights, "critic", false);
     grads_alloc(&p->policy_grads, &p->model.table, &p->grads);
-    grads_alloc(&p->critic_grads, &p->critic_model.table, &p->grads);
-    optim_alloc(&p->policy_optim, &p->c->policy, &p->policy, &p->policy_grads, &p->optim);
-    optim_alloc(&p->critic_optim, &p->c->critic, &p->critic, &p->critic_grads, &p->optim);
+    optim_alloc(&p->policy_optim, &c->policy, &p->policy, &p->policy_grads, &p->optim);
     TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens, (int)longest, false));
     if (p->has_safety)
         TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens, (int)longest, false));
+    if (has_critic(p))
+        TRY(alloc_critic(t, p, tokens, longest));
 fail:
     return rc;
 }
@@ -200,23 +234,49 @@ static int ppo_alloc(Trainer *t)
     TRY(alloc_models(t, p, tokens, longest));
     if (!p->acts) {
         p->acts = acts_new(&p->model, tokens, true);
-        p->critic_acts = acts_new(&p->critic_model, tokens, true);
         p->gen = generator_new(&p->model, c->slots, longest, tokens);
         pack_init(&p->pack, (int)tokens, (int)tokens);
     }
     acts_alloc(p->acts, &p->work);
-    acts_alloc(p->critic_acts, &p->work);
     batch_alloc(&p->batch, &p->work, t->dev, tokens, tokens);
     lm_head_alloc(&p->head, &p->model, &p->work, &p->host, tokens, true);
-    scalar_head_alloc(&p->value_head, &p->critic_model, &p->work, tokens, true);
-    p->value_loss = arena_rows1(&p->work, DTYPE_F32, tokens);
-    p->value_old = arena_rows1(&p->work, DTYPE_F32, tokens);
-    p->value_ret = arena_rows1(&p->work, DTYPE_F32, tokens);
-    p->value_weight = arena_rows1(&p->work, DTYPE_F32, tokens);
     generator_alloc(p->gen, &p->work, &p->host);
-    rollout_alloc(&p->roll, &p->host, c->batch_size, c->max_new_tokens);
-    rollout_alloc(&p->probe, &p->host, p->held_out.n > 0 ? p->held_out.n : 1, c->max_new_tokens);
+    rollout_alloc(&p->roll, &p->host, c->batch_size, c->max_new_tokens, has_critic(p));
+    rollout_alloc(&p->probe, &p->host, p->held_out.n > 0 ? p->held_out.n : 1, c->max_new_tokens, false);
     alloc_stage(p, tokens);
+fail:
+    return rc;
+}
+
+/* Ids and tags of what prompts became, as the hash of a file's contents would be: 32 hex digits. */
+static void hash_examples(const ExampleSet *set, const RecordSet *records, char out[33])
+{
+    uint64_t h[2] = {(uint64_t)set->n, 1};
+    for (int64_t i = 0; i < set->n; i++) {
+        const Example *e = &set->at[i];
+        const Record *r = &records->at[e->record];
+        const uint64_t about[2] = {r->id, r->tagged};
+        for (int k = 0; k < 2; k++) {
+            h[k] = hash64(e->ids, (size_t)e->n * sizeof *e->ids, h[k]);
+            h[k] = hash64(e->mask, (size_t)e->n * sizeof *e->mask, h[k]);
+            h[k] = hash64(about, sizeof about, h[k]);
+            h[k] = hash64(&r->weight, sizeof r->weight, h[k]);
+        }
+    }
+    snprintf(out, 33, "%016llx%016llx", (unsigned long long)h[0], (unsigned long long)h[1]);
+}
+
+static int hash_inputs(Ppo *p)
+{
+    const PpoConfig *c = p->c;
+    int rc = 0;
+    TRY(hf_hash(reference_folder(c), p->inputs[0]));
+    TRY(hf_hash(c->reward_helpful, p->inputs[1]));
+    if (p->has_safety)
+        TRY(hf_hash(c->reward_safety, p->inputs[2]));
+    hash_examples(&p->prompts, &p->train, p->inputs[3]);
+    if (c->ptx.coef > 0)
+        hash_examples(&p->ptx.examples, &p->ptx.records, p->inputs[4]);
 fail:
     return rc;
 }
@@ -228,16 +288,15 @@ static int ppo_load(Trainer *t)
     int rc = 0;
     TRY(hf_load_params(&p->policy, c->model, HEAD_AS_STORED, 0));
     TRY(hf_load_params(&p->reference, reference_folder(c), HEAD_AS_STORED, 0));
-    TRY(hf_load_params(&p->critic, critic_folder(c), HEAD_AS_STORED, 0));
     TRY(reward_model_load(&p->helpful));
-    TRY(hf_hash(reference_folder(c), p->inputs[0]));
-    TRY(hf_hash(c->reward_helpful, p->inputs[1]));
-    if (p->has_safety) {
+    if (p->has_safety)
         TRY(reward_model_load(&p->safety));
-        TRY(hf_hash(c->reward_safety, p->inputs[2]));
-    }
     grads_zero(&p->policy_grads);
-    grads_zero(&p->critic_grads);
+    if (has_critic(p)) {
+        TRY(hf_load_params(&p->critic, critic_folder(c), HEAD_AS_STORED, 0));
+        grads_zero(&p->critic_grads);
+    }
+    TRY(hash_inputs(p));
 fail:
     return rc;
 }
@@ -254,9 +313,11 @@ static void add_rollout(BlobList *l, Rollout *r)
     blob_add(l, "rollout.k1", r->k1, b * sizeof *r->k1);
     blob_add(l, "rollout.ids", r->ids, bm * sizeof *r->ids);
     blob_add(l, "rollout.logp", r->logp, bm * sizeof *r->logp);
-    blob_add(l, "rollout.value", r->value, bm * sizeof *r->value);
     blob_add(l, "rollout.adv", r->adv, bm * sizeof *r->adv);
-    blob_add(l, "rollout.ret", r->ret, bm * sizeof *r->ret);
+    if (r->value) {
+        blob_add(l, "rollout.value", r->value, bm * sizeof *r->value);
+        blob_add(l, "rollout.ret", r->ret, bm * sizeof *r->ret);
+    }
 }
 
 static int ppo_state(Trainer *t, BlobList *l)
@@ -264,9 +325,15 @@ static int ppo_state(Trainer *t, BlobList *l)
     Ppo *p = t->state;
     blob_add_params(l, "policy", &p->policy);
     blob_add_optim(l, "policy", &p->policy_optim);
-    blob_add_params(l, "critic", &p->critic);
-    blob_add_optim(l, "critic", &p->critic_optim);
+    if (has_critic(p)) {
+        blob_add_params(l, "critic", &p->critic);
+        blob_add_optim(l, "critic", &p->critic_optim);
+    }
     add_rollout(l, &p->roll);
+    blob_add(l, "score_scale", p->scale, sizeof p->scale);
+    blob_add(l, "score_running", &p->running, sizeof p->running);
+    blob_add(l, "kl_coef", &p->kl_coef, sizeof p->kl_coef);
+    blob_add(l, "ptx_cursor", &p->ptx.cursor, sizeof p->ptx.cursor);
     blob_add(l, "best_score", &p->best_score, sizeof p->best_score);
     blob_add(l, "best_step", &p->best_step, sizeof p->best_step);
     blob_add(l, "evals_without_gain", &p->evals_without_gain, sizeof p->evals_without_gain);
@@ -274,31 +341,35 @@ static int ppo_state(Trainer *t, BlobList *l)
     return 0;
 }
 
-/* The reference and the reward models must be those the run began with. */
+/* Models and data must be those the run began with. */
 static int check_inputs(Ppo *p)
 {
-    const char *const names[3] = {reference_folder(p->c), p->c->reward_helpful, p->c->reward_safety};
-    const char *const keys[3] = {"reference", "reward.helpful", "reward.safety"};
+    const char *const names[N_INPUTS] = {reference_folder(p->c), p->c->reward_helpful, p->c->reward_safety,
+                                         p->c->train_path, "its records"};
+    const char *const keys[N_INPUTS] = {"reference", "reward.helpful", "reward.safety", "data.train",
+                                        "ptx.data"};
     if (!p->saved_inputs[0][0])
         memcpy(p->saved_inputs, p->inputs, sizeof p->inputs);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < N_INPUTS; i++) {
         if (strcmp(p->saved_inputs[i], p->inputs[i]) != 0)
-            return error_set(ERR_DATA, "%s: %s: its weights changed since this run began (hash %s, was "
-                                       "%s); restore the folder or start a new run",
-                             keys[i], names[i], p->inputs[i], p->saved_inputs[i]);
+            return error_set(ERR_DATA, "%s: its %s changed since this run began (%s, hash %s, was %s); restore "
+                                       "it or start a new run",
+                             keys[i], i < 3 ? "weights" : "records", names[i], p->inputs[i],
+                             p->saved_inputs[i]);
     }
     return 0;
 }
 
 /* ---- one iteration ------------------------------------------------------------------------------ */
 
-/* Prompts of an iteration: the next batch_size of an endless walk over per-epoch permutations. */
+/* Prompts of an iteration: the next ones of an endless walk over per-epoch permutations, each for
+ * samples_per_prompt neighbours. */
 static void choose_prompts(const Ppo *p, Rollout *r, int64_t iteration, uint64_t seed)
 {
-    int64_t n = p->prompts.n, made = -1;
+    int64_t n = p->prompts.n, made = -1, G = p->c->samples_per_prompt;
     int64_t *order = xmalloc((size_t)n * sizeof *order);
     for (int64_t b = 0; b < r->B; b++) {
-        int64_t at = iteration * r->B + b, epoch = at / n;
+        int64_t at = (iteration * r->B + b) / G, epoch = at / n;
         if (epoch != made)
             rng_permutation(order, n, seed, RNG_SHUFFLE, (uint64_t)epoch);
         made = epoch;
@@ -307,198 +378,75 @@ static void choose_prompts(const Ppo *p, Rollout *r, int64_t iteration, uint64_t
     free(order);
 }
 
-static double mean(const double *x, int64_t n)
+static int check_first_kl(const Ppo *p, const Rollout *r)
 {
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += x[i];
-    return n ? sum / (double)n : NAN;
-}
-
-static double mean_length(const Rollout *r)
-{
-    double sum = 0;
-    for (int64_t b = 0; b < r->n_used; b++)
-        sum += r->n[b];
-    return r->n_used ? sum / (double)r->n_used : NAN;
-}
-
-/* Count, mean and spread of the score per branch; the gain of switching on untagged prompts: how much
- * better an answer does by being judged unsafe than by staying with the helpfulness model. */
-static void branch_metrics(Metrics *m, const Rollout *r)
-{
-    static const char *const names[BRANCH_COUNT][3] = {
-        {"branch/helpful_n", "branch/helpful_mean", "branch/helpful_std"},
-        {"branch/tagged_n", "branch/tagged_mean", "branch/tagged_std"},
-        {"branch/unsafe_n", "branch/unsafe_mean", "branch/unsafe_std"}};
-    double gain = 0;
-    int64_t n_unsafe = 0;
-    for (int k = 0; k < BRANCH_COUNT; k++) {
-        double sum = 0, sq = 0;
-        int64_t n = 0;
-        for (int64_t b = 0; b < r->n_used; b++) {
-            if (r->branch[b] != k)
-                continue;
-            sum += r->raw[b];
-            sq += r->raw[b] * r->raw[b];
-            n++;
-            if (k == BRANCH_UNSAFE) {
-                gain += r->safety[b] - r->helpful[b];
-                n_unsafe++;
-            }
-        }
-        double mu = n ? sum / (double)n : 0, var = n ? sq / (double)n - mu * mu : 0;
-        metrics_set(m, names[k][0], (double)n);
-        metrics_set(m, names[k][1], mu);
-        metrics_set(m, names[k][2], sqrt(var > 0 ? var : 0));
-    }
-    gain = n_unsafe ? gain / (double)n_unsafe : 0;
-    metrics_set(m, "branch/gain_of_switching", gain);
-    if (n_unsafe * 50 >= r->n_used && gain > 0) /* 2 % of the answers: less is noise */
-        log_warn("%lld untagged answers below the safety threshold score %.3f higher by the safety model "
-                 "than by the helpful one: becoming unsafe pays", (long long)n_unsafe, gain);
-}
-
-static void rollout_metrics(Metrics *m, const Ppo *p, const Rollout *r, bool flat)
-{
-    double kl = mean(r->k1, r->n_used), eos = 0;
-    for (int64_t b = 0; b < r->n_used; b++)
-        eos += r->finished[b];
-    metrics_set(m, "objective/kl", kl);
-    metrics_set(m, "objective/kl_k3", mean(r->k3, r->n_used));
-    metrics_set(m, "objective/scores", mean(r->raw, r->n_used));
-    metrics_set(m, "objective/scores_helpful", mean(r->helpful, r->n_used));
-    metrics_set(m, "objective/scores_safety", mean(r->safety, r->n_used));
-    metrics_set(m, "objective/non_score_reward", -p->c->kl_coef * kl);
-    metrics_set(m, "objective/rlhf_reward", mean(r->shaped, r->n_used) - p->c->kl_coef * kl);
-    metrics_set(m, "objective/length", mean_length(r));
-    metrics_set(m, "objective/finished", eos / (double)r->n_used);
-    metrics_set(m, "val/num_eos_tokens", eos);
-    metrics_set(m, "objective/flat_scores", flat);
-    branch_metrics(m, r);
-}
-
-static void critic_metric(Metrics *m, const Rollout *r)
-{
-    int64_t n = 0, at = 0;
-    for (int64_t b = 0; b < r->n_used; b++)
-        n += r->n[b];
-    double *ret = xmalloc((size_t)n * sizeof *ret);
-    float *value = xmalloc((size_t)n * sizeof *value);
-    for (int64_t b = 0; b < r->n_used; b++) {
-        for (int t = 0; t < r->n[b]; t++, at++) {
-            ret[at] = (double)r->ret[b * r->M + t];
-            value[at] = r->value[b * r->M + t];
-        }
-    }
-    metrics_set(m, "critic/explained_variance", ppo_explained_variance(ret, value, n));
-    free(ret);
-    free(value);
-}
-
-/* 0, 1 = KL beyond kl_max: the run is over, TRAINER_ABANDONED, or an error. */
-static int begin_iteration(Trainer *t, Ppo *p, int64_t iteration)
-{
-    Rollout *r = &p->roll;
-    bool flat;
-    choose_prompts(p, r, iteration, (uint64_t)t->run->seed);
-    int rc = rollout_run(p, r, &p->prompts, &p->train, r->B, (uint32_t)iteration,
-                         (uint64_t)t->run->seed, t->stop);
-    if (rc)
-        return rc < 0 ? rc : TRAINER_ABANDONED;
-    bool same = strcmp(reference_folder(p->c), p->c->model) == 0;
-    for (int64_t b = 0; iteration == 0 && same && b < r->n_used; b++) {
+    for (int64_t b = 0; strcmp(reference_folder(p->c), p->c->model) == 0 && b < r->n_used; b++) {
         if (r->k1[b] != 0)
             return error_set(ERR_INTERNAL, "answer %lld: KL to the reference is %g before the first "
                                            "update although policy and reference are equal",
                              (long long)b, r->k1[b]);
     }
-    if (iteration == 0 && p->c->critic_refit && (rc = critic_refit(p, r, &p->prompts)) < 0)
-        return rc;
-    critic_values(p, r, &p->prompts);
-    rollout_advantages(p, r, &flat);
-    if (flat)
-        log_warn("iteration %lld: all finished answers have the same score (spread below 1e-4): only the "
-                 "KL penalty is left", (long long)iteration);
-    rollout_metrics(&t->metrics, p, r, flat);
-    if (metrics_get(&t->metrics, "objective/finished") == 0)
-        log_warn("iteration %lld: none of the %lld answers ended within max_new_tokens %lld, so all score "
-                 "alike: raise it, or start from a model that ends its answers", (long long)iteration,
-                 (long long)r->n_used, (long long)p->c->max_new_tokens);
-    critic_metric(&t->metrics, r);
-    double kl = mean(r->k1, r->n_used);
-    if (p->c->kl_max > 0 && kl > p->c->kl_max) {
-        log_warn("iteration %lld: mean sequence KL %.3f exceeds eval.kl_max %.3f: stopping",
-                 (long long)iteration, kl, p->c->kl_max);
-        return 1;
-    }
     return 0;
 }
 
-/* ---- held-out prompts ---------------------------------------------------------------------------- */
-
-static int write_samples(const Trainer *t, Ppo *p)
+/* Critic's values, once its head speaks in the units of the shaped scores. */
+static int make_values(Ppo *p, Rollout *r, bool first, bool flat)
 {
-    Str out = {0}, text = {0};
-    JsonWriter w;
     int rc = 0;
-    const Rollout *r = &p->probe;
-    for (int64_t b = 0; b < r->n_used; b++) {
-        const Record *rec = &p->eval.at[p->held_out.at[r->prompt[b]].record];
-        str_clear(&text);
-        TRY(template_answer_text(&p->chat, r->ids + b * r->M, r->n[b], &text));
-        jw_init(&w, &out, false);
-        jw_object(&w);
-        jw_kint(&w, "step", t->step + 1);
-        jw_kstr(&w, "prompt", rec->messages[rec->n_messages - 1].text);
-        jw_kstr(&w, "answer", str_get(&text));
-        jw_kbool(&w, "finished", r->finished[b]);
-        jw_knum(&w, "helpful", r->helpful[b]);
-        jw_knum(&w, "safety", r->safety[b]);
-        jw_knum(&w, "kl", r->k1[b]);
-        jw_object_end(&w);
-        str_add(&out, "\n");
-    }
-    char *path = path_join(t->run->out_dir, "samples.jsonl");
-    rc = file_write_atomic(path, str_get(&out), out.n);
-    free(path);
-fail:
-    str_free(&out);
-    str_free(&text);
+    if (first && p->c->critic_refit && flat)
+        log_warn("critic.refit: all scores of the first rollout are equal; the value head stays as it is");
+    else if (first && p->c->critic_refit)
+        rc = critic_refit(p, r, &p->prompts);
+    if (rc == 0)
+        critic_values(p, r, &p->prompts);
     return rc;
 }
 
-/* Score - beta KL on the held-out prompts; keeps the best weights; 1 = patience is over. */
-static int evaluate(Trainer *t, Ppo *p)
+static void warn_of_scores(const Ppo *p, const Rollout *r, int64_t iteration, bool flat, double finished)
 {
-    Rollout *r = &p->probe;
-    int64_t n = p->held_out.n;
-    for (int64_t b = 0; b < n; b++)
-        r->prompt[b] = b;
-    int rc = rollout_run(p, r, &p->held_out, &p->eval, n, EVAL_ROUND, (uint64_t)t->run->seed, NULL);
-    if (rc < 0)
+    if (flat)
+        log_warn("iteration %lld: all finished answers have the same score (spread below 1e-4): only the "
+                 "KL penalty is left", (long long)iteration);
+    if (finished == 0)
+        log_warn("iteration %lld: none of the %lld answers ended within max_new_tokens %lld, so all score "
+                 "alike: raise it, or start from a model that ends its answers", (long long)iteration,
+                 (long long)r->n_used, (long long)p->c->max_new_tokens);
+}
+
+/* 0, 1 = KL beyond kl_max: the run is over, TRAINER_ABANDONED, or an error. What a checkpoint holds
+ * changes only after the answers are there, so an abandoned rollout leaves it as it was. */
+static int begin_iteration(Trainer *t, Ppo *p, int64_t iteration)
+{
+    const PpoConfig *c = p->c;
+    Rollout *r = &p->roll;
+    bool flat;
+    double kl_before = iteration ? ppo_mean(r->k1, r->n_used) : 0;
+    choose_prompts(p, r, iteration, (uint64_t)t->run->seed);
+    int rc = rollout_run(p, r, &p->prompts, &p->train, r->B, (uint32_t)iteration,
+                         (uint64_t)t->run->seed, t->stop);
+    if (rc)
+        return rc < 0 ? rc : TRAINER_ABANDONED;
+    if (iteration == 0 && (rc = check_first_kl(p, r)) < 0)
         return rc;
-    double kl = mean(r->k1, n), raw = mean(r->raw, n), score = raw - p->c->kl_coef * kl;
-    metrics_set(&t->metrics, "eval/scores", raw);
-    metrics_set(&t->metrics, "eval/scores_helpful", mean(r->helpful, n));
-    metrics_set(&t->metrics, "eval/scores_safety", mean(r->safety, n));
-    metrics_set(&t->metrics, "eval/kl", kl);
-    metrics_set(&t->metrics, "eval/objective", score);
-    if ((rc = write_samples(t, p)) < 0)
+    p->before.running = p->running;
+    p->before.kl_coef = p->kl_coef;
+    p->before.kl = kl_before;
+    p->before.ptx_cursor = p->ptx.cursor;
+    if (iteration > 0 && c->kl_target > 0)
+        p->kl_coef = ppo_adapt_kl(p->kl_coef, kl_before, c->kl_target, c->kl_horizon, r->B);
+    if (iteration == 0 && c->normalize == NORMALIZE_PER_MODEL)
+        rollout_measure_scale(p, r);
+    rollout_scale(p, r);
+    rollout_shape(p, r, &flat);
+    if (has_critic(p) && (rc = make_values(p, r, iteration == 0, flat)) < 0)
         return rc;
-    if (score > p->best_score) {
-        p->best_score = score;
-        p->best_step = t->step + 1;
-        p->evals_without_gain = 0;
-        char *best = path_join(t->run->out_dir, "best");
-        rc = hf_save(&p->policy, best, p->c->model, t->run->export_dtype ? ST_BF16 : ST_F32, NULL, 0);
-        free(best);
-        return rc;
-    }
-    p->evals_without_gain++;
-    if (p->c->patience && p->evals_without_gain >= p->c->patience) {
-        log_info("no better score - beta KL on held-out prompts for %lld evaluations: stopping",
-                 (long long)p->evals_without_gain);
+    rollout_advantages(p, r);
+    ppo_rollout_metrics(&t->metrics, p, r, flat);
+    warn_of_scores(p, r, iteration, flat, metrics_get(&t->metrics, "objective/finished"));
+    double kl = ppo_mean(r->k1, r->n_used);
+    if (c->kl_max > 0 && kl > c->kl_max) {
+        log_warn("iteration %lld: mean sequence KL %.3f exceeds eval.kl_max %.3f: stopping",
+                 (long long)iteration, kl, c->kl_max);
         return 1;
     }
     return 0;
@@ -517,32 +465,10 @@ static int dump(Trainer *t, Ppo *p, int64_t iteration, int64_t mini, const char 
     return ppo_dump_weights(p, p->c->dump_dir, when);
 }
 
-static void update_metrics(Trainer *t, const Ppo *p, const UpdateStats *s, int64_t iteration, bool policy,
-                           double lr)
-{
-    Metrics *m = &t->metrics;
-    metrics_set(m, "episode", (double)((iteration + 1) * p->c->batch_size));
-    metrics_set(m, "iteration", (double)iteration);
-    if (policy) {
-        metrics_set(m, "loss/policy_avg", s->policy_loss);
-        metrics_set(m, "policy/approxkl_avg", s->approxkl);
-        metrics_set(m, "policy/clipfrac_avg", s->clipfrac);
-        metrics_set(m, "policy/entropy_avg", s->entropy);
-        metrics_set(m, "val/ratio", s->ratio);
-        metrics_set(m, "grad_norm", s->policy_norm);
-    }
-    metrics_set(m, "loss/value_avg", s->value_loss);
-    metrics_set(m, "val/clipfrac_avg", s->value_clipfrac);
-    metrics_set(m, "critic/grad_norm", s->value_norm);
-    metrics_set(m, "lr", lr);
-    snprintf(t->progress, sizeof t->progress, "score %.3f  kl %.3f  length %.1f",
-             mean(p->roll.raw, p->roll.n_used), mean(p->roll.k1, p->roll.n_used), mean_length(&p->roll));
-}
-
 static int update(Trainer *t, Ppo *p, int64_t iteration, int64_t mini, UpdateStats *s)
 {
     const PpoConfig *c = p->c;
-    bool policy = iteration >= c->critic_warmup;
+    bool policy = iteration >= ppo_warmup(c);
     const char *bad = NULL;
     int rc = 0;
     ppo_gradients(p, &p->roll, mini * c->minibatch_size, (mini + 1) * c->minibatch_size, policy, s);
@@ -552,16 +478,18 @@ static int update(Trainer *t, Ppo *p, int64_t iteration, int64_t mini, UpdateSta
                          (long long)iteration, s->ratio_max_dev);
     if ((rc = dump(t, p, iteration, mini, "gradients")) < 0)
         return rc;
+    int64_t first = ppo_warmup(c) * (c->batch_size / c->minibatch_size);
+    s->lr = policy ? schedule_lr(&c->policy, t->step - first, t->total_steps - first) : 0;
     if (policy) {
-        int64_t first = c->critic_warmup * (c->batch_size / c->minibatch_size);
-        double lr = schedule_lr(&c->policy, t->step - first, t->total_steps - first);
-        s->policy_norm = optim_step(&p->policy_optim, lr, &bad);
+        s->policy_norm = optim_step(&p->policy_optim, s->lr, &bad);
         if ((rc = optim_check(&p->policy_optim, t->step + 1, bad)) < 0)
             return rc;
     }
-    s->value_norm = optim_step(&p->critic_optim, schedule_lr(&c->critic, t->step, t->total_steps), &bad);
-    if ((rc = optim_check(&p->critic_optim, t->step + 1, bad)) < 0)
-        return rc;
+    if (has_critic(p)) {
+        s->value_norm = optim_step(&p->critic_optim, schedule_lr(&c->critic, t->step, t->total_steps), &bad);
+        if ((rc = optim_check(&p->critic_optim, t->step + 1, bad)) < 0)
+            return rc;
+    }
     return dump(t, p, iteration, mini, "after");
 }
 
@@ -584,11 +512,10 @@ static int ppo_step(Trainer *t)
         }
     }
     TRY(update(t, p, iteration, mini, &s));
-    update_metrics(t, p, &s, iteration, iteration >= p->c->critic_warmup,
-                   schedule_lr(&p->c->policy, t->step, t->total_steps));
+    ppo_update_metrics(t, p, &s, iteration, iteration >= ppo_warmup(p->c));
     bool last = t->step + 1 == t->total_steps;
     if (p->held_out.n && mini == per - 1 && (last || (iteration + 1) % p->c->eval_iterations == 0))
-        return evaluate(t, p);
+        return ppo_evaluate(t, p);
 fail:
     return rc;
 }
@@ -623,6 +550,7 @@ static void ppo_free(Trainer *t)
     params_free(&p->critic);
     model_free(&p->model);
     model_free(&p->critic_model);
+    ptx_free(&p->ptx);
     example_set_free(&p->prompts);
     example_set_free(&p->held_out);
     record_set_free(&p->train);

@@ -130,8 +130,11 @@ void ppo_gradients(Ppo *p, const Rollout *r, int64_t from, int64_t to, bool poli
          first = next) {
         if (policy)
             policy_pack(p, r, first, next, rows, weight, s);
-        critic_pack(p, r, first, next, rows, weight, s);
+        if (ppo_has_critic(p->c))
+            critic_pack(p, r, first, next, rows, weight, s);
     }
+    if (policy && p->c->ptx.coef > 0)
+        s->ptx_loss = ptx_gradients(p);
     double inv = 1.0 / (double)total;
     s->policy_loss *= inv;
     s->value_loss *= inv;

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-void rollout_alloc(Rollout *r, Arena *host, int64_t B, int64_t M)
+void rollout_alloc(Rollout *r, Arena *host, int64_t B, int64_t M, bool critic)
 {
     size_t b = (size_t)B, bm = (size_t)(B * M);
     *r = (Rollout){.B = B, .M = M};
@@ -20,12 +20,15 @@ void rollout_alloc(Rollout *r, Arena *host, int64_t B, int64_t M)
     r->finished = arena_bytes(host, b);
     r->logp = arena_bytes(host, bm * sizeof *r->logp);
     r->ref = arena_bytes(host, bm * sizeof *r->ref);
-    r->value = arena_bytes(host, bm * sizeof *r->value);
     r->adv = arena_bytes(host, bm * sizeof *r->adv);
-    r->ret = arena_bytes(host, bm * sizeof *r->ret);
+    if (critic) {
+        r->value = arena_bytes(host, bm * sizeof *r->value);
+        r->ret = arena_bytes(host, bm * sizeof *r->ret);
+    }
     r->helpful = arena_bytes(host, b * sizeof *r->helpful);
     r->safety = arena_bytes(host, b * sizeof *r->safety);
     r->raw = arena_bytes(host, b * sizeof *r->raw);
+    r->scaled = arena_bytes(host, b * sizeof *r->scaled);
     r->shaped = arena_bytes(host, b * sizeof *r->shaped);
     r->k1 = arena_bytes(host, b * sizeof *r->k1);
     r->k3 = arena_bytes(host, b * sizeof *r->k3);
@@ -137,38 +140,94 @@ int rollout_run(Ppo *p, Rollout *r, const ExampleSet *set, const RecordSet *reco
     return 0;
 }
 
-void rollout_advantages(Ppo *p, Rollout *r, bool *flat)
+/* bool flags of the finished answers; xmalloc'ed. */
+static bool *finished_answers(const Rollout *r)
+{
+    bool *finished = xcalloc((size_t)r->n_used + 1, sizeof *finished);
+    for (int64_t b = 0; b < r->n_used; b++)
+        finished[b] = r->finished[b];
+    return finished;
+}
+
+void rollout_measure_scale(Ppo *p, const Rollout *r)
+{
+    bool *finished = finished_answers(r);
+    bool helpful = ppo_scale_estimate(&p->scale[0], r->helpful, finished, r->n_used);
+    bool safety = ppo_scale_estimate(&p->scale[1], r->safety, finished, r->n_used);
+    free(finished);
+    if (helpful && safety)
+        return;
+    log_warn("reward.normalize: the %s model gives the finished answers of the first rollout one score (spread "
+             "below %g), so there is no scale to map: both models keep their own", helpful ? "safety" : "helpful",
+             PPO_FLAT);
+    p->scale[0] = p->scale[1] = (ScoreScale){0, 1};
+}
+
+void rollout_scale(Ppo *p, Rollout *r)
+{
+    for (int64_t b = 0; b < r->n_used; b++)
+        r->scaled[b] = ppo_scaled(&p->scale[r->branch[b] != BRANCH_HELPFUL], r->raw[b]);
+}
+
+void rollout_shape(Ppo *p, Rollout *r, bool *flat)
 {
     const PpoConfig *c = p->c;
-    int64_t n = r->n_used, total = 0;
-    bool *finished = xcalloc((size_t)n, sizeof *finished);
-    for (int64_t b = 0; b < n; b++) {
-        finished[b] = r->finished[b];
-        r->shaped[b] = r->raw[b];
-        total += r->n[b];
-    }
-    ppo_shape_scores(r->shaped, finished, n, c->whiten_scores, flat);
+    bool *finished = finished_answers(r);
+    memcpy(r->shaped, r->scaled, (size_t)r->n_used * sizeof *r->shaped);
+    ppo_shape_scores(r->shaped, finished, r->n_used, (ScoresKind)c->scores, c->score_clip, &p->running, flat);
+    free(finished);
+}
 
+/* One advantage a token into adv, answer after answer; returns into r->ret. */
+static void gae_advantages(const Ppo *p, Rollout *r, double *adv)
+{
+    const PpoConfig *c = p->c;
     double *reward = xmalloc((size_t)r->M * sizeof *reward);
     double *ret = xmalloc((size_t)r->M * sizeof *ret);
-    double *adv = xmalloc((size_t)total * sizeof *adv);
-    int64_t at = 0;
-    for (int64_t b = 0; b < n; b++) {
-        ppo_rewards(reward, r->logp + b * r->M, r->ref + b * r->M, r->n[b], c->kl_coef, r->shaped[b]);
-        ppo_gae(adv + at, ret, reward, r->value + b * r->M, r->n[b], c->gamma, c->lam);
+    for (int64_t b = 0; b < r->n_used; b++) {
+        ppo_rewards(reward, r->logp + b * r->M, r->ref + b * r->M, r->n[b], p->kl_coef, r->shaped[b]);
+        ppo_gae(adv, ret, reward, r->value + b * r->M, r->n[b], c->gamma, c->lam);
         for (int t = 0; t < r->n[b]; t++)
             r->ret[b * r->M + t] = (float)ret[t];
-        at += r->n[b];
+        adv += r->n[b];
     }
-    if (c->whiten_advantages)
+    free(reward);
+    free(ret);
+}
+
+/* An answer is one action: each of its tokens has the answer's advantage. */
+static void group_advantages(const Ppo *p, const Rollout *r, double *adv)
+{
+    const PpoConfig *c = p->c;
+    size_t bytes = (size_t)r->n_used * sizeof(double);
+    double *reward = xmalloc(bytes), *answer = xmalloc(bytes);
+    for (int64_t b = 0; b < r->n_used; b++)
+        reward[b] = r->shaped[b] - p->kl_coef * r->k1[b];
+    ppo_group_advantages(answer, reward, r->n_used, c->samples_per_prompt, (AdvantageKind)c->advantage,
+                         c->scale_rewards);
+    for (int64_t b = 0; b < r->n_used; b++) {
+        for (int t = 0; t < r->n[b]; t++)
+            *adv++ = answer[b];
+    }
+    free(reward);
+    free(answer);
+}
+
+void rollout_advantages(Ppo *p, Rollout *r)
+{
+    int64_t total = 0, at = 0;
+    for (int64_t b = 0; b < r->n_used; b++)
+        total += r->n[b];
+    double *adv = xmalloc((size_t)total * sizeof *adv);
+    if (ppo_has_critic(p->c))
+        gae_advantages(p, r, adv);
+    else
+        group_advantages(p, r, adv);
+    if (ppo_whitens_advantages(p->c))
         ppo_whiten(adv, NULL, total, true, NULL);
-    at = 0;
-    for (int64_t b = 0; b < n; b++) {
+    for (int64_t b = 0; b < r->n_used; b++) {
         for (int t = 0; t < r->n[b]; t++)
             r->adv[b * r->M + t] = (float)adv[at++];
     }
-    free(finished);
-    free(reward);
-    free(ret);
     free(adv);
 }

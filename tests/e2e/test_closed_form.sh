@@ -70,7 +70,7 @@ distance() { # BETA
 }
 for beta in 0.1 0.5 1; do
     check "PPO, beta $beta" "$BIN/rlhf-ppo" out_dir="ppo-$beta" model=sft/export reward.helpful=reward/export \
-        template=plain data.train=prompts.jsonl switch.enabled=false whiten_scores=false whiten_advantages=false \
+        template=plain data.train=prompts.jsonl switch.enabled=false scores=none whiten_advantages=false \
         max_prompt_length=8 max_new_tokens=1 batch_size=512 minibatch_size=512 iterations=120 kl_coef="$beta" \
         optim.learning_rate=3e-3 optim.schedule=cosine optim.min_lr_ratio=0 optim.weight_decay=0 \
         critic.optim.learning_rate=1e-3 cliprange_value=0 save_steps=0 seed=2

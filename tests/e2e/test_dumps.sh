@@ -25,7 +25,7 @@ ppo() {
 ppo first dump.iteration=0
 ppo second dump.iteration=1 temperature=0.7 optim.schedule=cosine critic.optim.schedule=cosine
 ppo unfinished dump.iteration=1 max_new_tokens=3
-ppo clipped dump.iteration=2 cliprange=0.01 cliprange_value=0 whiten_scores=false switch.enabled=false \
+ppo clipped dump.iteration=2 cliprange=0.01 cliprange_value=0 scores=none switch.enabled=false \
     optim.learning_rate=1e-2
 ppo critic-first dump.iteration=0 critic.warmup_iterations=1
 

@@ -52,13 +52,13 @@ static void unfinished_answers_get_the_lowest(void **s)
     double x[4] = {1, 3, 1000, 1};
     const bool done[4] = {true, true, false, true};
     /* finished: mean 5/3, biased sd sqrt(8/9): lowest whitened -0.7071 > -1, so -1 */
-    ppo_shape_scores(x, done, 4, true, &flat);
+    ppo_shape_scores(x, done, 4, SCORES_WHITEN, 0, NULL, &flat);
     assert_false(flat);
     NEAR(x[1], (3 - 5.0 / 3) / sqrt(8.0 / 9), 1e-7);
     assert_true(x[2] == -1);
     double y[5] = {10, 10, 10, 0, 7};
     const bool all_but_last[5] = {true, true, true, true, false};
-    ppo_shape_scores(y, all_but_last, 5, true, &flat);
+    ppo_shape_scores(y, all_but_last, 5, SCORES_WHITEN, 0, NULL, &flat);
     /* mean 7.5, sd 4.3301: lowest (0 - 7.5) / 4.3301 = -1.7321 */
     NEAR(y[4], -sqrt(3), 1e-7);
     NEAR(y[3], -sqrt(3), 1e-7);
@@ -70,7 +70,7 @@ static void equal_scores_leave_only_the_kl(void **s)
     bool flat;
     double x[3] = {2, 2, -8};
     const bool done[3] = {true, true, false};
-    ppo_shape_scores(x, done, 3, true, &flat);
+    ppo_shape_scores(x, done, 3, SCORES_WHITEN, 0, NULL, &flat);
     assert_true(flat && x[0] == 0 && x[1] == 0 && x[2] == 0);
 }
 

@@ -60,7 +60,7 @@ static int build(World *w)
     p->value_ret = arena_rows1(&p->work, DTYPE_F32, TOKENS);
     p->value_weight = arena_rows1(&p->work, DTYPE_F32, TOKENS);
     generator_alloc(p->gen, &p->work, &p->host);
-    rollout_alloc(&p->roll, &p->host, B, M);
+    rollout_alloc(&p->roll, &p->host, B, M, true);
     p->stage = arena_bytes(&p->host, TOKENS * sizeof *p->stage);
     p->stage_ratio = arena_bytes(&p->host, TOKENS * sizeof *p->stage_ratio);
     p->stage_entropy = arena_bytes(&p->host, TOKENS * sizeof *p->stage_entropy);
@@ -93,10 +93,12 @@ static int setup(void **state)
                        .reward_helpful = "helpful", .reward_safety = "", .dump_dir = "",
                        .max_new_tokens = M, .temperature = 0.7, .batch_size = B, .minibatch_size = 3,
                        .iterations = 1, .kl_coef = 0.5, .gamma = 0.9, .lam = 0.8, .clip = 0.2,
-                       .clip_value = 0.2, .whiten_scores = true, .whiten_advantages = true,
+                       .clip_value = 0.2, .samples_per_prompt = 1,
                        .switch_threshold = 0.15, .policy = adam, .critic = adam};
     w->c.run.out_dir = w->dir;
     p->c = &w->c;
+    p->kl_coef = w->c.kl_coef;
+    p->scale[0] = p->scale[1] = (ScoreScale){0, 1};
     p->max_tokens = TOKENS;
     p->policy_config = (ModelConfig){.architecture = "Llama", .head = HEAD_LM, .C = 16, .F = 24, .V = V,
                                      .L = 2, .H = 2, .K = 1, .D = 8, .norm_eps = 1e-5,
@@ -277,7 +279,9 @@ static void old_log_probabilities_stay(void **state)
     double sum = 0, n = 0;
     sample(w);
     critic_values(p, r, &p->prompts);
-    rollout_advantages(p, r, &flat);
+    rollout_scale(p, r);
+    rollout_shape(p, r, &flat);
+    rollout_advantages(p, r);
     ppo_gradients(p, r, 0, B, true, &s);
     assert_true(s.ratio_max_dev == 0 && s.approxkl == 0);
     params_init_random(&p->policy, 9);
@@ -330,7 +334,9 @@ static void advantages_by_hand(void **state)
         if (r->finished[b])
             finished[k++] = raw[b];
     }
-    rollout_advantages(&w->p, r, &flat);
+    rollout_scale(&w->p, r);
+    rollout_shape(&w->p, r, &flat);
+    rollout_advantages(&w->p, r);
     assert_false(flat);
 
     whiten(finished, B - 1);
