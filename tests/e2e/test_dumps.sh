@@ -28,6 +28,13 @@ ppo unfinished dump.iteration=1 max_new_tokens=3
 ppo clipped dump.iteration=2 cliprange=0.01 cliprange_value=0 scores=none switch.enabled=false \
     optim.learning_rate=1e-2
 ppo critic-first dump.iteration=0 critic.warmup_iterations=1
+PTX=(ptx.coef=0.5 "ptx.data=[{path: $W/world/sft.jsonl}]" ptx.max_length=64 ptx.batch_size=5)
+MAX=(scores=running score_clip=1.5 reward.normalize=per_model switch.threshold=0.75 kl.target=0.1 kl.horizon=100 "${PTX[@]}")
+ppo max-first dump.iteration=0 "${MAX[@]}"
+ppo max-later dump.iteration=2 "${MAX[@]}" temperature=0.8
+ppo rloo dump.iteration=1 advantage=rloo samples_per_prompt=4
+ppo grpo dump.iteration=1 advantage=grpo samples_per_prompt=2 reward.normalize=per_model scores=none "${PTX[@]}"
+ppo grpo-unscaled dump.iteration=0 advantage=grpo samples_per_prompt=8 scale_rewards=false whiten_advantages=true
 
 check "reward: dumped" "$BIN/rlhf-reward" train out_dir="$TMP/reward" "data.train=[{path: $W/pairs/safety.jsonl}]" \
     safety_loss.weight=1 "${REWARD[@]}" --dump-step "$TMP/step"
