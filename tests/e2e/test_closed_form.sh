@@ -68,16 +68,26 @@ distance() { # BETA
               }
               printf "%.6f %.6f\n", (off + (rest < 1 ? 1 - rest : 0)) / 2, moved / 2 }' start.txt trained.txt
 }
-for beta in 0.1 0.5 1; do
-    check "PPO, beta $beta" "$BIN/rlhf-ppo" out_dir="ppo-$beta" model=sft/export reward.helpful=reward/export \
+# optimum NAME BETA KEY=VALUE...: trains, and asks how far from the optimum that ended
+optimum() {
+    local name=$1 beta=$2; shift 2
+    check "$name, beta $beta" "$BIN/rlhf-ppo" out_dir="$name-$beta" model=sft/export reward.helpful=reward/export \
         template=plain data.train=prompts.jsonl switch.enabled=false scores=none whiten_advantages=false \
         max_prompt_length=8 max_new_tokens=1 batch_size=512 minibatch_size=512 iterations=120 kl_coef="$beta" \
-        optim.learning_rate=3e-3 optim.schedule=cosine optim.min_lr_ratio=0 optim.weight_decay=0 \
-        critic.optim.learning_rate=1e-3 cliprange_value=0 save_steps=0 seed=2
-    measure "ppo-$beta/export" trained.txt
+        optim.learning_rate=3e-3 optim.schedule=cosine optim.min_lr_ratio=0 optim.weight_decay=0 save_steps=0 seed=2 "$@"
+    measure "$name-$beta/export" trained.txt
     read -r off moved <<<"$(distance "$beta")"
-    echo "# beta $beta: $off from the optimum, which is $moved from the start"
-    compares "beta $beta: within 0.02 of the optimum" "$off < 0.02"
-    compares "beta $beta: which is not where it began" "$moved > 0.08"
+    echo "# $name, beta $beta: $off from the optimum, which is $moved from the start"
+    compares "$name, beta $beta: within 0.02 of the optimum" "$off < 0.02"
+    compares "$name, beta $beta: which is not where it began" "$moved > 0.08"
+}
+for beta in 0.1 0.5 1; do
+    optimum ppo $beta critic.optim.learning_rate=1e-3 cliprange_value=0
+done
+# without a critic: against the other samples of the prompt
+for beta in 0.1 0.5; do
+    optimum rloo $beta advantage=rloo samples_per_prompt=4
+    # divided by the group's standard deviation: another way there, the same place
+    optimum grpo $beta advantage=grpo samples_per_prompt=8
 done
 finish

@@ -33,7 +33,7 @@ MAX=(scores=running score_clip=1.5 reward.normalize=per_model switch.threshold=0
 ppo max-first dump.iteration=0 "${MAX[@]}"
 ppo max-later dump.iteration=2 "${MAX[@]}" temperature=0.8
 ppo rloo dump.iteration=1 advantage=rloo samples_per_prompt=4
-ppo grpo dump.iteration=1 advantage=grpo samples_per_prompt=2 reward.normalize=per_model scores=none "${PTX[@]}"
+ppo grpo dump.iteration=1 advantage=grpo samples_per_prompt=2 reward.normalize=per_model switch.threshold=0.75 scores=none "${PTX[@]}"
 ppo grpo-unscaled dump.iteration=0 advantage=grpo samples_per_prompt=8 scale_rewards=false whiten_advantages=true
 
 check "reward: dumped" "$BIN/rlhf-reward" train out_dir="$TMP/reward" "data.train=[{path: $W/pairs/safety.jsonl}]" \
