@@ -18,7 +18,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-enum { B = 6, M = 8, TOKENS = 40, LONGEST = 20, V = 40 };
+enum { B = 6, M = 8, TOKENS = 40, LONGEST = 20, V = 40, N_PTX = 3 };
 
 typedef struct {
     char dir[64];
@@ -28,6 +28,10 @@ typedef struct {
     Example prompts[B];
     Record records[B];
     int32_t ids[B][LONGEST];
+    Example ptx[N_PTX];
+    Record ptx_records[N_PTX];
+    int32_t ptx_ids[N_PTX][LONGEST];
+    uint8_t ptx_mask[N_PTX][LONGEST];
 } World;
 
 static int build(World *w)
@@ -137,6 +141,30 @@ static int setup(void **state)
     return 0;
 }
 
+/* Three sequences for the language-model loss: the last tokens trained, one of them with a weight of 2. */
+static void add_ptx(World *w)
+{
+    Ppo *p = &w->p;
+    static const DataSource source = {.path = "ptx"};
+    w->c.ptx.coef = 0.25;
+    w->c.ptx.batch_size = 2;
+    w->c.ptx.data = (ConfigList){.at = (void *)&source, .n = 1};
+    for (int i = 0; i < N_PTX; i++) {
+        const int n = 12 + 3 * i;
+        for (int t = 0; t < n; t++) {
+            w->ptx_ids[i][t] = (3 * i + 7 * t) % V;
+            w->ptx_mask[i][t] = t >= n - 4 - i;
+        }
+        w->ptx[i] = (Example){.ids = w->ptx_ids[i], .mask = w->ptx_mask[i], .n = n, .record = i};
+        w->ptx_records[i] = (Record){.kind = RECORD_SFT, .weight = i == 1 ? 2 : 1};
+    }
+    p->ptx.examples = (ExampleSet){.at = w->ptx, .n = N_PTX};
+    p->ptx.records = (RecordSet){.at = w->ptx_records, .n = N_PTX};
+    p->ptx.first = xcalloc(2, sizeof *p->ptx.first);
+    p->ptx.first[1] = N_PTX;
+    p->ptx.n_order = mix_order(&p->ptx.order, p->ptx.first, &source, 1, (uint64_t)w->c.run.seed, 0);
+}
+
 static int teardown(void **state)
 {
     World *w = *state;
@@ -145,6 +173,8 @@ static int teardown(void **state)
     acts_free(p->critic_acts);
     generator_free(p->gen);
     pack_free(&p->pack);
+    free(p->ptx.first);
+    free(p->ptx.order);
     reward_model_free(&p->helpful);
     optim_free(&p->policy_optim);
     optim_free(&p->critic_optim);
@@ -372,6 +402,170 @@ static void advantages_by_hand(void **state)
     }
 }
 
+/* Mean -logp of the target tokens of two sequences, each in a pack of its own. */
+static double ptx_loss_alone(World *w, const Example *const e[2])
+{
+    Ppo *p = &w->p;
+    double loss = 0, weight = 0;
+    for (int i = 0; i < 2; i++) {
+        int rows = 0;
+        pack_clear(&p->pack);
+        pack_add(&p->pack, e[i]->ids, NULL, e[i]->n, 0);
+        batch_set(&p->batch, &p->pack);
+        model_forward(&p->model, &p->policy, NULL, &p->batch, p->acts);
+        Tensor hidden = acts_hidden(p->acts, &p->batch);
+        for (int t = 1; t < e[i]->n; t++) {
+            if (!e[i]->mask[t])
+                continue;
+            ((int32_t *)p->head.rows.data)[rows] = t - 1;
+            ((int32_t *)p->head.target.data)[rows++] = e[i]->ids[t];
+        }
+        lm_head_run(&p->head, &p->model, &p->policy, LM_LOGP, rows, &hidden, NULL, NULL, 1, 0);
+        for (int t = 0; t < rows; t++)
+            loss -= w->ptx_records[e[i]->record].weight * (double)((float *)p->head.logp.data)[t];
+        weight += w->ptx_records[e[i]->record].weight * rows;
+    }
+    return loss / weight;
+}
+
+/* w += step * g for every parameter; the sum of squares of g. */
+static double move(ParamSet *set, const Grads *g, double step)
+{
+    double sum = 0;
+    for (int i = 0; i < set->table->n; i++) {
+        if (!grads_is_own(set->table, i))
+            continue;
+        float *x = set->w[i].data;
+        const float *d = g->g[i].data;
+        for (int64_t k = 0; k < tensor_slots(&set->w[i]); k++) {
+            x[k] += (float)(step * (double)d[k]);
+            sum += (double)d[k] * (double)d[k];
+        }
+    }
+    return sum;
+}
+
+/* With advantages of 0 the gradient is the language-model loss's alone: along itself that loss changes by
+ * its squared length over coef. At a temperature of 0.7, which is the rollouts' alone. */
+static void the_language_model_loss_is_added(void **state)
+{
+    World *w = *state;
+    Ppo *p = &w->p;
+    UpdateStats s;
+    sample(w);
+    critic_values(p, &p->roll, &p->prompts);
+    memset(p->roll.adv, 0, B * M * sizeof *p->roll.adv);
+    add_ptx(w);
+    const Example *const first[2] = {ptx_item(p, 0), ptx_item(p, 1)};
+    const double at = ptx_loss_alone(w, first);
+    ppo_gradients(p, &p->roll, 0, B, true, &s);
+    assert_int_equal(p->ptx.cursor, 2);
+    assert_true(fabs(s.ptx_loss - at) < 1e-6);
+    grads_finish(&p->policy_grads);
+    const double size = move(&p->policy, &p->policy_grads, 0), h = 0.002 / sqrt(size);
+    assert_true(size > 0);
+    move(&p->policy, &p->policy_grads, h);
+    const double up = ptx_loss_alone(w, first);
+    move(&p->policy, &p->policy_grads, -2 * h);
+    const double slope = (up - ptx_loss_alone(w, first)) / (2 * h);
+    assert_true(fabs(slope * w->c.ptx.coef / size - 1) < 2e-3);
+    grads_zero(&p->policy_grads);
+
+    /* the next two are the third and, of the next epoch, the first; without the policy none is taken */
+    const Example *const next[2] = {ptx_item(p, 2), ptx_item(p, 3)};
+    assert_true(next[0] != first[0] && next[0] != first[1] && p->ptx.epoch == 1);
+    ppo_gradients(p, &p->roll, 0, B, true, &s);
+    assert_true(fabs(s.ptx_loss - ptx_loss_alone(w, next)) < 1e-6 && p->ptx.cursor == 4);
+    ppo_gradients(p, &p->roll, 0, B, false, &s);
+    assert_true(p->ptx.cursor == 4 && s.ptx_loss == 0);
+}
+
+/* Without a critic each token has its answer's reward minus the mean of the other answers to the prompt. */
+static void groups_need_no_critic(void **state)
+{
+    World *w = *state;
+    Ppo *p = &w->p;
+    Rollout *r = &p->roll;
+    const double raw[B] = {1, -2, 0.5, 3, 7, -1};
+    UpdateStats s;
+    bool flat;
+    w->c.advantage = ADV_RLOO;
+    w->c.samples_per_prompt = 3;
+    w->c.scores = SCORES_NONE;
+    for (int b = 0; b < B; b++)
+        r->prompt[b] = b / 3;
+    sample(w);
+    for (int b = 0; b < B; b++) {
+        r->raw[b] = raw[b];
+        r->finished[b] = 1;
+    }
+    rollout_scale(p, r);
+    rollout_shape(p, r, &flat);
+    rollout_advantages(p, r);
+    for (int b = 0; b < B; b++) {
+        double others = 0;
+        for (int i = b / 3 * 3; i < b / 3 * 3 + 3; i++)
+            others += i == b ? 0 : (raw[i] - 0.5 * r->k1[i]) / 2;
+        for (int t = 0; t < r->n[b]; t++)
+            assert_true(fabs((double)r->adv[b * M + t] - (raw[b] - 0.5 * r->k1[b] - others)) < 1e-6);
+    }
+    assert_true(memcmp(r->ids, r->ids + M, M * sizeof *r->ids) != 0); /* samples of a prompt differ */
+    ppo_gradients(p, r, 0, B, true, &s);
+    assert_true(s.ratio_max_dev == 0 && s.value_loss == 0);
+}
+
+/* Both models are measured on the same answers, whichever spoke for them; the switch stays the raw one. */
+static void both_models_on_one_scale(void **state)
+{
+    World *w = *state;
+    Ppo *p = &w->p;
+    Rollout *r = &p->roll;
+    const double helpful[B] = {1, 2, 3, 4, 90, 5}, safety[B] = {-20, 10, 0, -10, 90, 20};
+    r->n_used = B;
+    for (int b = 0; b < B; b++) {
+        r->helpful[b] = helpful[b];
+        r->safety[b] = safety[b];
+        r->finished[b] = b != 4;
+        r->branch[b] = (uint8_t)ppo_switch(safety[b], b == 1, 0.15, true);
+        r->raw[b] = r->branch[b] == BRANCH_HELPFUL ? helpful[b] : safety[b];
+    }
+    rollout_measure_scale(p, r);
+    rollout_scale(p, r);
+    /* 1 2 3 4 5: mean 3, variance 2; -20 10 0 -10 20: mean 0, variance 200 */
+    assert_true(fabs(p->scale[0].mean - 3) < 1e-12 && fabs(p->scale[0].sd - sqrt(2)) < 1e-12);
+    assert_true(fabs(p->scale[1].mean) < 1e-12 && fabs(p->scale[1].sd - sqrt(200)) < 1e-12);
+    const double want[B] = {-20 / sqrt(200), 10 / sqrt(200), 0, -10 / sqrt(200), 87 / sqrt(2), sqrt(2)};
+    for (int b = 0; b < B; b++)
+        assert_true(fabs(r->scaled[b] - want[b]) < 1e-12);
+    for (int b = 0; b < B; b++)
+        r->safety[b] = 7;
+    rollout_measure_scale(p, r); /* nothing to measure: both keep their own */
+    assert_true(p->scale[0].mean == 0 && p->scale[0].sd == 1 && p->scale[1].mean == 0 && p->scale[1].sd == 1);
+}
+
+/* What the options keep between iterations goes through a checkpoint. */
+static void a_checkpoint_holds_the_state_of_the_options(void **state)
+{
+    World *w = *state;
+    Ppo *p = &w->p;
+    Trainer t = {.def = &ppo_trainer, .config = &w->c, .run = &w->c.run, .state = p, .dev = w->dev};
+    BlobList l = {0};
+    p->scale[1] = (ScoreScale){-2, 3};
+    p->running = (ScoreMoments){4, 5, 6};
+    p->kl_coef = 0.125;
+    p->ptx.cursor = 77;
+    assert_int_equal(ppo_trainer.state(&t, &l), 0);
+    assert_int_equal(checkpoint_save(w->dir, 1, &l, "seed: 1\n"), 0);
+    p->scale[1] = (ScoreScale){0, 1};
+    p->running = (ScoreMoments){0};
+    p->kl_coef = 0;
+    p->ptx.cursor = 0;
+    assert_int_equal(checkpoint_load(w->dir, 1, &l), 0);
+    assert_true(p->scale[1].mean == -2 && p->scale[1].sd == 3 && p->running.m2 == 6 && p->kl_coef == 0.125 &&
+                p->ptx.cursor == 77);
+    blob_list_free(&l);
+}
+
 /* A checkpoint remembers the reference: a run that goes on with another one is refused. */
 static void a_checkpoint_knows_its_reference(void **state)
 {
@@ -401,6 +595,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(rows_stand_before_their_targets, setup, teardown),
         cmocka_unit_test_setup_teardown(old_log_probabilities_stay, setup, teardown),
         cmocka_unit_test_setup_teardown(advantages_by_hand, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_language_model_loss_is_added, setup, teardown),
+        cmocka_unit_test_setup_teardown(groups_need_no_critic, setup, teardown),
+        cmocka_unit_test_setup_teardown(both_models_on_one_scale, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_checkpoint_holds_the_state_of_the_options, setup, teardown),
         cmocka_unit_test_setup_teardown(a_checkpoint_knows_its_reference, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
