@@ -92,6 +92,13 @@ typedef struct {
     bool warned_of_mixed;
 } Ppo;
 
+/* ppo_inputs.c */
+const char *ppo_reference_folder(const PpoConfig *c);
+const char *ppo_critic_folder(const PpoConfig *c); /* that the critic starts from */
+int ppo_open_inputs(Ppo *p, Device *dev);
+int ppo_hash_inputs(Ppo *p);  /* into p->inputs */
+int ppo_check_inputs(Ppo *p); /* ERR_DATA where models or data are not those the run began with */
+
 /* rollout.c */
 void rollout_alloc(Rollout *r, Arena *host, int64_t B, int64_t M, bool critic);
 /* Answers, scores and reference log-probabilities of n prompts of `set`, given by roll->prompt.

@@ -235,10 +235,9 @@ static int dump_trained(const ParamSet *params, const Optim *o, const char *dir,
 
 int ppo_dump_weights(Ppo *p, const char *dir, const char *when)
 {
-    const char *critic = p->c->critic_model[0] ? p->c->critic_model : p->c->reward_helpful;
     int rc = dump_trained(&p->policy, &p->policy_optim, dir, "policy", when, p->c->model);
     if (rc == 0 && ppo_has_critic(p->c))
-        rc = dump_trained(&p->critic, &p->critic_optim, dir, "critic", when, critic);
+        rc = dump_trained(&p->critic, &p->critic_optim, dir, "critic", when, ppo_critic_folder(p->c));
     if (rc == 0 && !strcmp(when, "before"))
         rc = save(&p->reference, dir, "reference", "", p->c->model);
     return rc;

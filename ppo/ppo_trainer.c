@@ -11,7 +11,6 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
-#include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/model/safetensors.h"
 #include "ppo/ppo.h"
@@ -21,117 +20,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *reference_folder(const PpoConfig *c)
-{
-    return c->reference[0] ? c->reference : c->model;
-}
-
-static const char *critic_folder(const PpoConfig *c)
-{
-    return c->critic_model[0] ? c->critic_model : c->reward_helpful;
-}
-
 static bool has_critic(const Ppo *p)
 {
     return ppo_has_critic(p->c);
-}
-
-/* ---- inputs ------------------------------------------------------------------------------------- */
-
-static int read_prompts(Ppo *p)
-{
-    const PpoConfig *c = p->c;
-    int rc = 0;
-    TRY(record_set_read(&p->train, c->train_path, RECORD_PROMPT, (BadRow)c->on_bad_row));
-    TRY(example_set_make(&p->prompts, &p->train, 0, &p->chat, (int)c->max_prompt_length,
-                         (OnLong)c->on_long, (BadRow)c->on_bad_row));
-    if (p->prompts.n == 0) {
-        rc = error_set(ERR_DATA, "%s: no prompt of at most %lld tokens is left; raise "
-                                 "max_prompt_length or give other prompts",
-                       c->train_path, (long long)c->max_prompt_length);
-        goto fail;
-    }
-    if (c->eval_path[0]) {
-        TRY(record_set_read(&p->eval, c->eval_path, RECORD_PROMPT, (BadRow)c->on_bad_row));
-        TRY(record_check_overlap(&p->train, c->train_path, &p->eval, c->eval_path));
-        TRY(example_set_make(&p->held_out, &p->eval, 0, &p->chat, (int)c->max_prompt_length,
-                             (OnLong)c->on_long, (BadRow)c->on_bad_row));
-        if (p->held_out.n > c->eval_prompts)
-            p->held_out.n = c->eval_prompts;
-    }
-    if (c->ptx.coef > 0) {
-        TRY(ptx_read(p));
-        if (p->eval.n && !c->ptx.pretrain)
-            TRY(record_check_overlap(&p->ptx.records, "ptx.data", &p->eval, c->eval_path));
-    }
-fail:
-    return rc;
-}
-
-static int check_safety_model(Ppo *p)
-{
-    const Calibration *k = &p->safety.calibration;
-    if (k->anchored || p->c->allow_unanchored || !p->c->switch_on)
-        return 0;
-    return error_set(ERR_DATA,
-                     "%s: the safety model is not anchored (%s), so sigmoid(score) < %g means nothing; "
-                     "train it with safety_loss.weight > 0 or set reward.allow_unanchored: true",
-                     p->safety.folder,
-                     k->present ? "trained without the classification loss" : "no rlhf_calibration",
-                     p->c->switch_threshold);
-}
-
-static int same_tokenizer(const Ppo *p, const char *folder)
-{
-    Tokenizer *tok = NULL;
-    int rc = tokenizer_open(&tok, folder);
-    if (rc == 0 && strcmp(tokenizer_hash(tok), tokenizer_hash(p->tok)) != 0)
-        rc = error_set(ERR_DATA, "%s/tokenizer.json: differs from the policy's; all models of a run "
-                                 "share one tokenizer", folder);
-    tokenizer_close(tok);
-    return rc;
-}
-
-static int open_models(Ppo *p, Device *dev)
-{
-    const PpoConfig *c = p->c;
-    const char *hash = tokenizer_hash(p->tok);
-    ModelConfig ref;
-    int rc = 0;
-    TRY(model_config_read(&p->policy_config, c->model));
-    if (p->policy_config.head != HEAD_LM) {
-        rc = error_set(ERR_DATA, "%s/config.json: architectures: found a scalar head, expected a "
-                                 "causal model as policy", c->model);
-        goto fail;
-    }
-    TRY(tokenizer_check_vocab(p->tok, c->model, p->policy_config.V));
-    TRY(model_config_read(&ref, reference_folder(c)));
-    if (ref.head != HEAD_LM || ref.C != p->policy_config.C || ref.L != p->policy_config.L ||
-        ref.F != p->policy_config.F || ref.V != p->policy_config.V || ref.H != p->policy_config.H ||
-        ref.K != p->policy_config.K || ref.D != p->policy_config.D || ref.tied != p->policy_config.tied) {
-        rc = error_set(ERR_DATA, "%s/config.json: the reference has another shape than the policy %s; "
-                                 "the KL penalty needs the same architecture",
-                       reference_folder(c), c->model);
-        goto fail;
-    }
-    TRY(same_tokenizer(p, reference_folder(c)));
-    TRY(reward_model_open(&p->helpful, c->reward_helpful, dev, hash));
-    p->has_safety = c->switch_on;
-    if (p->has_safety) {
-        TRY(reward_model_open(&p->safety, c->reward_safety, dev, hash));
-        TRY(check_safety_model(p));
-    }
-    if (!has_critic(p))
-        return 0;
-    TRY(model_config_read(&p->critic_config, critic_folder(c)));
-    if (p->critic_config.head != HEAD_SCALAR) {
-        rc = error_set(ERR_DATA, "%s/config.json: critic.model: found a causal model, expected a "
-                                 "reward model", critic_folder(c));
-        goto fail;
-    }
-    TRY(same_tokenizer(p, critic_folder(c)));
-fail:
-    return rc;
 }
 
 static int ppo_init(Trainer *t)
@@ -144,11 +35,7 @@ static int ppo_init(Trainer *t)
     p->kl_coef = c->kl_coef;
     p->scale[0] = p->scale[1] = (ScoreScale){0, 1};
     TRY(ppo_config_check(c, t->cli.config));
-    TRY(tokenizer_open(&p->tok, c->model));
-    TRY(template_init(&p->chat, (TemplateKind)c->template_kind, p->tok));
-    TRY(open_models(p, t->dev));
-    p->n_stop = generate_stop_ids(p->stop_ids, p->chat.end, &p->policy_config);
-    TRY(read_prompts(p));
+    TRY(ppo_open_inputs(p, t->dev));
     t->total_steps = c->iterations * (c->batch_size / c->minibatch_size);
     t->memory_advice = "micro_batch_tokens, slots, max_new_tokens, batch_size";
 fail:
@@ -248,55 +135,22 @@ fail:
     return rc;
 }
 
-/* Ids and tags of what prompts became, as the hash of a file's contents would be: 32 hex digits. */
-static void hash_examples(const ExampleSet *set, const RecordSet *records, char out[33])
-{
-    uint64_t h[2] = {(uint64_t)set->n, 1};
-    for (int64_t i = 0; i < set->n; i++) {
-        const Example *e = &set->at[i];
-        const Record *r = &records->at[e->record];
-        const uint64_t about[2] = {r->id, r->tagged};
-        for (int k = 0; k < 2; k++) {
-            h[k] = hash64(e->ids, (size_t)e->n * sizeof *e->ids, h[k]);
-            h[k] = hash64(e->mask, (size_t)e->n * sizeof *e->mask, h[k]);
-            h[k] = hash64(about, sizeof about, h[k]);
-            h[k] = hash64(&r->weight, sizeof r->weight, h[k]);
-        }
-    }
-    snprintf(out, 33, "%016llx%016llx", (unsigned long long)h[0], (unsigned long long)h[1]);
-}
-
-static int hash_inputs(Ppo *p)
-{
-    const PpoConfig *c = p->c;
-    int rc = 0;
-    TRY(hf_hash(reference_folder(c), p->inputs[0]));
-    TRY(hf_hash(c->reward_helpful, p->inputs[1]));
-    if (p->has_safety)
-        TRY(hf_hash(c->reward_safety, p->inputs[2]));
-    hash_examples(&p->prompts, &p->train, p->inputs[3]);
-    if (c->ptx.coef > 0)
-        hash_examples(&p->ptx.examples, &p->ptx.records, p->inputs[4]);
-fail:
-    return rc;
-}
-
 static int ppo_load(Trainer *t)
 {
     Ppo *p = t->state;
     const PpoConfig *c = p->c;
     int rc = 0;
     TRY(hf_load_params(&p->policy, c->model, HEAD_AS_STORED, 0));
-    TRY(hf_load_params(&p->reference, reference_folder(c), HEAD_AS_STORED, 0));
+    TRY(hf_load_params(&p->reference, ppo_reference_folder(c), HEAD_AS_STORED, 0));
     TRY(reward_model_load(&p->helpful));
     if (p->has_safety)
         TRY(reward_model_load(&p->safety));
     grads_zero(&p->policy_grads);
     if (has_critic(p)) {
-        TRY(hf_load_params(&p->critic, critic_folder(c), HEAD_AS_STORED, 0));
+        TRY(hf_load_params(&p->critic, ppo_critic_folder(c), HEAD_AS_STORED, 0));
         grads_zero(&p->critic_grads);
     }
-    TRY(hash_inputs(p));
+    TRY(ppo_hash_inputs(p));
 fail:
     return rc;
 }
@@ -341,25 +195,6 @@ static int ppo_state(Trainer *t, BlobList *l)
     return 0;
 }
 
-/* Models and data must be those the run began with. */
-static int check_inputs(Ppo *p)
-{
-    const char *const names[N_INPUTS] = {reference_folder(p->c), p->c->reward_helpful, p->c->reward_safety,
-                                         p->c->train_path, "its records"};
-    const char *const keys[N_INPUTS] = {"reference", "reward.helpful", "reward.safety", "data.train",
-                                        "ptx.data"};
-    if (!p->saved_inputs[0][0])
-        memcpy(p->saved_inputs, p->inputs, sizeof p->inputs);
-    for (int i = 0; i < N_INPUTS; i++) {
-        if (strcmp(p->saved_inputs[i], p->inputs[i]) != 0)
-            return error_set(ERR_DATA, "%s: its %s changed since this run began (%s, hash %s, was %s); restore "
-                                       "it or start a new run",
-                             keys[i], i < 3 ? "weights" : "records", names[i], p->inputs[i],
-                             p->saved_inputs[i]);
-    }
-    return 0;
-}
-
 /* ---- one iteration ------------------------------------------------------------------------------ */
 
 /* Prompts of an iteration: the next ones of an endless walk over per-epoch permutations, each for
@@ -380,7 +215,7 @@ static void choose_prompts(const Ppo *p, Rollout *r, int64_t iteration, uint64_t
 
 static int check_first_kl(const Ppo *p, const Rollout *r)
 {
-    for (int64_t b = 0; strcmp(reference_folder(p->c), p->c->model) == 0 && b < r->n_used; b++) {
+    for (int64_t b = 0; strcmp(ppo_reference_folder(p->c), p->c->model) == 0 && b < r->n_used; b++) {
         if (r->k1[b] != 0)
             return error_set(ERR_INTERNAL, "answer %lld: KL to the reference is %g before the first "
                                            "update although policy and reference are equal",
@@ -500,7 +335,7 @@ static int ppo_step(Trainer *t)
     int64_t iteration = t->step / per, mini = t->step % per;
     UpdateStats s = {0};
     int rc = 0;
-    TRY(check_inputs(p));
+    TRY(ppo_check_inputs(p));
     if (mini == 0) {
         TRY(begin_iteration(t, p, iteration));
         if (rc > 0)

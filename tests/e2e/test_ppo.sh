@@ -92,6 +92,11 @@ changed=("${MAX[@]}" "ptx.data=[{path: $TMP/ptx.jsonl}]" out_dir="$TMP/fewer")
 "${changed[@]}" keep=100 >/dev/null 2>&1
 head -n 39 "$W/world/sft.jsonl" >"$TMP/ptx.jsonl"
 refuses "records of ptx.data that changed" 65 "ptx.data: its records changed" "${changed[@]}" --resume "$TMP/fewer/checkpoints/step-1"
+head -n 30 "$W/world/prompts_ppo.jsonl" >"$TMP/prompts.jsonl"
+changed=("${P[@]}" data.train="$TMP/prompts.jsonl" out_dir="$TMP/prompts")
+"${changed[@]}" keep=100 iterations=2 >/dev/null 2>&1
+head -n 29 "$W/world/prompts_ppo.jsonl" >"$TMP/prompts.jsonl"
+refuses "prompts that changed" 65 "data.train: its records changed" "${changed[@]}" iterations=2 --resume "$TMP/prompts/checkpoints/step-1"
 "${P[@]}" out_dir="$TMP/equal" reward.normalize=per_model max_new_tokens=1 iterations=1 >"$TMP/equal.log" 2>&1
 check "no answer ends: no scale, and it is said" grep -q "there is no scale to map" "$TMP/equal.log"
 
