@@ -73,7 +73,7 @@ for name in max rloo grpo; do
     declare -n command=${name^^}
     "${command[@]}" out_dir="$TMP/$name-other" threads=3 micro_batch_tokens=150 slots=3 >/dev/null 2>&1
     same "$name: weights with other threads, micro-batches and slots" "$TMP/$name/export/model.safetensors" "$TMP/$name-other/export/model.safetensors"
-    kills "$name: kill -9 and resume" 1 "$TMP/$name" "${command[@]}"
+    kills "$name: kill -9 and resume" 3 "$TMP/$name" "${command[@]}"
     for at in 1 4 7; do # inside iterations and between two
         rm -rf "$TMP/cut"; cp -r "$TMP/$name" "$TMP/cut"
         "${command[@]}" out_dir="$TMP/cut" --resume "$TMP/cut/checkpoints/step-$at" >"$TMP/cut.log" 2>&1
