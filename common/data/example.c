@@ -53,10 +53,16 @@ static int render_messages(const Record *r, const char *answer, bool open_turn,
     return rc;
 }
 
+/* Message i of a record to fine-tune on. */
+static bool is_trained(const Record *r, int i)
+{
+    return r->kind == RECORD_SFT && i >= r->n_context && r->messages[i].role == ROLE_ASSISTANT;
+}
+
 static void set_mask(uint8_t *mask, const Record *r, int only, const Span *spans, int n)
 {
     for (int i = 0; i < n; i++) {
-        const bool answer = i == r->n_messages || r->messages[i].role == ROLE_ASSISTANT;
+        const bool answer = i == r->n_messages || is_trained(r, i);
         if (only < 0 ? answer : i == only)
             memset(mask + spans[i].from, 1, (size_t)(spans[i].to - spans[i].from));
     }
@@ -66,8 +72,7 @@ static void set_mask(uint8_t *mask, const Record *r, int only, const Span *spans
 static int check_spans(const Record *r, const Span *spans, int n)
 {
     for (int i = 0; i < n; i++) {
-        const bool answer =
-            i == r->n_messages || (r->kind == RECORD_SFT && r->messages[i].role == ROLE_ASSISTANT);
+        const bool answer = i == r->n_messages || is_trained(r, i);
         if (answer && spans[i].to - spans[i].from < 2)
             return error_set(ERR_DATA,
                              "message %d (assistant) has no tokens to train on; remove the row",

@@ -26,7 +26,8 @@ typedef struct {
 
 typedef enum { LONG_DROP, LONG_TRUNCATE_LEFT, LONG_ERROR } OnLong; /* "drop|truncate_left|error" */
 
-/* RECORD_TEXT: BOS text EOS, every token but BOS trained. RECORD_SFT: assistant spans trained.
+/* RECORD_TEXT: BOS text EOS, every token but BOS trained. RECORD_SFT: assistant spans
+ * trained, but not those of the prompt of a {prompt, completion}.
  * RECORD_PROMPT: the open prompt, nothing trained. PAIR and LABELLED: which = 0 / 1 chooses the
  * answer; trained span = the answer. ERR_DATA with file:line for an empty trained span.
  * truncate_left keeps the last max_length tokens; BOS is cut like any other token. A dropped

@@ -38,6 +38,8 @@ typedef struct {
                              splits and overlap. SFT: what stands before the last answer */
     Message *messages;   /* prompt messages; for RECORD_SFT the whole conversation */
     int n_messages;
+    int n_context;       /* SFT: messages before this one are not trained on: the prompt of {prompt,
+                            completion}, as TRL has it; 0 for {messages}: every answer is trained on */
     char *text[2];       /* TEXT: [0]; PAIR: chosen, rejected; LABELLED: response in [0] */
     SafetyLabel safety[2];
     Strength strength;

@@ -148,6 +148,7 @@ static int parse_sft(Record *r, RowPlace *p, const Json *j)
         TRY(get_prompt(p, &all, j));
         TRY(talk_read(p, &tail, answer, answer_name, ROLE_ASSISTANT));
         TRY(check_answer(p, &tail, answer_name));
+        r->n_context = all.n;
         talk_copy(&all, &tail, tail.n);
         name = answer_name;
     }

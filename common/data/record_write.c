@@ -16,11 +16,12 @@ static void write_message(JsonWriter *w, Role role, const char *text, size_t n)
     jw_object_end(w);
 }
 
-static void write_messages(JsonWriter *w, const char *key, const Record *r)
+/* Messages [from, to). */
+static void write_messages(JsonWriter *w, const char *key, const Record *r, int from, int to)
 {
     jw_key(w, key);
     jw_array(w);
-    for (int i = 0; i < r->n_messages; i++)
+    for (int i = from; i < to; i++)
         write_message(w, r->messages[i].role, r->messages[i].text, r->messages[i].n);
     jw_array_end(w);
 }
@@ -38,7 +39,7 @@ static void write_answer(JsonWriter *w, const char *key, const char *text)
 
 static void write_pair(JsonWriter *w, const Record *r)
 {
-    write_messages(w, "prompt", r);
+    write_messages(w, "prompt", r, 0, r->n_messages);
     write_answer(w, "chosen", r->text[0]);
     write_answer(w, "rejected", r->text[1]);
     if (r->strength != STRENGTH_UNKNOWN)
@@ -63,16 +64,18 @@ void record_write(const Record *r, Str *out)
         jw_kstr(&w, "text", r->text[0]);
         break;
     case RECORD_PROMPT:
-        write_messages(&w, "prompt", r);
+        write_messages(&w, "prompt", r, 0, r->n_messages);
         break;
     case RECORD_SFT:
-        write_messages(&w, "messages", r);
+        if (r->n_context)
+            write_messages(&w, "prompt", r, 0, r->n_context);
+        write_messages(&w, r->n_context ? "completion" : "messages", r, r->n_context, r->n_messages);
         break;
     case RECORD_PAIR:
         write_pair(&w, r);
         break;
     case RECORD_LABELLED:
-        write_messages(&w, "prompt", r);
+        write_messages(&w, "prompt", r, 0, r->n_messages);
         write_answer(&w, "response", r->text[0]);
         jw_kbool(&w, "is_safe", r->safety[0] == SAFETY_SAFE);
         break;

@@ -217,6 +217,25 @@ static void test_sft_mask(void **state)
     record_free(&r);
 }
 
+/* As TRL's SFTTrainer: of {prompt, completion} the completion is trained on, whatever the prompt holds. */
+static void test_completion_alone_is_trained(void **state)
+{
+    World *w = *state;
+    Record r;
+    parse(&r,
+          "{\"prompt\":[" U("one") "," A("two") "," U("three") "],\"completion\":\"four\"}",
+          RECORD_SFT);
+    for (int k = 0; k < N_TEMPLATES; k++) {
+        Example e;
+        make(&e, &r, 0, &w->t[k]);
+        char *trained = bytes_of(&e, 0, 1);
+        assert_same_words(trained, "four#");
+        free(trained);
+        example_free(&e);
+    }
+    record_free(&r);
+}
+
 static void test_pair_continues_prompt(void **state)
 {
     World *w = *state;
@@ -343,6 +362,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text),
         cmocka_unit_test(test_sft_mask),
+        cmocka_unit_test(test_completion_alone_is_trained),
         cmocka_unit_test(test_pair_continues_prompt),
         cmocka_unit_test(test_labelled),
         cmocka_unit_test(test_long),

@@ -236,6 +236,7 @@ static void test_write_reads_back(void **state)
         {RECORD_PAIR,
          "{\"prompt\":[" U("q") "],\"chosen\":[" A("a") "],\"rejected\":[" A("b") "]}"},
         {RECORD_SFT, "{\"messages\":[" U("q") "," A("a") "]}"},
+        {RECORD_SFT, "{\"prompt\":[" U("q") "," A("a") "," U("r") "],\"completion\":[" A("b") "]}"},
         {RECORD_PROMPT, "{\"prompt\":[" U("q") "],\"tags\":[\"safety\"]}"},
         {RECORD_TEXT, "{\"text\":\"once\"}"},
         {RECORD_LABELLED, "{\"prompt\":[" U("q") "],\"response\":[" A("a") "],\"is_safe\":false}"},
