@@ -81,7 +81,7 @@ CUDA_SRC   := $(wildcard common/runtime/cuda/*.cu)
 CUDA_OBJ   := $(CUDA_SRC:%.cu=$(BUILD)/%.o) $(BUILD)/common/runtime/tensor__pic.o
 CUDA_LIB   := $(if $(HAVE_CUDA),$(BUILD)/bin/librlhf_cuda.so)
 
-.PHONY: all programs deps demo demo-controls test check check-long bench gpu-bundle install fmt clean lint tests emu emu-own config FORCE
+.PHONY: all programs deps demo demo-controls test check check-long bench gpu-bundle install fmt clean lint tests emu emu-tests config FORCE
 .DEFAULT_GOAL := all
 
 programs: $(if $(NEED_DEPS),deps-message) $(BUILD)/librlhf.a $(PROGRAMS)
@@ -142,35 +142,37 @@ ifneq ($(and $(findstring default,$(origin CXX)),$(findstring clang,$(CC))),)
 CXX := clang++
 endif
 COV       ?=
+EMU       := $(BUILD)/emu$(if $(COV),-cov)
 EMU_MFMA  := $(shell grep -qw fma /proc/cpuinfo 2>/dev/null && echo -mfma)
 EMU_BASE  := -std=c++17 -O2 -g -Wall -Wextra -Wno-unknown-pragmas $(if $(WERROR),-Werror) -ffp-contract=off -fno-math-errno \
              -fno-trapping-math -fno-strict-aliasing -fPIC -fvisibility=hidden -pthread -D_GNU_SOURCE -DRLHF_EMU -Itests/emu -I. $(EMU_MFMA) \
              -DBACKEND_HASH=$(BACKEND_HASH) $(if $(findstring address,$(SAN)),-DEMU_ASAN) $(if $(findstring thread,$(SAN)),-DEMU_TSAN)
 EMU_FLAGS := $(EMU_BASE) $(SANFLAGS) $(if $(findstring address,$(SAN)),-fsanitize-sections=emu_shared) $(if $(COV),--coverage)
 EMU_DEFS  := $(if $(and $(SAN),$(findstring clang,$(CXX))),,-Wl$(comma)-z$(comma)defs)
-EMU_RT    := $(patsubst %.cpp,$(BUILD)/emu/%.o,$(wildcard tests/emu/emu_*.cpp))
-EMU_OBJ   := $(CUDA_SRC:%.cu=$(BUILD)/emu/%.o) $(EMU_RT) $(BUILD)/common/runtime/tensor__pic.o
-EMU_OWN   := $(patsubst tests/emu/%.cpp,$(BUILD)/emu/tests/%,$(wildcard tests/emu/test_*.cpp))
-EMU_LIB   := $(BUILD)/emu/bin/librlhf_cuda.so
+EMU_RT    := $(patsubst %.cpp,$(EMU)/%.o,$(wildcard tests/emu/emu_*.cpp))
+EMU_OBJ   := $(CUDA_SRC:%.cu=$(EMU)/%.o) $(EMU_RT) $(BUILD)/common/runtime/tensor__pic.o
+EMU_OWN   := $(patsubst tests/emu/%.cpp,$(EMU)/tests/%,$(wildcard tests/emu/test_*.cpp))
+EMU_LIB   := $(EMU)/bin/librlhf_cuda.so
 EMU_ALLFLAGS = $(CXX) $(EMU_FLAGS)
-$(BUILD)/emuflags: FORCE
-	@mkdir -p $(BUILD); echo '$(EMU_ALLFLAGS)' | cmp -s - $@ || echo '$(EMU_ALLFLAGS)' > $@
+$(EMU)/flags: FORCE
+	@mkdir -p $(EMU); echo '$(EMU_ALLFLAGS)' | cmp -s - $@ || echo '$(EMU_ALLFLAGS)' > $@
 emu_compile = @mkdir -p $(@D); $(if $(V),,echo '  CXX  $@';) $(if $(V),set -x;) $(CXX) $(1) -MMD -MP -c -x c++ $< -o $@
-$(BUILD)/emu/%.o: %.cu $(BUILD)/emuflags
+$(EMU)/%.o: %.cu $(EMU)/flags
 	$(call emu_compile,$(EMU_FLAGS))
-$(BUILD)/emu/tests/emu/emu_%.o: tests/emu/emu_%.cpp $(BUILD)/emuflags
+$(EMU)/tests/emu/emu_%.o: tests/emu/emu_%.cpp $(EMU)/flags
 	$(call emu_compile,$(EMU_BASE))
-$(BUILD)/emu/tests/emu/test_%.o: tests/emu/test_%.cpp $(BUILD)/emuflags
+$(EMU)/tests/emu/test_%.o: tests/emu/test_%.cpp $(EMU)/flags
 	$(call emu_compile,$(EMU_FLAGS))
 $(EMU_LIB): $(EMU_OBJ)
 	@mkdir -p $(@D); $(if $(V),,echo '  LD   $@';) $(CXX) -shared -pthread $(SANFLAGS) $(if $(COV),--coverage) $(EMU_DEFS) $^ -o $@
-$(EMU_OWN): $(BUILD)/emu/tests/%: $(BUILD)/emu/tests/emu/%.o $(EMU_RT) $(BUILD)/librlhf.a
+$(EMU_OWN): $(EMU)/tests/%: $(EMU)/tests/emu/%.o $(EMU_RT) $(BUILD)/librlhf.a
 	@mkdir -p $(@D); $(CXX) -pthread $(SANFLAGS) $(if $(COV),--coverage) $^ $(LIBS) -o $@
-EMU_LINKS := $(PROGRAMS:$(BUILD)/%=$(BUILD)/emu/%) $(patsubst $(BUILD)/%,$(BUILD)/emu/%,$(filter %/test_ops %/test_cuda,$(TESTS)))
-$(EMU_LINKS): $(BUILD)/emu/%: $(BUILD)/%
+EMU_TESTS := $(patsubst $(BUILD)/%,$(EMU)/%,$(filter %/test_ops %/test_cuda,$(TESTS)))
+EMU_PROGS := $(PROGRAMS:$(BUILD)/%=$(EMU)/%)
+$(EMU_TESTS) $(EMU_PROGS): $(EMU)/%: $(BUILD)/%
 	@mkdir -p $(@D); ln -f $< $@ 2>/dev/null || cp -f $< $@
-emu: $(EMU_LIB) $(EMU_LINKS) $(EMU_OWN)
-emu-own: $(EMU_OWN)
+emu-tests: $(EMU_LIB) $(EMU_TESTS) $(EMU_OWN)
+emu: emu-tests $(EMU_PROGS)
 
 $(BUILD)/librlhf.a: $(LIB_OBJ)
 	@rm -f $@; ar rcs $@ $^

@@ -208,7 +208,7 @@ static void finish_warp_op(EmuThread *lane, const EmuThread *first)
 static bool same_op(const EmuThread *a, const EmuThread *b)
 {
     return b->state == WAITS_WARP && a->op == b->op && a->mask == b->mask && a->line == b->line &&
-           strcmp(a->file, b->file) == 0;
+           (a->file == b->file || strcmp(a->file, b->file) == 0);
 }
 
 static bool mask_has_arrived(const EmuThread *lane, int n_lanes, const EmuThread *t)
@@ -271,9 +271,9 @@ static bool release_block(void)
     for (int i = 0; i < sched.n; i++) {
         if (thread[i].state == WAITS_WARP)
             warp_is_stuck(&thread[i]);
-        if (thread[i].state == DONE)
+        if (thread[i].state == DONE && !done)
             done = &thread[i];
-        else if (!first)
+        if (thread[i].state != DONE && !first)
             first = &thread[i];
     }
     if (!first)
@@ -328,15 +328,13 @@ static void run_thread(EmuThread *t, EmuFiber *on)
     t->state = DONE;
 }
 
-/* Under the race checker a fiber is one thread of a block; otherwise it goes on with the next. */
-static bool may_run_another(void)
-{
+/* Under the race checker a fiber is one thread of a block, and all are made by the caller of the
+ * launch: what makes a fiber is ordered before it. Otherwise a fiber goes on with the next thread. */
 #ifdef EMU_TSAN
-    return false;
+static const bool one_thread_a_fiber = true;
 #else
-    return true;
+static const bool one_thread_a_fiber = false;
 #endif
-}
 
 /* The fiber that t waits on, or an idle one to begin it. */
 static EmuFiber *fiber_for(EmuThread *t);
@@ -348,7 +346,7 @@ static void fiber_body(EmuFiber *me)
         do {
             run_thread(t, me);
             t = pick();
-        } while (t && !t->fiber && may_run_another());
+        } while (t && !t->fiber && !one_thread_a_fiber);
         sched.retired[sched.n_retired++] = me;
         if (t)
             emu_now = &t->index;
@@ -533,6 +531,8 @@ void emu_launch(const EmuLaunch *l)
         thread[i].index.block_dim = b;
         thread[i].index.grid_dim = l->grid;
     }
+    while (one_thread_a_fiber && sched.n_pool < sched.n)
+        sched.pool[sched.n_pool++] = emu_fiber_make(fiber_body);
     run_blocks((uint64_t)l->grid.x * l->grid.y * l->grid.z);
     sched.launch = NULL;
 }
