@@ -70,9 +70,10 @@ static int open_device(void **out, int ordinal, char why[BACKEND_TEXT])
     d->ordinal = ordinal;
     what = "cannot be made current";
     error = cudaSetDevice(ordinal);
-    if (error == cudaSuccess)
+    if (error == cudaSuccess) {
+        what = "cannot be opened";
         error = cudaGetDeviceProperties(&prop, ordinal);
-    what = "cannot be opened";
+    }
     for (int i = 0; i < STREAM_COUNT && error == cudaSuccess; i++)
         error = cudaStreamCreateWithFlags(&d->stream[i], cudaStreamNonBlocking);
     if (error == cudaSuccess)
