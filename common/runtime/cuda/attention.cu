@@ -344,7 +344,7 @@ void cuda_attention(Tensor *o, Tensor *lse, const Tensor *q, const Tensor *k, co
 enum {
     PAGED_THREADS = KV_CHUNK / 4, /* a thread has four keys of the chunk */
     PAGED_DIMS = 128,             /* head dims of the vectors in shared memory at a time */
-    VECS = 8,                     /* vectors of a block at most */
+    VECS = 4,                     /* vectors of a block at most */
     TILES = KV_CHUNK / KV_TILE,
 };
 
@@ -360,12 +360,12 @@ typedef struct {
     bool k_wide;
 } Paged;
 
-/* What a block works on: vector i is head head0 + i % heads of row + i / heads; vectors there are not
- * stand in for others and are not written. */
+/* What a block works on, in shared memory: vector i is head head0 + i % heads of row + i / heads;
+ * vectors there are not stand in for others and are not written. */
 typedef struct {
     int64_t row, pos, chunk, kv_head, head0;
     int n_rows, heads;
-    int *row_of; /* (VECS), shared: i / heads, at most n_rows - 1 */
+    int row_of[VECS]; /* i / heads, at most n_rows - 1 */
 } Vectors;
 
 typedef struct {
@@ -384,27 +384,23 @@ static __device__ __forceinline__ bool joins(const Paged *at, int64_t r, int row
            at->row_seq[r] == at->row_seq[r - 1] && at->row_pos[r] == at->row_pos[r - 1] + 1;
 }
 
-/* False when there is nothing to do. A prompt's rows at positions [8 i, 8 i + 8), or as many as fit
- * beside the heads, are one block's: they share tiles and chunk. */
-static __device__ __forceinline__ bool vectors_of(const Paged *at, int64_t b, Vectors *x)
+/* By one thread; n_rows = 0 when there is nothing to do. A prompt's rows at positions [4 i, 4 i + 4),
+ * or as many as fit beside the heads, are one block's: they share tiles and chunk. */
+static __device__ void vectors_make(Vectors *x, const Paged *at, int64_t b)
 {
     const int rows = VECS / at->part_heads;
     const int64_t parts = at->K * at->n_parts, part = b % parts, first = part % at->n_parts * at->part_heads;
     x->chunk = b / parts % at->n_chunks;
     x->row = at->row_from + b / parts / at->n_chunks;
     x->pos = at->row_pos[x->row];
-    if (x->chunk * KV_CHUNK > x->pos || joins(at, x->row, rows))
-        return false;
     x->kv_head = part / at->n_parts;
     x->head0 = x->kv_head * at->G + first;
     x->heads = least(at->G - first, at->part_heads);
-    x->n_rows = 1;
-    while (joins(at, x->row + x->n_rows, rows))
+    x->n_rows = x->chunk * KV_CHUNK <= x->pos && !joins(at, x->row, rows);
+    while (x->n_rows && joins(at, x->row + x->n_rows, rows))
         x->n_rows++;
-    if (threadIdx.x < VECS)
-        x->row_of[threadIdx.x] = least((int)threadIdx.x / x->heads, x->n_rows - 1);
-    __syncthreads();
-    return true;
+    for (int i = 0; i < VECS; i++)
+        x->row_of[i] = least(i / x->heads, x->n_rows - 1);
 }
 
 /* Keys of tile t of the chunk that the block's r-th row sees; may be negative. */
@@ -441,7 +437,7 @@ static __device__ __forceinline__ void paged_scores(const Paged *at, const Vecto
         __syncthreads();
         if (!present)
             continue;
-#pragma unroll 4
+#pragma unroll 8
         for (int d = 0; d < n; d++) {
             float b[4];
             unpack4(b, fetch4(k + d * KV_TILE, 4, at->k_wide));
@@ -517,12 +513,12 @@ static __device__ __forceinline__ void paged_weights(const Vectors *x, int n_vec
 static __device__ __forceinline__ void paged_values(const Paged *at, const Vectors *x, int n_vecs, int t,
                                                     int64_t d, const PagedShared *sh, float o[VECS])
 {
-    enum { RUN = 8 };
+    enum { RUN = 16 };
     const float *v = at->v + page_of(at, x, t) + d, *p = sh->s + t * KV_TILE;
     const int joint = keys_seen(x, 0, t), end = keys_seen(x, x->n_rows - 1, t);
 #pragma unroll
     for (int i = 0; i < n_vecs; i++)
-        o[i] = t ? o[i] * sh->c[i * TILES + t] : 0.0f;
+        o[i] *= sh->c[i * TILES + t];
     int j = 0;
     for (; j + RUN <= joint; j += RUN) {
         float b[RUN], a[4];
@@ -562,7 +558,7 @@ static __device__ __forceinline__ void paged_chunk(const Paged *at, const Vector
     __syncthreads();
     paged_weights(x, n_vecs, sh);
     for (int64_t d = threadIdx.x; d < at->D; d += PAGED_THREADS) {
-        float o[VECS];
+        float o[VECS] = {0};
         for (int t = 0; t < TILES && keys_seen(x, 0, t) > 0; t++)
             paged_values(at, x, n_vecs, t, d, sh, o);
 #pragma unroll
@@ -589,19 +585,18 @@ static __global__ void __launch_bounds__(PAGED_THREADS, 4) paged_kernel(Paged at
 {
     __shared__ __align__(16) float q[VECS * PAGED_DIMS], s[VECS * KV_CHUNK];
     __shared__ float max[VECS * TILES], sum[VECS * TILES], c[VECS * TILES], m[VECS], l[VECS];
-    __shared__ int row_of[VECS];
+    __shared__ Vectors x;
     const PagedShared sh = {q, s, max, sum, c, m, l};
-    Vectors x;
-    x.row_of = row_of;
-    if (!vectors_of(&at, blockIdx.x, &x))
+    if (threadIdx.x == 0)
+        vectors_make(&x, &at, blockIdx.x);
+    __syncthreads();
+    if (x.n_rows == 0)
         return;
     const int n = x.n_rows * x.heads;
     if (n == 1)
         paged_chunk(&at, &x, 1, &sh);
     else if (n == 2)
         paged_chunk(&at, &x, 2, &sh);
-    else if (n <= 4)
-        paged_chunk(&at, &x, 4, &sh);
     else
         paged_chunk(&at, &x, VECS, &sh);
 }
@@ -632,7 +627,7 @@ void cuda_attention_paged(Tensor *o, const Tensor *q, const Tensor *k_pages, con
 {
     const int64_t D = head_dim, H = q->dim[1] / D, K = k_pages->dim[1], G = H / K, R = q->dim[0];
     const int64_t n_chunks = (page_table->dim[1] + TILES - 1) / TILES;
-    const int part_heads = G > 4 ? 8 : G > 2 ? 4 : (int)G;
+    const int part_heads = G > 2 ? VECS : (int)G;
     const int64_t row_bytes = n_chunks > 1 ? H * n_chunks * (2 + D) * (int64_t)sizeof(float) : 1;
     int64_t slice = CUDA_SCRATCH_BYTES / row_bytes;
     slice = slice < 1 ? 1 : slice;

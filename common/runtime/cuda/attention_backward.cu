@@ -41,19 +41,19 @@ static __device__ __forceinline__ Corner corner(void)
 }
 
 /* c[r][e] = a[i + r] . b[j + e]: chains over the head dims from +0. */
-static __device__ __forceinline__ void square(float c[4][4], const HeadRows *a, const HeadRows *b, int64_t D,
-                                              Corner at, const Shared *sh)
+static __device__ __forceinline__ void square(float c[4][4], HeadRows a, HeadRows b, int64_t D, Corner at,
+                                              const Shared *sh)
 {
 #pragma unroll
     for (int r = 0; r < 4; r++)
         c[r][0] = c[r][1] = c[r][2] = c[r][3] = 0;
     for (int64_t d0 = 0; d0 < D; d0 += SLAB_DIMS) {
         __syncthreads();
-        slab_across(sh->a, a, d0, D, false, THREADS);
-        slab_across(sh->b, b, d0, D, false, THREADS);
+        slab_across(sh->a, &a, d0, D, false, THREADS);
+        slab_across(sh->b, &b, d0, D, false, THREADS);
         __syncthreads();
         const int n = least(D - d0, SLAB_DIMS);
-#pragma unroll 4
+#pragma unroll 2
         for (int d = 0; d < n; d++) {
             float x[4], y[4];
             unpack4(x, load4(sh->a + d * TILE_STEP + at.i));
@@ -83,19 +83,19 @@ static __device__ __forceinline__ int gradient_column(int columns)
     return (int)threadIdx.x / WARP % 2 * (columns / 2) + (int)threadIdx.x % 8 * 4;
 }
 
-/* grad[r] += p[x][i + r] * rows[x] over the chain x < rows->n ascending, the sum's columns from col0.
+/* grad[r] += p[x][i + r] * rows[x] over the chain x < rows.n ascending, the sum's columns from col0.
  * On the diagonal a chain has those x alone with x >= i + r (queries = true, x is one) or x <= i + r:
  * a weight of 0 is not nothing, it would change -0 and inf. */
-static __device__ __forceinline__ void gradient_add(float grad[4][8], const HeadRows *rows, int64_t col0,
+static __device__ __forceinline__ void gradient_add(float grad[4][8], HeadRows rows, int col0,
                                                     int64_t D, int columns, Corner at, bool diagonal,
                                                     bool queries, const Shared *sh)
 {
     const int step = ROW_FLOATS / columns, column = gradient_column(columns);
-    for (int x0 = 0; x0 < rows->n; x0 += step) {
+    for (int x0 = 0; x0 < rows.n; x0 += step) {
         __syncthreads();
-        slab_along(sh->a, rows, x0, col0, D, columns, THREADS);
+        slab_along(sh->a, &rows, x0, col0, D, columns, THREADS);
         __syncthreads();
-        const int n = rows->n - x0 < step ? rows->n - x0 : step;
+        const int n = rows.n - x0 < step ? rows.n - x0 : step;
 #pragma unroll 2
         for (int x = 0; x < n; x++) {
             float p[4], b[8];
@@ -142,9 +142,33 @@ static __device__ __forceinline__ void gradient_write(float *p, int64_t stride, 
     }
 }
 
+/* Rows of a head of q or d_o, of the group's k or v, from position `first`. Made anew from the tile in
+ * shared memory wherever they are used, so that no registers hold them in between. */
+#define ROWS_OF(x, head) head_rows(bw->x, bw->x##_stride, t, first, (head) * bw->D, bw->x##_wide)
+static __device__ __forceinline__ HeadRows rows_q(const Backward *bw, const SeqTile *t, int64_t first,
+                                                  int head)
+{
+    return ROWS_OF(q, head);
+}
+static __device__ __forceinline__ HeadRows rows_d_o(const Backward *bw, const SeqTile *t, int64_t first,
+                                                    int head)
+{
+    return ROWS_OF(d_o, head);
+}
+static __device__ __forceinline__ HeadRows rows_k(const Backward *bw, const SeqTile *t, int64_t first,
+                                                  int head)
+{
+    return ROWS_OF(k, head / bw->G);
+}
+static __device__ __forceinline__ HeadRows rows_v(const Backward *bw, const SeqTile *t, int64_t first,
+                                                  int head)
+{
+    return ROWS_OF(v, head / bw->G);
+}
+
 /* lse or delta of a query, which may be absent. */
 static __device__ __forceinline__ float of_query(const float *p, int64_t stride, const SeqTile *t,
-                                                 int64_t query, int64_t head)
+                                                 int64_t query, int head)
 {
     return query < t->length ? p[(t->start + query) * stride + head] : 0.0f;
 }
@@ -171,44 +195,43 @@ static __global__ void delta_kernel(Backward bw)
 
 /* One head's queries from i0 on. p: rows are queries, columns keys. */
 static __device__ __forceinline__ void keys_pair(float dk[4][8], float dv[4][8], const Backward *bw,
-                                                 const Shared *sh, int64_t head, int64_t i0, int64_t col0,
+                                                 const Shared *sh, int head, int64_t i0, int col0,
                                                  int columns)
 {
     const SeqTile *t = sh->tile;
-    const int64_t kv = head / bw->G * bw->D, D = bw->D;
-    const HeadRows q = head_rows(bw->q, bw->q_stride, t, i0, head * D, bw->q_wide);
-    const HeadRows d_o = head_rows(bw->d_o, bw->d_o_stride, t, i0, head * D, bw->d_o_wide);
-    const HeadRows k = head_rows(bw->k, bw->k_stride, t, t->first, kv, bw->k_wide);
-    const HeadRows v = head_rows(bw->v, bw->v_stride, t, t->first, kv, bw->v_wide);
+    const int64_t D = bw->D;
     const Corner at = corner();
     const bool diagonal = i0 == t->first;
-    float p[4][4], ds[4][4];
-    square(p, &q, &k, D, at, sh);
+    float c[4][4];
+    square(c, rows_q(bw, t, i0, head), rows_k(bw, t, t->first, head), D, at, sh);
 #pragma unroll
     for (int r = 0; r < 4; r++) {
         const float lse = of_query(bw->lse, bw->lse_stride, t, i0 + at.i + r, head);
 #pragma unroll
         for (int e = 0; e < 4; e++)
-            p[r][e] = k_exp(p[r][e] * bw->scale - lse);
+            c[r][e] = k_exp(c[r][e] * bw->scale - lse);
     }
-    square_store(p, at, sh);
-    gradient_add(dv, &d_o, col0, D, columns, at, diagonal, true, sh);
-    square(ds, &d_o, &v, D, at, sh);
+    square_store(c, at, sh);
+    gradient_add(dv, rows_d_o(bw, t, i0, head), col0, D, columns, at, diagonal, true, sh);
+    square(c, rows_d_o(bw, t, i0, head), rows_v(bw, t, t->first, head), D, at, sh);
 #pragma unroll
-    for (int r = 0; r < 4; r++) {
+    for (int r = 0; r < 4; r++) { /* the thread's own weights lie where it stored them */
         const float delta = of_query(bw->delta, bw->delta_stride, t, i0 + at.i + r, head);
+        float p[4];
+        unpack4(p, load4(sh->p + (at.i + r) * TILE_STEP + at.j));
 #pragma unroll
         for (int e = 0; e < 4; e++)
-            ds[r][e] = p[r][e] * (ds[r][e] - delta) * bw->scale;
+            c[r][e] = p[e] * (c[r][e] - delta) * bw->scale;
     }
-    square_store(ds, at, sh);
-    gradient_add(dk, &q, col0, D, columns, at, diagonal, true, sh);
+    square_store(c, at, sh);
+    gradient_add(dk, rows_q(bw, t, i0, head), col0, D, columns, at, diagonal, true, sh);
 }
 
 /* Key tiles ascending: the first, which most queries see, start first. */
 static __device__ __forceinline__ void keys_block(const Backward *bw, const Shared *sh, int columns)
 {
-    const int64_t b = blockIdx.x, col0 = b % bw->n_groups * columns, kv_head = b / bw->n_groups % bw->K;
+    const int64_t b = blockIdx.x;
+    const int col0 = (int)(b % bw->n_groups) * columns, kv_head = (int)(b / bw->n_groups % bw->K);
     const SeqTile *t = sh->tile;
     float dk[4][8], dv[4][8];
     if (threadIdx.x == 0)
@@ -218,9 +241,9 @@ static __device__ __forceinline__ void keys_block(const Backward *bw, const Shar
         return;
     gradient_clear(dk);
     gradient_clear(dv);
-    for (int64_t g = 0; g < bw->G; g++)
+    for (int g = 0; g < bw->G; g++)
         for (int64_t i0 = t->first; i0 < t->length; i0 += KV_TILE)
-            keys_pair(dk, dv, bw, sh, kv_head * bw->G + g, i0, col0, columns);
+            keys_pair(dk, dv, bw, sh, kv_head * (int)bw->G + g, i0, col0, columns);
     gradient_write(bw->dk, bw->dk_stride, t, kv_head * bw->D, col0, bw->D, columns, corner(), dk, bw->dk_wide);
     gradient_write(bw->dv, bw->dv_stride, t, kv_head * bw->D, col0, bw->D, columns, corner(), dv, bw->dv_wide);
 }
@@ -229,18 +252,14 @@ static __device__ __forceinline__ void keys_block(const Backward *bw, const Shar
 
 /* Keys from key0 on. ds: rows are keys, columns queries. */
 static __device__ __forceinline__ void queries_pair(float dq[4][8], const Backward *bw, const Shared *sh,
-                                                    int64_t head, int64_t key0, int64_t col0, int columns)
+                                                    int head, int64_t key0, int col0, int columns)
 {
     const SeqTile *t = sh->tile;
-    const int64_t kv = head / bw->G * bw->D, D = bw->D;
-    const HeadRows q = head_rows(bw->q, bw->q_stride, t, t->first, head * D, bw->q_wide);
-    const HeadRows d_o = head_rows(bw->d_o, bw->d_o_stride, t, t->first, head * D, bw->d_o_wide);
-    const HeadRows k = head_rows(bw->k, bw->k_stride, t, key0, kv, bw->k_wide);
-    const HeadRows v = head_rows(bw->v, bw->v_stride, t, key0, kv, bw->v_wide);
+    const int64_t D = bw->D;
     const Corner at = corner();
     float p[4][4], ds[4][4];
-    square(p, &k, &q, D, at, sh);
-    square(ds, &v, &d_o, D, at, sh);
+    square(p, rows_k(bw, t, key0, head), rows_q(bw, t, t->first, head), D, at, sh);
+    square(ds, rows_v(bw, t, key0, head), rows_d_o(bw, t, t->first, head), D, at, sh);
 #pragma unroll
     for (int e = 0; e < 4; e++) {
         const float lse = of_query(bw->lse, bw->lse_stride, t, t->first + at.j + e, head);
@@ -250,13 +269,14 @@ static __device__ __forceinline__ void queries_pair(float dq[4][8], const Backwa
             ds[r][e] = k_exp(p[r][e] * bw->scale - lse) * (ds[r][e] - delta) * bw->scale;
     }
     square_store(ds, at, sh);
-    gradient_add(dq, &k, col0, D, columns, at, key0 == t->first, false, sh);
+    gradient_add(dq, rows_k(bw, t, key0, head), col0, D, columns, at, key0 == t->first, false, sh);
 }
 
 /* Blocks go from the last tile of a sequence, which sees most keys, to the first. */
 static __device__ __forceinline__ void queries_block(const Backward *bw, const Shared *sh, int columns)
 {
-    const int64_t b = blockIdx.x, col0 = b % bw->n_groups * columns, head = b / bw->n_groups % bw->H;
+    const int64_t b = blockIdx.x;
+    const int col0 = (int)(b % bw->n_groups) * columns, head = (int)(b / bw->n_groups % bw->H);
     const SeqTile *t = sh->tile;
     float dq[4][8];
     if (threadIdx.x == 0)
