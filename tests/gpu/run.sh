@@ -72,6 +72,7 @@ if part sanitizer; then
 fi
 if part demo; then
     for d in cuda cpu; do
+        rm -rf "$BUILD/demo-$d"
         t0=$(date +%s%N)
         $BUILD/bin/rlhf run configs/demo.yaml root="$BUILD/demo-$d" vars.device=$d >"$OUT/demo-$d.log" 2>&1 || not_ok "demo on $d" "$(tail -n 2 "$OUT/demo-$d.log" | tr '\n' ' ')"
         t1=$(date +%s%N); echo "demo on $d: $(((t1 - t0) / 1000000)) ms"
