@@ -1,4 +1,4 @@
-/* device.h - where tensors live and ops run: "cpu", later "cuda:N" through librlhf_cuda.so.
+/* device.h - where tensors live and ops run: "cpu", or "cuda:N" through librlhf_cuda.so.
  *
  * Opaque. A device has a compute and a copy stream (on the CPU everything is done when the call
  * returns), a table of op bodies, and capabilities. Asking for a kind that is not there is one

@@ -64,6 +64,10 @@ else
     skip "full disk" "cannot mount a small file system here"
 fi
 
+# the dynamic linker's own account of what a process opened
+LD_DEBUG=files "${SFT[@]}" out_dir="$TMP/mapped" device=cpu max_steps=1 >/dev/null 2>"$TMP/mapped.err"
+check "a run on the CPU opens no CUDA library" sh -c "grep -q 'calling init' $TMP/mapped.err && ! grep -qiE 'librlhf_cuda|libcuda' $TMP/mapped.err"
+
 check "--print-config can be loaded again" sh -c "'$BIN/rlhf-sft' $(printf "'%s' " "${SFT[@]:1}") out_dir='$TMP/o' --print-config >'$TMP/p1.yaml' && '$BIN/rlhf-sft' -c '$TMP/p1.yaml' --print-config >'$TMP/p2.yaml' && cmp '$TMP/p1.yaml' '$TMP/p2.yaml'"
 check "--dry-run leaves nothing behind" sh -c "'$BIN/rlhf-sft' $(printf "'%s' " "${SFT[@]:1}") out_dir='$TMP/dry' --dry-run && ! test -e '$TMP/dry'"
 finish
