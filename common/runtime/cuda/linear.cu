@@ -76,38 +76,64 @@ static __device__ __forceinline__ int64_t operand_step(const Operand *o, int for
     }
 }
 
-/* Where the q-th group of four of a step of `rows` rows lies. Along the chain a warp takes two
- * groups of 16 rows: whole sectors of global memory, and no two lanes on one bank when the four are
- * stored under each other. */
-static __device__ __forceinline__ void item_place(int form, int rows, int q, int *i, int *k)
+/* What a thread brings of an operand in each step: up to two groups of four. */
+typedef struct {
+    const float *p[2];
+    int i[2], k[2]; /* row in the tile, chain index in the step */
+    int rows[2];    /* rows from there on */
+    float4 x[2];
+} Stream;
+
+/* Where the q-th group of a step of `size` rows lies. Along the chain a warp takes two groups of 16
+ * rows: whole sectors of global memory, and no two lanes on one bank when the four are stored under
+ * each other. */
+static __device__ __forceinline__ void group_place(int form, int size, int q, int *i, int *k)
 {
     if (along_chain(form)) {
-        *i = q / 2 % rows;
-        *k = q / (2 * rows) * 8 + q % 2 * 4;
+        *i = q / 2 % size;
+        *k = q / (2 * size) * 8 + q % 2 * 4;
     } else {
-        *i = q % (rows / 4) * 4;
-        *k = q / (rows / 4);
+        *i = q % (size / 4) * 4;
+        *k = q / (size / 4);
     }
 }
 
-/* Four elements of chain place k of a step of n_k, in whose row (rows, along the tile) there are
- * `rows` more. */
-static __device__ __forceinline__ float4 item_fetch(const Operand *o, int form, const float *p, int rows,
-                                                    int k, int n_k)
+/* n groups of each of `threads` threads; size, n and threads are constants. */
+static __device__ __forceinline__ void stream_start(Stream *st, const Operand *o, int form, int64_t row0,
+                                                    int size, int n, int threads)
 {
-    if (along_chain(form))
-        return fetch4(p, rows > 0 ? n_k - k : 0, o->wide);
-    return fetch4(p, k < n_k ? rows : 0, o->wide);
+#pragma unroll
+    for (int u = 0; u < n; u++) {
+        group_place(form, size, (int)threadIdx.x + u * threads, &st->i[u], &st->k[u]);
+        st->rows[u] = least(o->n - row0 - st->i[u], size);
+        st->p[u] = operand_at(o, form, row0 + st->i[u], st->k[u]);
+    }
 }
 
-/* s: [k][rows + PAD]. */
-static __device__ __forceinline__ void item_store(float *s, int form, int rows, int i, int k, float4 x)
+/* Moves on by `by` elements and fetches a step, n_k of the chain. */
+static __device__ __forceinline__ void stream_fetch(Stream *st, const Operand *o, int form, int n, int n_k,
+                                                    int64_t by)
 {
-    s += k * (rows + PAD) + i;
-    if (along_chain(form))
-        store_down(s, rows + PAD, x);
-    else
-        store4(s, x);
+#pragma unroll
+    for (int u = 0; u < n; u++) {
+        const int chain = n_k - st->k[u];
+        const int left = along_chain(form) ? (st->rows[u] > 0 ? chain : 0) : (chain > 0 ? st->rows[u] : 0);
+        st->p[u] += by;
+        st->x[u] = fetch4(st->p[u], left, o->wide);
+    }
+}
+
+/* s: [k][size + PAD]. */
+static __device__ __forceinline__ void stream_store(const Stream *st, int form, int size, int n, float *s)
+{
+#pragma unroll
+    for (int u = 0; u < n; u++) {
+        float *to = s + st->k[u] * (size + PAD) + st->i[u];
+        if (along_chain(form))
+            store_down(to, size + PAD, st->x[u]);
+        else
+            store4(to, st->x[u]);
+    }
 }
 
 /* ---- the tile ---------------------------------------------------------------------------------- */
@@ -149,105 +175,108 @@ static __device__ __forceinline__ void tile_fma(float acc[8][8], const float *a,
     }
 }
 
-/* bm x bn of c by bm / tm * bn / tn threads, chain steps of bk; all constants at every call. */
-static __device__ __forceinline__ void product_tile(const Product *g, int form_a, int form_b, bool panel,
-                                                    int bm, int bn, int tm, int tn, int bk, float *as,
-                                                    float *bs)
-{
-    const int threads = bm / tm * (bn / tn), tid = (int)threadIdx.x;
-    const int n_a = bm * bk / 4 / threads, n_b = bn * bk / 4 / threads; /* fetches of a thread */
-    const int sa = bm + PAD, sb = bn + PAD, warps_j = bn / (8 * tn);
-    const int64_t blocks_i = (g->n_i + bm - 1) / bm;
-    const int64_t i0 = blockIdx.x % blocks_i * bm, j0 = blockIdx.x / blocks_i * bn;
-    const int warp = tid / WARP, lane = tid % WARP, run = tm < 4 ? tm : 4;
-    const int ti = warp / warps_j * 4 * tm + lane / 8 * run, tj = warp % warps_j * 8 * tn + lane % 8 * 4;
+/* Where a thread's part of a tile of size x size begins. */
+typedef struct {
+    int64_t i, j;
+    int ti, tj; /* in the tile */
+} Corner;
 
-    float acc[8][8];
+static __device__ __forceinline__ Corner corner(const Product *g, int size, int tm, int tn)
+{
+    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, warps_j = size / (8 * tn);
+    const int64_t blocks_i = (g->n_i + size - 1) / size;
+    Corner c;
+    c.ti = warp / warps_j * 4 * tm + lane / 8 * (tm < 4 ? tm : 4);
+    c.tj = warp % warps_j * 8 * tn + lane % 8 * 4;
+    c.i = blockIdx.x % blocks_i * size + c.ti;
+    c.j = blockIdx.x / blocks_i * size + c.tj;
+    return c;
+}
+
+/* The row of the corner's r-th. */
+static __device__ __forceinline__ int row_of(int r, int tm)
+{
+    const int run = tm < 4 ? tm : 4;
+    return r / run * 4 * run + r % run;
+}
+
+static __device__ __forceinline__ void results_load(float acc[8][8], const Product *g, bool panel, Corner at,
+                                                    int size, int tm, int tn)
+{
+    const int rows = g->accumulate ? least(g->n_i - at.i, size) : 0, columns = least(g->n_j - at.j, size);
 #pragma unroll
     for (int r = 0; r < tm; r++) {
-        const int row = r / run * 4 * run + r % run;
-        float *c = result_at(g, panel, i0 + ti, j0 + tj);
+        float *c = result_at(g, panel, at.i, at.j);
 #pragma unroll
-        for (int v = 0; v < tn; v += 4) {
-            const int left = g->accumulate && row < least(g->n_i - i0 - ti, bm)
-                                 ? least(g->n_j - j0 - tj, bn) - v * 8
-                                 : 0;
-            unpack4(&acc[r][v], fetch4(result_move(g, panel, c, row, v * 8), left, g->c_wide));
+        for (int v = 0; v < tn; v += 4)
+            unpack4(&acc[r][v], fetch4(result_move(g, panel, c, row_of(r, tm), v * 8),
+                                       row_of(r, tm) < rows ? columns - v * 8 : 0, g->c_wide));
+    }
+}
+
+static __device__ __forceinline__ void results_store(float acc[8][8], const Product *g, bool panel, Corner at,
+                                                     int size, int tm, int tn)
+{
+    const int rows = least(g->n_i - at.i, size), columns = least(g->n_j - at.j, size);
+#pragma unroll
+    for (int r = 0; r < tm; r++) {
+        float *c = result_at(g, panel, at.i, at.j);
+        if (row_of(r, tm) < rows) {
+#pragma unroll
+            for (int v = 0; v < tn; v += 4)
+                put4(result_move(g, panel, c, row_of(r, tm), v * 8), &acc[r][v], columns - v * 8, g->c_wide);
         }
     }
+}
 
-    const float *pa[2], *pb[2];
-    int ai[2], ak[2], a_left[2], bi[2], bk_[2], b_left[2];
-    float4 xa[2], xb[2];
+/* A tile of size x size by size / tm * size / tn threads, chain steps of bk; all are constants at every
+ * call. as, bs: two steps each, one being read, the other written. */
+static __device__ __forceinline__ void product_tile(const Product *g, int form_a, int form_b, bool panel,
+                                                    int size, int tm, int tn, int bk, float *as, float *bs)
+{
+    const int threads = size / tm * (size / tn), n = size * bk / 4 / threads, row = size + PAD;
+    const int run = tm * tn < 64 ? 4 : 1; /* links between two tests of the loop: as registers allow */
+    const Corner at = corner(g, size, tm, tn);
+    float acc[8][8];
+    Stream a, b;
+    results_load(acc, g, panel, at, size, tm, tn);
+    stream_start(&a, &g->a, form_a, at.i - at.ti, size, n, threads);
+    stream_start(&b, &g->b, form_b, at.j - at.tj, size, n, threads);
     int next = least(g->n_k, bk); /* chain of the step that is on its way */
-#pragma unroll
-    for (int u = 0; u < n_a; u++) {
-        item_place(form_a, bm, tid + u * threads, &ai[u], &ak[u]);
-        a_left[u] = least(g->a.n - i0 - ai[u], bm);
-        pa[u] = operand_at(&g->a, form_a, i0 + ai[u], ak[u]);
-        xa[u] = item_fetch(&g->a, form_a, pa[u], a_left[u], ak[u], next);
-        item_store(as, form_a, bm, ai[u], ak[u], xa[u]);
-    }
-#pragma unroll
-    for (int u = 0; u < n_b; u++) {
-        item_place(form_b, bn, tid + u * threads, &bi[u], &bk_[u]);
-        b_left[u] = least(g->b.n - j0 - bi[u], bn);
-        pb[u] = operand_at(&g->b, form_b, j0 + bi[u], bk_[u]);
-        xb[u] = item_fetch(&g->b, form_b, pb[u], b_left[u], bk_[u], next);
-        item_store(bs, form_b, bn, bi[u], bk_[u], xb[u]);
-    }
+    stream_fetch(&a, &g->a, form_a, n, next, 0);
+    stream_fetch(&b, &g->b, form_b, n, next, 0);
+    stream_store(&a, form_a, size, n, as);
+    stream_store(&b, form_b, size, n, bs);
     __syncthreads();
-
     int buffer = 0;
-    for (int64_t k0 = 0; k0 < g->n_k; k0 += bk) {
+    for (int64_t k = 0; k < g->n_k; k += bk) {
         const int here = next;
-        next = least(g->n_k - k0 - bk, bk);
+        next = least(g->n_k - k - bk, bk);
         if (next > 0) {
-            const int64_t step_a = operand_step(&g->a, form_a, k0, bk);
-            const int64_t step_b = operand_step(&g->b, form_b, k0, bk);
-#pragma unroll
-            for (int u = 0; u < n_a; u++) {
-                pa[u] += step_a;
-                xa[u] = item_fetch(&g->a, form_a, pa[u], a_left[u], ak[u], next);
-            }
-#pragma unroll
-            for (int u = 0; u < n_b; u++) {
-                pb[u] += step_b;
-                xb[u] = item_fetch(&g->b, form_b, pb[u], b_left[u], bk_[u], next);
-            }
+            stream_fetch(&a, &g->a, form_a, n, next, operand_step(&g->a, form_a, k, bk));
+            stream_fetch(&b, &g->b, form_b, n, next, operand_step(&g->b, form_b, k, bk));
         }
-        const float *a = as + buffer * bk * sa + ti, *b = bs + buffer * bk * sb + tj;
+        const float *x = as + buffer * bk * row + at.ti, *y = bs + buffer * bk * row + at.tj;
         if (here == bk) {
-#pragma unroll 2
-            for (int k = 0; k < bk; k++)
-                tile_fma(acc, a + k * sa, b + k * sb, tm, tn);
+#pragma unroll 1
+            for (int e = 0; e < bk; e += run) {
+#pragma unroll
+                for (int f = e; f < e + run; f++)
+                    tile_fma(acc, x + f * row, y + f * row, tm, tn);
+            }
         } else { /* steps over zeros would turn -0 into +0 */
 #pragma unroll 1
-            for (int k = 0; k < here; k++)
-                tile_fma(acc, a + k * sa, b + k * sb, tm, tn);
+            for (int e = 0; e < here; e++)
+                tile_fma(acc, x + e * row, y + e * row, tm, tn);
         }
         buffer ^= 1;
         if (next > 0) {
-#pragma unroll
-            for (int u = 0; u < n_a; u++)
-                item_store(as + buffer * bk * sa, form_a, bm, ai[u], ak[u], xa[u]);
-#pragma unroll
-            for (int u = 0; u < n_b; u++)
-                item_store(bs + buffer * bk * sb, form_b, bn, bi[u], bk_[u], xb[u]);
+            stream_store(&a, form_a, size, n, as + buffer * bk * row);
+            stream_store(&b, form_b, size, n, bs + buffer * bk * row);
         }
         __syncthreads();
     }
-#pragma unroll
-    for (int r = 0; r < tm; r++) {
-        const int row = r / run * 4 * run + r % run;
-        float *c = result_at(g, panel, i0 + ti, j0 + tj);
-        if (row < least(g->n_i - i0 - ti, bm)) {
-#pragma unroll
-            for (int v = 0; v < tn; v += 4)
-                put4(result_move(g, panel, c, row, v * 8), &acc[r][v],
-                     least(g->n_j - j0 - tj, bn) - v * 8, g->c_wide);
-        }
-    }
+    results_store(acc, g, panel, at, size, tm, tn);
 }
 
 /* Tiles, largest first. COST: the time of a multiply-add relative to the others', in which small
@@ -262,7 +291,7 @@ static __device__ __forceinline__ void product_tile(const Product *g, int form_a
         OP##_##SIZE##_kernel(Product g)                                                            \
     {                                                                                              \
         __shared__ __align__(16) float as[2 * BK * (SIZE + PAD)], bs[2 * BK * (SIZE + PAD)];       \
-        product_tile(&g, OP##_A, OP##_B, OP##_PANEL, SIZE, SIZE, TM, TN, BK, as, bs);              \
+        product_tile(&g, OP##_A, OP##_B, OP##_PANEL, SIZE, TM, TN, BK, as, bs);                    \
     }
 
 #define TILE_COST(OP, SIZE, TM, TN, BK, BLOCKS, COST)                                              \
