@@ -9,7 +9,7 @@ enum {
     TILE_STEP = KV_TILE + 4, /* a row of KV_TILE floats in shared memory, padded: see slab_across */
     SLAB_DIMS = 32,          /* head dims of a transposed slab */
     SLAB_FLOATS = SLAB_DIMS * TILE_STEP,
-    ROW_FLOATS = 2048,       /* of a slab of whole rows: 16 of 128 columns, 32 of 64 */
+    ROW_FLOATS = 2048, /* of a slab of whole rows: 16 of 128 columns, 32 of 64 */
 };
 
 /* KV_TILE positions of one sequence from `first`, a multiple of KV_TILE; rows count from the start
@@ -36,7 +36,8 @@ static inline int64_t tile_slots(int64_t n_tokens, int64_t n_seqs)
 }
 
 /* The tile in a slot; of an empty slot it begins behind the sequence. */
-static __device__ __forceinline__ SeqTile tile_in_slot(const int32_t *starts, int64_t n_seqs, int64_t slot)
+static __device__ __forceinline__ SeqTile tile_in_slot(const int32_t *starts, int64_t n_seqs,
+                                                       int64_t slot)
 {
     int64_t lo = 0, hi = n_seqs; /* the sequence is in [lo, hi) */
     while (hi - lo > 1) {
@@ -52,10 +53,12 @@ static __device__ __forceinline__ SeqTile tile_in_slot(const int32_t *starts, in
 }
 
 /* The rows of positions [first, first + KV_TILE) of t's sequence, from column `col`. */
-static __device__ __forceinline__ HeadRows head_rows(const float *p, int64_t stride, const SeqTile *t,
-                                                     int64_t first, int64_t col, bool wide)
+static __device__ __forceinline__ HeadRows head_rows(const float *p, int64_t stride,
+                                                     const SeqTile *t, int64_t first, int64_t col,
+                                                     bool wide)
 {
-    HeadRows r = {p + (t->start + first) * stride + col, stride, least(t->length - first, KV_TILE), wide};
+    HeadRows r = {p + (t->start + first) * stride + col, stride, least(t->length - first, KV_TILE),
+                  wide};
     return r;
 }
 
@@ -63,8 +66,8 @@ static __device__ __forceinline__ HeadRows head_rows(const float *p, int64_t str
  * holds row i, or, spread, row i % 4 * 16 + i / 4: then four neighbours are the rows a lane of 16
  * needs. A warp's lanes are 2 groups of four dims x 16 places: whole sectors of global memory, and
  * with the padding 32 different banks. */
-static __device__ __forceinline__ void slab_across(float *s, const HeadRows *x, int64_t d0, int64_t D,
-                                                   bool spread, int threads)
+static __device__ __forceinline__ void slab_across(float *s, const HeadRows *x, int64_t d0,
+                                                   int64_t D, bool spread, int threads)
 {
     const int tid = (int)threadIdx.x, place = tid / 2 % KV_TILE;
     const int d = tid / (2 * KV_TILE) * 8 + tid % 2 * 4, d_step = threads / (2 * KV_TILE) * 8;
@@ -82,12 +85,14 @@ static __device__ __forceinline__ void slab_across(float *s, const HeadRows *x, 
 static __device__ __forceinline__ void slab_along(float *s, const HeadRows *x, int r0, int64_t c0,
                                                   int64_t D, int columns, int threads)
 {
-    const int tid = (int)threadIdx.x, c = tid % (columns / 4) * 4, left = least(D - c0, columns) - c;
+    const int tid = (int)threadIdx.x, c = tid % (columns / 4) * 4,
+              left = least(D - c0, columns) - c;
     const int r_step = threads / (columns / 4), r = r0 + tid / (columns / 4);
     const float *p = x->p + r * x->stride + c0 + c;
 #pragma unroll
     for (int u = 0; u < ROW_FLOATS / columns; u += r_step)
-        store4(s + u * columns + tid * 4, fetch4(p + u * x->stride, r + u < x->n ? left : 0, x->wide));
+        store4(s + u * columns + tid * 4,
+               fetch4(p + u * x->stride, r + u < x->n ? left : 0, x->wide));
 }
 
 #endif

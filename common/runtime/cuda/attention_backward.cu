@@ -1,11 +1,12 @@
 /* attention_backward.cu - gradients of causal attention without atomics and without stored weights:
  * a tile of weights is computed again from q, k and the forward's log-sum-exp.
  *
- * One kernel makes dk and dv: a block owns a key tile of a kv head and walks the heads of the group,
- * then the query tiles that see it, both ascending; another makes dq: a block owns a query tile of a
- * head and walks the key tiles ascending. So every chain of ops.h grows in one block's registers.
- * Both compute two products of 64 x 64 a tile pair (s = q . k and dp = do . v, 4 x 4 a thread) and
- * bring the result through shared memory as rows of the chain. Tested by tests/ops/attention.c. */
+ * One kernel makes dk and dv: a block owns a key tile of a kv head and walks the heads of the
+ * group, then the query tiles that see it, both ascending; another makes dq: a block owns a query
+ * tile of a head and walks the key tiles ascending. So every chain of ops.h grows in one block's
+ * registers. Both compute two products of 64 x 64 a tile pair (s = q . k and dp = do . v, 4 x 4 a
+ * thread) and bring the result through shared memory as rows of the chain. Tested by
+ * tests/ops/attention.c. */
 #include "common/runtime/cuda/attention.h"
 
 enum { THREADS = 256, DELTA_THREADS = 128 };
@@ -41,8 +42,8 @@ static __device__ __forceinline__ Corner corner(void)
 }
 
 /* c[r][e] = a[i + r] . b[j + e]: chains over the head dims from +0. */
-static __device__ __forceinline__ void square(float c[4][4], HeadRows a, HeadRows b, int64_t D, Corner at,
-                                              const Shared *sh)
+static __device__ __forceinline__ void square(float c[4][4], HeadRows a, HeadRows b, int64_t D,
+                                              Corner at, const Shared *sh)
 {
 #pragma unroll
     for (int r = 0; r < 4; r++)
@@ -68,7 +69,8 @@ static __device__ __forceinline__ void square(float c[4][4], HeadRows a, HeadRow
     }
 }
 
-static __device__ __forceinline__ void square_store(const float c[4][4], Corner at, const Shared *sh)
+static __device__ __forceinline__ void square_store(const float c[4][4], Corner at,
+                                                    const Shared *sh)
 {
 #pragma unroll
     for (int r = 0; r < 4; r++) {
@@ -83,12 +85,12 @@ static __device__ __forceinline__ int gradient_column(int columns)
     return (int)threadIdx.x / WARP % 2 * (columns / 2) + (int)threadIdx.x % 8 * 4;
 }
 
-/* grad[r] += p[x][i + r] * rows[x] over the chain x < rows.n ascending, the sum's columns from col0.
- * On the diagonal a chain has those x alone with x >= i + r (queries = true, x is one) or x <= i + r:
- * a weight of 0 is not nothing, it would change -0 and inf. */
+/* grad[r] += p[x][i + r] * rows[x] over the chain x < rows.n ascending, the sum's columns from
+ * col0. On the diagonal a chain has those x alone with x >= i + r (queries = true, x is one) or x
+ * <= i + r: a weight of 0 is not nothing, it would change -0 and inf. */
 static __device__ __forceinline__ void gradient_add(float grad[4][8], HeadRows rows, int col0,
-                                                    int64_t D, int columns, Corner at, bool diagonal,
-                                                    bool queries, const Shared *sh)
+                                                    int64_t D, int columns, Corner at,
+                                                    bool diagonal, bool queries, const Shared *sh)
 {
     const int step = ROW_FLOATS / columns, column = gradient_column(columns);
     for (int x0 = 0; x0 < rows.n; x0 += step) {
@@ -126,8 +128,9 @@ static __device__ __forceinline__ void gradient_clear(float grad[4][8])
     }
 }
 
-static __device__ __forceinline__ void gradient_write(float *p, int64_t stride, const SeqTile *t, int64_t col,
-                                                      int64_t col0, int64_t D, int columns, Corner at,
+static __device__ __forceinline__ void gradient_write(float *p, int64_t stride, const SeqTile *t,
+                                                      int64_t col, int64_t col0, int64_t D,
+                                                      int columns, Corner at,
                                                       const float grad[4][8], bool wide)
 {
     const int column = gradient_column(columns), left = least(D - col0, columns) - column;
@@ -142,26 +145,26 @@ static __device__ __forceinline__ void gradient_write(float *p, int64_t stride, 
     }
 }
 
-/* Rows of a head of q or d_o, of the group's k or v, from position `first`. Made anew from the tile in
- * shared memory wherever they are used, so that no registers hold them in between. */
-#define ROWS_OF(x, head) head_rows(bw->x, bw->x##_stride, t, first, (head) * bw->D, bw->x##_wide)
-static __device__ __forceinline__ HeadRows rows_q(const Backward *bw, const SeqTile *t, int64_t first,
-                                                  int head)
+/* Rows of a head of q or d_o, of the group's k or v, from position `first`. Made anew from the tile
+ * in shared memory wherever they are used, so that no registers hold them in between. */
+#define ROWS_OF(x, head) head_rows(bw->x, bw->x##_stride, t, first, (head)*bw->D, bw->x##_wide)
+static __device__ __forceinline__ HeadRows rows_q(const Backward *bw, const SeqTile *t,
+                                                  int64_t first, int head)
 {
     return ROWS_OF(q, head);
 }
-static __device__ __forceinline__ HeadRows rows_d_o(const Backward *bw, const SeqTile *t, int64_t first,
-                                                    int head)
+static __device__ __forceinline__ HeadRows rows_d_o(const Backward *bw, const SeqTile *t,
+                                                    int64_t first, int head)
 {
     return ROWS_OF(d_o, head);
 }
-static __device__ __forceinline__ HeadRows rows_k(const Backward *bw, const SeqTile *t, int64_t first,
-                                                  int head)
+static __device__ __forceinline__ HeadRows rows_k(const Backward *bw, const SeqTile *t,
+                                                  int64_t first, int head)
 {
     return ROWS_OF(k, head / bw->G);
 }
-static __device__ __forceinline__ HeadRows rows_v(const Backward *bw, const SeqTile *t, int64_t first,
-                                                  int head)
+static __device__ __forceinline__ HeadRows rows_v(const Backward *bw, const SeqTile *t,
+                                                  int64_t first, int head)
 {
     return ROWS_OF(v, head / bw->G);
 }
@@ -173,7 +176,8 @@ static __device__ __forceinline__ float of_query(const float *p, int64_t stride,
     return query < t->length ? p[(t->start + query) * stride + head] : 0.0f;
 }
 
-/* ---- delta ------------------------------------------------------------------------------------- */
+/* ---- delta -------------------------------------------------------------------------------------
+ */
 
 /* A warp for a token's head: an FMA chain in each lane, then the tree. */
 static __global__ void delta_kernel(Backward bw)
@@ -191,7 +195,8 @@ static __global__ void delta_kernel(Backward bw)
         bw.delta[t * bw.delta_stride + h] = a;
 }
 
-/* ---- dk and dv --------------------------------------------------------------------------------- */
+/* ---- dk and dv ---------------------------------------------------------------------------------
+ */
 
 /* One head's queries from i0 on. p: rows are queries, columns keys. */
 static __device__ __forceinline__ void keys_pair(float dk[4][8], float dv[4][8], const Backward *bw,
@@ -244,15 +249,19 @@ static __device__ __forceinline__ void keys_block(const Backward *bw, const Shar
     for (int g = 0; g < bw->G; g++)
         for (int64_t i0 = t->first; i0 < t->length; i0 += KV_TILE)
             keys_pair(dk, dv, bw, sh, kv_head * (int)bw->G + g, i0, col0, columns);
-    gradient_write(bw->dk, bw->dk_stride, t, kv_head * bw->D, col0, bw->D, columns, corner(), dk, bw->dk_wide);
-    gradient_write(bw->dv, bw->dv_stride, t, kv_head * bw->D, col0, bw->D, columns, corner(), dv, bw->dv_wide);
+    gradient_write(bw->dk, bw->dk_stride, t, kv_head * bw->D, col0, bw->D, columns, corner(), dk,
+                   bw->dk_wide);
+    gradient_write(bw->dv, bw->dv_stride, t, kv_head * bw->D, col0, bw->D, columns, corner(), dv,
+                   bw->dv_wide);
 }
 
-/* ---- dq ---------------------------------------------------------------------------------------- */
+/* ---- dq ----------------------------------------------------------------------------------------
+ */
 
 /* Keys from key0 on. ds: rows are keys, columns queries. */
-static __device__ __forceinline__ void queries_pair(float dq[4][8], const Backward *bw, const Shared *sh,
-                                                    int head, int64_t key0, int col0, int columns)
+static __device__ __forceinline__ void queries_pair(float dq[4][8], const Backward *bw,
+                                                    const Shared *sh, int head, int64_t key0,
+                                                    int col0, int columns)
 {
     const SeqTile *t = sh->tile;
     const int64_t D = bw->D;
@@ -273,21 +282,24 @@ static __device__ __forceinline__ void queries_pair(float dq[4][8], const Backwa
 }
 
 /* Blocks go from the last tile of a sequence, which sees most keys, to the first. */
-static __device__ __forceinline__ void queries_block(const Backward *bw, const Shared *sh, int columns)
+static __device__ __forceinline__ void queries_block(const Backward *bw, const Shared *sh,
+                                                     int columns)
 {
     const int64_t b = blockIdx.x;
     const int col0 = (int)(b % bw->n_groups) * columns, head = (int)(b / bw->n_groups % bw->H);
     const SeqTile *t = sh->tile;
     float dq[4][8];
     if (threadIdx.x == 0)
-        *sh->tile = tile_in_slot(bw->starts, bw->n_seqs, bw->n_slots - 1 - b / bw->n_groups / bw->H);
+        *sh->tile =
+            tile_in_slot(bw->starts, bw->n_seqs, bw->n_slots - 1 - b / bw->n_groups / bw->H);
     __syncthreads();
     if (t->first >= t->length)
         return;
     gradient_clear(dq);
     for (int64_t key0 = 0; key0 <= t->first; key0 += KV_TILE)
         queries_pair(dq, bw, sh, head, key0, col0, columns);
-    gradient_write(bw->dq, bw->dq_stride, t, head * bw->D, col0, bw->D, columns, corner(), dq, bw->dq_wide);
+    gradient_write(bw->dq, bw->dq_stride, t, head * bw->D, col0, bw->D, columns, corner(), dq,
+                   bw->dq_wide);
 }
 
 #define BACKWARD_KERNEL(WHAT, COLUMNS, BLOCKS)                                                     \
@@ -312,14 +324,43 @@ void cuda_attention_backward(Tensor *dq, Tensor *dk, Tensor *dv, Tensor *delta, 
     const int64_t T = q->dim[0];
     const int columns = D <= 64 ? 64 : 128;
     const bool wide = D % 4 == 0; /* heads start at multiples of 4 */
-    Backward bw = {f32_data(q), f32_data(k), f32_data(v), f32_data(d_o), f32_data(o), f32_data(lse),
-                   f32_data(dq), f32_data(dk), f32_data(dv), f32_data(delta),
-                   q->stride, k->stride, v->stride, d_o->stride, o->stride, lse->stride, delta->stride,
-                   dq->stride, dk->stride, dv->stride,
-                   i32_data(starts), T, S, tile_slots(T, S), D, H, K, H / K, (D + columns - 1) / columns,
+    Backward bw = {f32_data(q),
+                   f32_data(k),
+                   f32_data(v),
+                   f32_data(d_o),
+                   f32_data(o),
+                   f32_data(lse),
+                   f32_data(dq),
+                   f32_data(dk),
+                   f32_data(dv),
+                   f32_data(delta),
+                   q->stride,
+                   k->stride,
+                   v->stride,
+                   d_o->stride,
+                   o->stride,
+                   lse->stride,
+                   delta->stride,
+                   dq->stride,
+                   dk->stride,
+                   dv->stride,
+                   i32_data(starts),
+                   T,
+                   S,
+                   tile_slots(T, S),
+                   D,
+                   H,
+                   K,
+                   H / K,
+                   (D + columns - 1) / columns,
                    (float)scale,
-                   wide && is_wide(q), wide && is_wide(k), wide && is_wide(v), wide && is_wide(d_o),
-                   wide && is_wide(dq), wide && is_wide(dk), wide && is_wide(dv)};
+                   wide && is_wide(q),
+                   wide && is_wide(k),
+                   wide && is_wide(v),
+                   wide && is_wide(d_o),
+                   wide && is_wide(dq),
+                   wide && is_wide(dk),
+                   wide && is_wide(dv)};
     cudaStream_t stream = cuda_stream(q);
     if (T == 0)
         return;

@@ -1,11 +1,11 @@
 /* linear.cu - the three products of a linear layer: one register tile in shared memory.
  *
- * Every product is c[i, j] = FMA chain over the chain index k ascending of a[i, k] * b[j, k], from c
- * or from +0. A block makes a tile of c, a thread a few rows by a few columns of it in registers;
- * the operands pass through shared memory as [k][i] and [k][j], a step of k at a time, the next step
- * on its way in registers. No chain is ever split, so tiles only choose which chains run side by
- * side: their choice cannot change a bit. Up to FEW_ROWS rows a product is a stream of weights, for
- * which there is a kernel of its own. Tested by tests/ops/linear.c. */
+ * Every product is c[i, j] = FMA chain over the chain index k ascending of a[i, k] * b[j, k], from
+ * c or from +0. A block makes a tile of c, a thread a few rows by a few columns of it in registers;
+ * the operands pass through shared memory as [k][i] and [k][j], a step of k at a time, the next
+ * step on its way in registers. No chain is ever split, so tiles only choose which chains run side
+ * by side: their choice cannot change a bit. Up to FEW_ROWS rows a product is a stream of weights,
+ * for which there is a kernel of its own. Tested by tests/ops/linear.c. */
 #include "common/runtime/cuda/tile.h"
 
 /* How an operand's element (row i, chain index k) lies. step: elements between rows, or the
@@ -20,14 +20,15 @@ enum {
 typedef struct {
     const float *p;
     int64_t step;
-    int64_t n;  /* rows there are; a panel's lanes beyond N may be read */
-    bool wide;  /* four elements along the contiguous side are aligned */
+    int64_t n; /* rows there are; a panel's lanes beyond N may be read */
+    bool wide; /* four elements along the contiguous side are aligned */
 } Operand;
 
 typedef struct {
     Operand a, b;
     int64_t n_k; /* length of the chain */
-    float *c;    /* rows: c[i * c_step + j]; panel: c[(j / PANEL_N * c_step + i) * PANEL_N + j % PANEL_N] */
+    float *c;    /* rows: c[i * c_step + j]; panel: c[(j / PANEL_N * c_step + i) * PANEL_N + j %
+                    PANEL_N] */
     int64_t c_step, n_i, n_j;
     bool c_wide, accumulate;
 } Product;
@@ -36,10 +37,12 @@ enum {
     PAD = 4, /* floats behind a row of shared memory: transposed stores of a warp hit all banks */
     FEW_ROWS = 16,
     FEW_THREADS = 128,
+    FEW_WARPS = FEW_THREADS / WARP,
     FEW_STEP = 128, /* chain of a step: 16 KiB of weights on their way per block */
 };
 
-/* ---- operands ---------------------------------------------------------------------------------- */
+/* ---- operands ----------------------------------------------------------------------------------
+ */
 
 static __device__ __forceinline__ bool along_chain(int form)
 {
@@ -62,7 +65,8 @@ static __device__ __forceinline__ const float *operand_at(const Operand *o, int 
 }
 
 /* Elements from (i, k) to (i, k + by), by a divisor of PANEL_N and k a multiple of it. */
-static __device__ __forceinline__ int64_t operand_step(const Operand *o, int form, int64_t k, int by)
+static __device__ __forceinline__ int64_t operand_step(const Operand *o, int form, int64_t k,
+                                                       int by)
 {
     switch (form) {
     case ROWS_ALONG_CHAIN:
@@ -99,8 +103,8 @@ static __device__ __forceinline__ void group_place(int form, int size, int q, in
 }
 
 /* n groups of each of `threads` threads; size, n and threads are constants. */
-static __device__ __forceinline__ void stream_start(Stream *st, const Operand *o, int form, int64_t row0,
-                                                    int size, int n, int threads)
+static __device__ __forceinline__ void stream_start(Stream *st, const Operand *o, int form,
+                                                    int64_t row0, int size, int n, int threads)
 {
 #pragma unroll
     for (int u = 0; u < n; u++) {
@@ -111,20 +115,22 @@ static __device__ __forceinline__ void stream_start(Stream *st, const Operand *o
 }
 
 /* Moves on by `by` elements and fetches a step, n_k of the chain. */
-static __device__ __forceinline__ void stream_fetch(Stream *st, const Operand *o, int form, int n, int n_k,
-                                                    int64_t by)
+static __device__ __forceinline__ void stream_fetch(Stream *st, const Operand *o, int form, int n,
+                                                    int n_k, int64_t by)
 {
 #pragma unroll
     for (int u = 0; u < n; u++) {
         const int chain = n_k - st->k[u];
-        const int left = along_chain(form) ? (st->rows[u] > 0 ? chain : 0) : (chain > 0 ? st->rows[u] : 0);
+        const int left =
+            along_chain(form) ? (st->rows[u] > 0 ? chain : 0) : (chain > 0 ? st->rows[u] : 0);
         st->p[u] += by;
         st->x[u] = fetch4(st->p[u], left, o->wide);
     }
 }
 
 /* s: [k][size + PAD]. */
-static __device__ __forceinline__ void stream_store(const Stream *st, int form, int size, int n, float *s)
+static __device__ __forceinline__ void stream_store(const Stream *st, int form, int size, int n,
+                                                    float *s)
 {
 #pragma unroll
     for (int u = 0; u < n; u++) {
@@ -136,24 +142,28 @@ static __device__ __forceinline__ void stream_store(const Stream *st, int form, 
     }
 }
 
-/* ---- the tile ---------------------------------------------------------------------------------- */
+/* ---- the tile ----------------------------------------------------------------------------------
+ */
 
-/* A thread's corner of c; from there row r and column v, a multiple of PANEL_N, are constants away. */
-static __device__ __forceinline__ float *result_at(const Product *g, bool panel, int64_t i, int64_t j)
+/* A thread's corner of c; from there row r and column v, a multiple of PANEL_N, are constants away.
+ */
+static __device__ __forceinline__ float *result_at(const Product *g, bool panel, int64_t i,
+                                                   int64_t j)
 {
     return panel ? g->c + (j / PANEL_N * g->c_step + i) * PANEL_N + j % PANEL_N
                  : g->c + i * g->c_step + j;
 }
 
-static __device__ __forceinline__ float *result_move(const Product *g, bool panel, float *c, int r, int v)
+static __device__ __forceinline__ float *result_move(const Product *g, bool panel, float *c, int r,
+                                                     int v)
 {
     return panel ? c + r * PANEL_N + v * g->c_step : c + r * g->c_step + v;
 }
 
 /* One step of the chain. A warp's lanes are 4 x 8; a thread's rows lie in runs of up to 4, its
  * columns in runs of 4, so that lanes read neighbouring 16 bytes. */
-static __device__ __forceinline__ void tile_fma(float acc[8][8], const float *a, const float *b, int tm,
-                                                int tn)
+static __device__ __forceinline__ void tile_fma(float acc[8][8], const float *a, const float *b,
+                                                int tm, int tn)
 {
     float x[8], y[8];
     if (tm < 4) {
@@ -183,7 +193,8 @@ typedef struct {
 
 static __device__ __forceinline__ Corner corner(const Product *g, int size, int tm, int tn)
 {
-    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, warps_j = size / (8 * tn);
+    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP,
+              warps_j = size / (8 * tn);
     const int64_t blocks_i = (g->n_i + size - 1) / size;
     Corner c;
     c.ti = warp / warps_j * 4 * tm + lane / 8 * (tm < 4 ? tm : 4);
@@ -200,10 +211,11 @@ static __device__ __forceinline__ int row_of(int r, int tm)
     return r / run * 4 * run + r % run;
 }
 
-static __device__ __forceinline__ void results_load(float acc[8][8], const Product *g, bool panel, Corner at,
-                                                    int size, int tm, int tn)
+static __device__ __forceinline__ void results_load(float acc[8][8], const Product *g, bool panel,
+                                                    Corner at, int size, int tm, int tn)
 {
-    const int rows = g->accumulate ? least(g->n_i - at.i, size) : 0, columns = least(g->n_j - at.j, size);
+    const int rows = g->accumulate ? least(g->n_i - at.i, size) : 0,
+              columns = least(g->n_j - at.j, size);
 #pragma unroll
     for (int r = 0; r < tm; r++) {
         float *c = result_at(g, panel, at.i, at.j);
@@ -214,8 +226,8 @@ static __device__ __forceinline__ void results_load(float acc[8][8], const Produ
     }
 }
 
-static __device__ __forceinline__ void results_store(float acc[8][8], const Product *g, bool panel, Corner at,
-                                                     int size, int tm, int tn)
+static __device__ __forceinline__ void results_store(float acc[8][8], const Product *g, bool panel,
+                                                     Corner at, int size, int tm, int tn)
 {
     const int rows = least(g->n_i - at.i, size), columns = least(g->n_j - at.j, size);
 #pragma unroll
@@ -224,18 +236,20 @@ static __device__ __forceinline__ void results_store(float acc[8][8], const Prod
         if (row_of(r, tm) < rows) {
 #pragma unroll
             for (int v = 0; v < tn; v += 4)
-                put4(result_move(g, panel, c, row_of(r, tm), v * 8), &acc[r][v], columns - v * 8, g->c_wide);
+                put4(result_move(g, panel, c, row_of(r, tm), v * 8), &acc[r][v], columns - v * 8,
+                     g->c_wide);
         }
     }
 }
 
-/* A tile of size x size by size / tm * size / tn threads, chain steps of bk; all are constants at every
- * call. as, bs: two steps each, one being read, the other written. */
-static __device__ __forceinline__ void product_tile(const Product *g, int form_a, int form_b, bool panel,
-                                                    int size, int tm, int tn, int bk, float *as, float *bs)
+/* A tile of size x size by size / tm * size / tn threads, chain steps of bk; all are constants at
+ * every call. as, bs: two steps each, one being read, the other written. */
+static __device__ __forceinline__ void product_tile(const Product *g, int form_a, int form_b,
+                                                    bool panel, int size, int tm, int tn, int bk,
+                                                    float *as, float *bs)
 {
     const int threads = size / tm * (size / tn), n = size * bk / 4 / threads, row = size + PAD;
-    const int run = tm * tn < 64 ? 4 : 1; /* links between two tests of the loop: as registers allow */
+    const int run = tm * tn < 64 ? 4 : 1; /* links unrolled: as registers allow */
     const Corner at = corner(g, size, tm, tn);
     float acc[8][8];
     Stream a, b;
@@ -281,10 +295,12 @@ static __device__ __forceinline__ void product_tile(const Product *g, int form_a
 
 /* Tiles, largest first. COST: the time of a multiply-add relative to the others', in which small
  * tiles read shared memory more often. */
+/* clang-format off */
 #define TILES(X, OP)                                                                               \
     X(OP, 128, 8, 8, 8, 2, 16)                                                                     \
     X(OP, 64, 8, 4, 16, 3, 18)                                                                     \
     X(OP, 32, 2, 4, 32, 5, 26)
+/* clang-format on */
 
 #define TILE_KERNEL(OP, SIZE, TM, TN, BK, BLOCKS, COST)                                            \
     static __global__ void __launch_bounds__(SIZE / TM * (SIZE / TN), BLOCKS)                      \
@@ -352,14 +368,45 @@ PRODUCT(linear)
 PRODUCT(linear_dx)
 PRODUCT(linear_dw)
 
-/* ---- few rows ---------------------------------------------------------------------------------- */
+/* ---- few rows ----------------------------------------------------------------------------------
+ */
+
+/* `here` links of the chains of a lane's column and of every FEW_WARPS-th row. */
+static __device__ __forceinline__ void few_fma(float *acc, int here, int r_n, const float *w,
+                                               const float *x)
+{
+    if (here == FEW_STEP) {
+#pragma unroll 4
+        for (int k = 0; k < FEW_STEP; k += 4) {
+            float wk[4];
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                wk[e] = w[(k + e) * PANEL_N];
+#pragma unroll
+            for (int r = 0; r < r_n; r++) {
+                const float4 xk = load4(x + r * FEW_WARPS * FEW_STEP + k);
+                acc[r] = real_fma(xk.x, wk[0], acc[r]);
+                acc[r] = real_fma(xk.y, wk[1], acc[r]);
+                acc[r] = real_fma(xk.z, wk[2], acc[r]);
+                acc[r] = real_fma(xk.w, wk[3], acc[r]);
+            }
+        }
+    } else {
+#pragma unroll 1
+        for (int k = 0; k < here; k++) {
+#pragma unroll
+            for (int r = 0; r < r_n; r++)
+                acc[r] = real_fma(x[r * FEW_WARPS * FEW_STEP + k], w[k * PANEL_N], acc[r]);
+        }
+    }
+}
 
 /* A block makes one panel's 32 columns of up to FEW_ROWS rows: all threads bring the weights, whose
  * step is one run of memory; warp w computes rows w, w + 4, ..., of which there are r_n at most, a
  * lane for each column. */
 static __device__ __forceinline__ void few_rows(const Product *g, int r_n, float *ws, float *xs)
 {
-    enum { WARPS = FEW_THREADS / WARP, W_FETCH = FEW_STEP * PANEL_N / 4 / FEW_THREADS };
+    enum { WARPS = FEW_WARPS, W_FETCH = FEW_STEP * PANEL_N / 4 / FEW_THREADS };
     const int tid = (int)threadIdx.x, warp = tid / WARP, lane = tid % WARP;
     const int64_t n = (int64_t)blockIdx.x * PANEL_N + lane, K = g->n_k;
     const float *w = g->b.p + (int64_t)blockIdx.x * PANEL_N * K + tid * 4;
@@ -377,37 +424,14 @@ static __device__ __forceinline__ void few_rows(const Product *g, int r_n, float
 #pragma unroll
         for (int u = 0; u < W_FETCH; u++) {
             const int at = u * FEW_THREADS * 4;
-            wf[u] = fetch4(w + (k0 + FEW_STEP) * PANEL_N + at, next * PANEL_N - tid * 4 - at, g->b.wide);
+            wf[u] = fetch4(w + (k0 + FEW_STEP) * PANEL_N + at, next * PANEL_N - tid * 4 - at,
+                           g->b.wide);
         }
 #pragma unroll
         for (int r = 0; r < r_n; r++)
             xf[r] = fetch4(x + r * WARPS * g->a.step + k0 + FEW_STEP,
                            warp + r * WARPS < g->n_i ? next - lane * 4 : 0, g->a.wide);
-        if (here == FEW_STEP) {
-#pragma unroll 4
-            for (int k = 0; k < FEW_STEP; k += 4) {
-                float wk[4];
-#pragma unroll
-                for (int e = 0; e < 4; e++)
-                    wk[e] = ws[(k + e) * PANEL_N + lane];
-#pragma unroll
-                for (int r = 0; r < r_n; r++) {
-                    const float4 xk = load4(xs + (warp + r * WARPS) * FEW_STEP + k);
-                    acc[r] = real_fma(xk.x, wk[0], acc[r]);
-                    acc[r] = real_fma(xk.y, wk[1], acc[r]);
-                    acc[r] = real_fma(xk.z, wk[2], acc[r]);
-                    acc[r] = real_fma(xk.w, wk[3], acc[r]);
-                }
-            }
-        } else {
-#pragma unroll 1
-            for (int k = 0; k < here; k++) {
-#pragma unroll
-                for (int r = 0; r < r_n; r++)
-                    acc[r] = real_fma(xs[(warp + r * WARPS) * FEW_STEP + k], ws[k * PANEL_N + lane],
-                                      acc[r]);
-            }
-        }
+        few_fma(acc, here, r_n, ws + lane, xs + warp * FEW_STEP);
         __syncthreads();
 #pragma unroll
         for (int u = 0; u < W_FETCH; u++)
@@ -452,7 +476,8 @@ static void linear_few(const Tensor *t, const Product *g)
         LAUNCH(linear_few_4_kernel, blocks, FEW_THREADS, 0, stream, *g);
 }
 
-/* ---- launchers --------------------------------------------------------------------------------- */
+/* ---- launchers ---------------------------------------------------------------------------------
+ */
 
 static Operand operand_rows(const Tensor *t, int64_t n)
 {
@@ -469,8 +494,15 @@ static Operand operand_panel(const Tensor *w, int64_t n)
 void cuda_linear(Tensor *y, const Tensor *x, const Tensor *w, bool accumulate)
 {
     const int64_t m = x->dim[0], n = w->dim[0], lanes = (n + PANEL_N - 1) / PANEL_N * PANEL_N;
-    Product g = {operand_rows(x, m), operand_panel(w, lanes), w->dim[1], f32_data(y), y->stride, m, n,
-                 is_wide(y), accumulate};
+    Product g = {operand_rows(x, m),
+                 operand_panel(w, lanes),
+                 w->dim[1],
+                 f32_data(y),
+                 y->stride,
+                 m,
+                 n,
+                 is_wide(y),
+                 accumulate};
     if (m <= FEW_ROWS)
         linear_few(y, &g);
     else
@@ -480,8 +512,9 @@ void cuda_linear(Tensor *y, const Tensor *x, const Tensor *w, bool accumulate)
 void cuda_linear_dx(Tensor *dx, const Tensor *dy, const Tensor *w, bool accumulate)
 {
     const int64_t m = dy->dim[0], k = w->dim[1];
-    Product g = {operand_rows(dy, m), operand_panel(w, k), w->dim[0], f32_data(dx), dx->stride, m, k,
-                 is_wide(dx), accumulate};
+    Product g = {
+        operand_rows(dy, m), operand_panel(w, k), w->dim[0], f32_data(dx), dx->stride, m, k,
+        is_wide(dx),         accumulate};
     linear_dx_launch(dx, &g);
 }
 
@@ -489,6 +522,6 @@ void cuda_linear_dw(Tensor *dw, const Tensor *dy, const Tensor *x, bool accumula
 {
     const int64_t n = dw->dim[0], k = dw->dim[1];
     Product g = {operand_rows(x, k), operand_rows(dy, n), dy->dim[0], f32_data(dw), k, k, n,
-                 is_wide(dw), accumulate};
+                 is_wide(dw),        accumulate};
     linear_dw_launch(dw, &g);
 }
