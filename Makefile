@@ -1,4 +1,4 @@
-# rlhf.c - GNU make 4.3.  make | deps | demo | test | check | check-long | bench | install | fmt
+# rlhf.c - GNU make 4.3.  make | deps | demo | test | check | check-emu | check-long | bench | install | fmt
 #
 # Sources are found by wildcard: a folder with a main.c is a program, everything else goes into
 # librlhf.a. Each file of common/runtime/cpu is compiled once per instruction set (plain, avx2,
@@ -81,7 +81,7 @@ CUDA_SRC   := $(wildcard common/runtime/cuda/*.cu)
 CUDA_OBJ   := $(CUDA_SRC:%.cu=$(BUILD)/%.o) $(BUILD)/common/runtime/tensor__pic.o
 CUDA_LIB   := $(if $(HAVE_CUDA),$(BUILD)/bin/librlhf_cuda.so)
 
-.PHONY: all programs deps demo demo-controls test check check-long bench gpu-bundle install fmt clean lint tests emu emu-tests config FORCE
+.PHONY: all programs deps demo demo-controls test check check-emu check-long bench gpu-bundle install fmt clean lint tests emu emu-tests config FORCE
 .DEFAULT_GOAL := all
 
 programs: $(if $(NEED_DEPS),deps-message) $(BUILD)/librlhf.a $(PROGRAMS)
@@ -137,18 +137,23 @@ $(BUILD)/bin/librlhf_cuda.so: $(CUDA_OBJ)
 	@mkdir -p $(@D); $(if $(V),,echo '  LD   $@';) $(NVCC) -shared -cudart static -Xlinker -z,defs $^ -o $@
 
 # ---- the same kernels for the CPU (tests/emu, one fiber a CUDA thread), with the programs that are to
-# find this library beside them. COV=1 counts lines. The scheduler itself is not instrumented.
+# find this library beside them. COV=1 counts lines; RACES=1 instruments the kernels alone with the thread
+# sanitizer. The scheduler itself is never instrumented.
 ifneq ($(and $(findstring default,$(origin CXX)),$(findstring clang,$(CC))),)
 CXX := clang++
 endif
 COV       ?=
-EMU       := $(BUILD)/emu$(if $(COV),-cov)
+RACES     ?=
+EMU       := $(BUILD)/emu$(if $(COV),-cov)$(if $(RACES),-races)
+EMU_SAN   := $(if $(RACES),thread,$(SAN))
+EMU_LD    := -pthread $(if $(EMU_SAN),-fsanitize=$(EMU_SAN)) $(if $(COV),--coverage)
 EMU_MFMA  := $(shell grep -qw fma /proc/cpuinfo 2>/dev/null && echo -mfma)
 EMU_BASE  := -std=c++17 -O2 -g -Wall -Wextra -Wno-unknown-pragmas $(if $(WERROR),-Werror) -ffp-contract=off -fno-math-errno \
              -fno-trapping-math -fno-strict-aliasing -fPIC -fvisibility=hidden -pthread -D_GNU_SOURCE -DRLHF_EMU -Itests/emu -I. $(EMU_MFMA) \
-             -DBACKEND_HASH=$(BACKEND_HASH) $(if $(findstring address,$(SAN)),-DEMU_ASAN) $(if $(findstring thread,$(SAN)),-DEMU_TSAN)
-EMU_FLAGS := $(EMU_BASE) $(SANFLAGS) $(if $(findstring address,$(SAN)),-fsanitize-sections=emu_shared) $(if $(COV),--coverage)
-EMU_DEFS  := $(if $(and $(SAN),$(findstring clang,$(CXX))),,-Wl$(comma)-z$(comma)defs)
+             -DBACKEND_HASH=$(BACKEND_HASH) $(if $(findstring address,$(EMU_SAN)),-DEMU_ASAN) $(if $(findstring thread,$(EMU_SAN)),-DEMU_TSAN)
+EMU_FLAGS := $(EMU_BASE) $(if $(EMU_SAN),-fsanitize=$(EMU_SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all) \
+             $(if $(findstring address,$(EMU_SAN)),-fsanitize-sections=emu_shared) $(if $(COV),--coverage)
+EMU_DEFS  := $(if $(and $(EMU_SAN),$(findstring clang,$(CXX))),,-Wl$(comma)-z$(comma)defs)
 EMU_RT    := $(patsubst %.cpp,$(EMU)/%.o,$(wildcard tests/emu/emu_*.cpp))
 EMU_OBJ   := $(CUDA_SRC:%.cu=$(EMU)/%.o) $(EMU_RT) $(BUILD)/common/runtime/tensor__pic.o
 EMU_OWN   := $(patsubst tests/emu/%.cpp,$(EMU)/tests/%,$(wildcard tests/emu/test_*.cpp))
@@ -164,13 +169,20 @@ $(EMU)/tests/emu/emu_%.o: tests/emu/emu_%.cpp $(EMU)/flags
 $(EMU)/tests/emu/test_%.o: tests/emu/test_%.cpp $(EMU)/flags
 	$(call emu_compile,$(EMU_FLAGS))
 $(EMU_LIB): $(EMU_OBJ)
-	@mkdir -p $(@D); $(if $(V),,echo '  LD   $@';) $(CXX) -shared -pthread $(SANFLAGS) $(if $(COV),--coverage) $(EMU_DEFS) $^ -o $@
+	@mkdir -p $(@D); $(if $(V),,echo '  LD   $@';) $(CXX) -shared $(EMU_LD) $(EMU_DEFS) $^ -o $@
 $(EMU_OWN): $(EMU)/tests/%: $(EMU)/tests/emu/%.o $(EMU_RT) $(BUILD)/librlhf.a
-	@mkdir -p $(@D); $(CXX) -pthread $(SANFLAGS) $(if $(COV),--coverage) $^ $(LIBS) -o $@
+	@mkdir -p $(@D); $(CXX) $(EMU_LD) $^ $(LIBS) -o $@
 EMU_TESTS := $(patsubst $(BUILD)/%,$(EMU)/%,$(filter %/test_ops %/test_cuda,$(TESTS)))
 EMU_PROGS := $(PROGRAMS:$(BUILD)/%=$(EMU)/%)
+ifneq ($(RACES),)
+$(EMU)/tests/test_ops: $(OPS_SRC:%.c=$(BUILD)/%.o) $(BUILD)/librlhf.a
+	@mkdir -p $(@D); $(CXX) $(EMU_LD) $^ $(LIBS) -o $@
+$(EMU)/tests/test_%: $(BUILD)/tests/unit/test_%.o $(BUILD)/librlhf.a
+	@mkdir -p $(@D); $(CXX) $(EMU_LD) $^ -lcmocka $(LIBS) -o $@
+else
 $(EMU_TESTS) $(EMU_PROGS): $(EMU)/%: $(BUILD)/%
 	@mkdir -p $(@D); ln -f $< $@ 2>/dev/null || cp -f $< $@
+endif
 emu-tests: $(EMU_LIB) $(EMU_TESTS) $(EMU_OWN)
 emu: emu-tests $(EMU_PROGS)
 
@@ -211,6 +223,8 @@ test:
 	@tests/ensure-deps.sh && $(MAKE) -s -j$(JOBS) all tests && sh tests/run.sh test $(BUILD)
 check:
 	@tests/ensure-deps.sh && sh tests/run.sh check $(BUILD)
+check-emu:
+	@tests/ensure-deps.sh && sh tests/run.sh check-emu $(BUILD)
 check-long:
 	@tests/ensure-deps.sh && sh tests/run.sh check-long $(BUILD)
 # sources, libraries and small data for a machine with a card that has no packages; there: tests/gpu/run.sh

@@ -1,6 +1,6 @@
 #!/bin/sh
 # lint.sh - the rules of the source tree that a compiler does not check. One pass of awk over all
-# C files, a few greps, under a second. Prints every violation and `lint: N passed, N failed`.
+# sources, a few greps, a second. Prints every violation and `lint: N passed, N failed`.
 # usage: tests/lint.sh [ROOT]   (another root is for tests/e2e/test_infrastructure.sh)
 cd "${1:-$(dirname "$0")/..}" || exit 1
 LC_ALL=C; export LC_ALL
@@ -11,7 +11,7 @@ if [ "$(git rev-parse --show-toplevel 2>/dev/null)" = "$(pwd -P)" ]; then
 else
     all=$(find . -path ./build -prune -o -path ./runs -prune -o -path ./.git -prune -o -type f -print | sed 's|^\./||')
 fi
-sources=$(echo "$all" | grep -E '\.(c|h)$')
+sources=$(echo "$all" | grep -E '\.(c|h|cu|cpp)$')
 
 # rule NAME VIOLATIONS: passes when there are none
 rule() {
@@ -93,7 +93,31 @@ lacking() { # WHAT NAMES: the ops that are not among the names, on one line
     [ -z "$gone" ] || echo "no $1 of$gone"
 }
 rule ops-body "$(lacking 'CPU_OP(...) in common/runtime/cpu' "$bodies")"
+kernels=$(grep -ohE '^(extern "C" )?void cuda_[a-z0-9_]+\(' common/runtime/cuda/*.cu 2>/dev/null | sed 's/.*cuda_//; s/(//' | sort -u)
+rule ops-kernel "$(lacking 'cuda_... in common/runtime/cuda' "$kernels")"
 rule ops-test "$(lacking 'test_... in tests/ops' "$tests")"
+
+# kernels (cuda_shim.h has the rules). text BUT PATTERN: lines of them that match outside comments and strings,
+# in files whose names do not match BUT
+cuda=$(echo "$all" | grep -E '\.cu$|^common/runtime/cuda/.*\.h$')
+text() {
+    echo "$cuda" | grep -vE "$1" | xargs awk -v pattern="$2" '
+        FNR == 1 { inside = 0 }
+        { line = $0; gsub(/"[^"]*"/, "\"\"", line)
+          if (inside) { if (!sub(/^.*\*\//, "", line)) next; inside = 0 }
+          gsub(/\/\*([^*]|\*[^\/])*\*\//, "", line); sub(/\/\/.*/, "", line)
+          if (sub(/\/\*.*/, "", line)) inside = 1 }
+        line ~ pattern { printf "%s:%d: %s\n", FILENAME, FNR, $0 }' /dev/null
+}
+none='^$' shim='common/runtime/cuda/cuda_shim\.h$'
+rule cuda-include "$(echo "$sources" | grep -vE "$shim" | xargs grep -nE '^ *# *include *[<"](cuda|cublas|nccl|cooperative|thrust|cub/)[a-z_/]*\.h' /dev/null)"
+rule cuda-launch "$(text "$shim" '<<<|cudaLaunchKernel')"
+rule cuda-asm "$(text '(^|/)ptx\.h$' '(^|[^a-z_])(asm|__asm__)([^a-z_]|$)')"
+rule cuda-dialect "$(text "$none" '(^|[^a-zA-Z_])(std::|(template|class|new|delete|virtual|throw|catch)([^a-zA-Z_]|$))|\[[&=]?\] *\(')"
+rule cuda-shared "$(text "$shim" 'extern +__shared__')"
+rule cuda-atomics "$(text "$none" 'atomic[A-Z][A-Za-z]*\(.*(float|double|[0-9]\.[0-9]*f)')"
+rule cuda-masks "$(text "$none" '__(shfl|ballot|any|all)(_up|_down|_xor)? *\(|__activemask')"
+rule cuda-libm "$(text "$none" '(^|[^a-zA-Z_])(__expf|__logf|expf?|logf?|exp2f?|log2f?|powf?|tanhf?|sinf?|cosf?|rsqrtf?) *\(')"
 
 # a folder of sources says what lives in it, or its parent does
 rule readme "$(echo "$sources" | sed 's|/[^/]*$||' | sort -u | while read -r d; do

@@ -1,7 +1,8 @@
 #!/bin/sh
 # run.sh - runs the tests and adds them up; see tests/README.md for the tiers.
 #   tests/run.sh test BUILD        what is built in BUILD, and the end-to-end scripts
-#   tests/run.sh check BUILD       sanitizers, both compilers with -Werror, full counts, seeded bugs
+#   tests/run.sh check BUILD       sanitizers, both compilers with -Werror, full counts, seeded bugs, kernels
+#   tests/run.sh check-emu BUILD   the CUDA kernels alone, on the CPU
 #   tests/run.sh check-long BUILD  the same with LONG=1; adds a line to tests/RECORD.md
 #
 # Every test is a job with a time limit that leaves three counts in a file; two jobs run at a time.
@@ -49,7 +50,7 @@ job() {
         if [ "$2" != 0 ]; then
             tail -n "${SHOW_LINES:-60}" "$log" | sed 's/^/    | /'
         else
-            grep -E '^skip ' "$log" | sed 's/^/        /'
+            grep -E '^(skip|device code:) ?' "$log" | sed 's/^/        /'
             rm -rf "$TMP"
         fi
     } >"$SCRATCH/$id.line"
@@ -127,15 +128,52 @@ run_check() {
         scripts '' "$limit" | run_jobs
         [ ! -f tests/mutants/run.sh ] || echo "mutants $((limit * 2)) sh tests/mutants/run.sh" | run_jobs
     fi
+    run_emu
+}
+
+# The CUDA kernels on the CPU (tests/emu): every op in several orders of threads and blocks, under
+# address and undefined sanitizers, under the race checker (an op a job: switches are slow there),
+# planted faults in each build, and the lines that all this runs.
+emu_own() { # PREFIX DIR LIMIT
+    for t in test_emu test_faults test_cuda; do
+        echo "$1$t $3 $2/tests/$t"
+    done
+}
+
+emu_ops() { # PREFIX DIR LIMIT ORDER...
+    prefix=$1 dir=$2 long=$3; shift 3
+    for order in "$@"; do
+        echo "${prefix}ops_$order $long env EMU_ORDER=$order $dir/tests/test_ops -b cuda test"
+    done
+}
+
+run_emu() {
+    limit=${TIMEOUT:-400}
+    if build "emu" BUILD="$given" emu-tests; then
+        { emu_own emu_ "$BUILD/emu" "$limit"; emu_ops emu_ "$BUILD/emu" "$limit" reverse random:1 ${LONG:+random:2}; } | run_jobs
+    fi
+    if build "emu lines" BUILD="$given" COV=1 emu-tests; then # in forward order
+        echo "emu_lines $limit tests/emu/coverage.sh $BUILD" | run_jobs
+    fi
+    if build "emu address,undefined" SAN=address,undefined emu-tests; then
+        dir=$ROOT/build/san-address-undefined/emu
+        { emu_own emu_sanitized_ "$dir" "$limit"; emu_ops emu_sanitized_ "$dir" "$limit" random:3; } | run_jobs
+    fi
+    if build "emu races" BUILD="$given" RACES=1 emu-tests; then
+        dir=$BUILD/emu-races
+        { emu_own emu_races_ "$dir" "$limit"
+          "$dir/tests/test_ops" list | awk -v dir="$dir" -v limit="$limit" '/ cpu: / {
+              print "emu_races_" $1, limit, dir "/tests/test_ops -b cuda -o", $1, "test" }'; } | run_jobs
+    fi
 }
 
 # ---- a whole run
 
 mode=${1:-} BUILD=${2:-build}
 case $mode in
-test|check) ;;
+test|check|check-emu) ;;
 check-long) LONG=1; export LONG ;;
-*) echo "usage: tests/run.sh test|check|check-long [BUILD]" >&2; exit 2 ;;
+*) echo "usage: tests/run.sh test|check|check-emu|check-long [BUILD]" >&2; exit 2 ;;
 esac
 case $self in /*) ;; *) self=$(pwd)/$self ;; esac
 cd "$ROOT" || exit 1
@@ -148,7 +186,11 @@ ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:detect_stack_use_after_return=1}
 UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 export SCRATCH BUILD ASAN_OPTIONS UBSAN_OPTIONS
 begin=$(now)
-if [ "$mode" = test ]; then run_test; else run_check; fi
+case $mode in
+test) run_test ;;
+check-emu) run_emu ;;
+*) run_check ;;
+esac
 
 total=$(cat "$SCRATCH"/*.counts 2>/dev/null | awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }')
 # shellcheck disable=SC2086  # three words

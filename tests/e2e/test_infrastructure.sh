@@ -14,10 +14,12 @@ expect() { # NAME PATTERN TEXT
 # ---- lint: a small tree that is in order, then one violation at a time
 tree() {
     rm -rf "$TMP/tree"; mkdir -p "$TMP/tree"; cd "$TMP/tree" || exit 1
-    mkdir -p common/base common/runtime/cpu common/text common/data rlhf reward ppo tests/ops
+    mkdir -p common/base common/runtime/cpu common/runtime/cuda common/text common/data rlhf reward ppo tests/ops
     for d in common/base common/runtime common/text common/data rlhf reward ppo tests; do echo "# $d" >$d/README.md; done
     printf '#define OPS(X) \\\n    X(add) X(rope)\n' >common/runtime/ops.h
     printf 'void CPU_OP(add)(void)\nvoid CPU_OP(rope)(void)\n' >common/runtime/cpu/elementwise.c
+    printf 'void cuda_add(void)\nvoid cuda_rope(void)\n' >common/runtime/cuda/elementwise.cu
+    echo '#include <cuda_runtime.h>' >common/runtime/cuda/cuda_shim.h
     printf 'bool test_add(Case *c, int v)\nbool test_rope(Case *c, int v)\n' >tests/ops/elementwise.c
     echo '#include "common/base/error.h"' >common/text/tokenizer.c
     echo '#include "reward/reward_model.h"' >ppo/ppo.c
@@ -45,12 +47,25 @@ plant "an open end" 'todo: common/base/a.c:1' common/base/a.c "/* TO""DO later *
 plant "a thread" 'threads: common/base/a.c:1' common/base/a.c 'pthread_create(0);\n'
 plant "OpenMP" 'threads: common/runtime/cpu/a.c:1' common/runtime/cpu/a.c '#pragma omp parallel\n'
 plant "getenv" 'getenv: common/base/a.c:1' common/base/a.c 'x = getenv("HOME");\n'
+k=common/runtime/cuda/k.cu
+plant "CUDA beside the shim" "cuda-include: $k:1" $k '#include <cuda_runtime.h>\n'
+plant "CUDA in a C file" 'cuda-include: common/base/a.c:1' common/base/a.c '#include <cuda.h>\n'
+plant "a bare launch" "cuda-launch: $k:2" $k '/* <<<1, 32>>> is not written */\nk<<<1, 32>>>(x);\n'
+plant "asm in a kernel" "cuda-asm: $k:1" $k 'asm volatile("bar.sync 0;");\n'
+plant "a template" "cuda-dialect: $k:1" $k 'template <int N> void f(void);\n'
+plant "a lambda" "cuda-dialect: $k:1" $k 'auto f = [&](int i) { return i; };\n'
+plant "the standard library" "cuda-dialect: $k:4" $k '/* no std::sort\n std::sort */\nsay("std::sort"); // std::sort\nstd::sort(a, b);\n'
+plant "bare dynamic shared memory" "cuda-shared: $k:1" $k 'extern __shared__ float s[];\n'
+plant "a float atomic" "cuda-atomics: $k:1" $k 'atomicAdd((float *)p, x);\n'
+plant "a warp operation without mask" "cuda-masks: $k:1" $k 'a = __shfl_down(a, 1);\n'
+plant "libm in a kernel" "cuda-libm: $k:1" $k 'y = k_exp(x) + expf(x);\n'
 plant "a machine's path" 'machine-paths: common/base/a.c:1' common/base/a.c 'open("/h''ome/joe/x");\n'
 plant "a broken script" 'scripts: tests/x.sh' tests/x.sh 'if true\n'
 tree; mkdir "$TMP/tree/common/model"; echo 'int x;' >"$TMP/tree/common/model/a.c"
 expect "lint: a folder without README" '^lint: readme: common/model: no README' "$(lint)"
 tree; sed -i 's/X(rope)/X(rope) X(scale)/' "$TMP/tree/common/runtime/ops.h"
 expect "lint: an op without a body" '^lint: ops-body: .* scale$' "$(lint)"
+expect "lint: an op without a kernel" '^lint: ops-kernel: .* scale$' "$(lint)"
 expect "lint: an op without a test" '^lint: ops-test: .* scale$' "$(lint)"
 
 # ---- run.sh: made-up tests that end in every way

@@ -1,7 +1,7 @@
 /* emu_fiber.cpp - fibers: 40 ns a switch by ten instructions on x86-64, ucontext elsewhere (or with
  * -DEMU_UCONTEXT). Sanitizers are told of every switch; a switch orders nothing for the race
  * checker. A fiber lives as long as the process: the scheduler keeps a pool. */
-#include "emu_fiber.h"
+#include "tests/emu/emu_fiber.h"
 
 #include <pthread.h>
 #include <stdint.h>

@@ -1,7 +1,7 @@
 /* emu_rt.cpp - the CUDA runtime's functions over the host's memory. Copies and kernels are done when
  * the call returns. Memory of the card has its exact size, so that the address sanitizer sees every
  * overrun, and begins as NaN; a copy whose pointers do not fit its kind is an error as in CUDA. */
-#include "emu.h"
+#include "tests/emu/emu.h"
 
 #include <map>
 #include <mutex>
@@ -22,16 +22,18 @@ struct Block {
     Kind kind;
 };
 
-static std::mutex lock;
-static thread_local cudaError_t last_error = cudaSuccess;
-static struct {
+struct Runtime {
     std::map<uintptr_t, Block> memory; /* by address */
     std::set<const void *> streams, events;
     std::map<const void *, int> smem; /* what kernels opted in to */
     size_t used;
     int n_calls; /* of the call EMU_FAIL names */
     char fail[64];
-} rt;
+};
+
+static std::mutex lock;
+static thread_local cudaError_t last_error = cudaSuccess;
+static Runtime &rt = *new Runtime(); /* outlives static objects, and what it points at is no leak */
 
 static cudaError_t result(cudaError_t error)
 {

@@ -8,8 +8,8 @@
  *
  * Race checker: barriers are the only order between threads. Keys alternate, so that a thread
  * which runs ahead to the next barrier does not order itself before those that still leave this one. */
-#include "emu.h"
-#include "emu_fiber.h"
+#include "tests/emu/emu.h"
+#include "tests/emu/emu_fiber.h"
 
 #include <mutex>
 #include <stdarg.h>
