@@ -262,8 +262,7 @@ static __device__ __forceinline__ void packed_tile(State *st, const Packed *at, 
         float4 lo = {s[0][i], s[1][i], s[2][i], s[3][i]}, hi = {s[4][i], s[5][i], s[6][i], s[7][i]};
         store4(p, lo);
         store4(p + 4, hi);
-    }
-    __syncwarp();
+    } /* add_values begins with a barrier */
     if (diagonal)
         add_values(st, &v, at, pl, true, columns, ps, slab);
     else
