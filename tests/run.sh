@@ -150,7 +150,9 @@ emu_ops() { # PREFIX DIR LIMIT ORDER...
 run_emu() {
     limit=${TIMEOUT:-400}
     if build "emu" BUILD="$given" emu-tests; then
-        { emu_own emu_ "$BUILD/emu" "$limit"; emu_ops emu_ "$BUILD/emu" "$limit" reverse random:1 ${LONG:+random:2}
+        { emu_own emu_ "$BUILD/emu" "$limit"
+          echo "emu_protected_test_cuda $limit env EMU_PROTECT=1 $BUILD/emu/tests/test_cuda"
+          emu_ops emu_ "$BUILD/emu" "$limit" reverse random:1 ${LONG:+random:2}
           echo "emu_programs $limit env BUILD=$BUILD/emu tests/e2e/test_cuda.sh"; } | run_jobs
     fi
     if build "emu lines" BUILD="$given" COV=1 emu-tests; then # in forward order

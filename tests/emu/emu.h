@@ -7,7 +7,8 @@
  * thread (x,y,z): what is wrong". Environment:
  *   EMU_ORDER=forward|reverse|random:SEED   order of threads and of blocks
  *   EMU_FAIL=CALL:N[:CODE]                  the N-th call of CALL fails (2 = out of memory)
- *   EMU_CARDS=N                             number of cards (1) */
+ *   EMU_CARDS=N                             number of cards (1)
+ *   EMU_PROTECT=1                           the host may not touch memory of the card */
 #ifndef RLHF_EMU_H
 #define RLHF_EMU_H
 
@@ -438,6 +439,7 @@ enum { EMU_SMEM_DEFAULT = 48 << 10, EMU_SMEM_OPTIN = 163 << 10 };
 cudaError_t emu_set_attribute(const void *kernel, cudaFuncAttribute attribute, int value);
 size_t emu_smem_limit(const void *kernel);
 bool emu_stream_is_live(cudaStream_t stream);
+void emu_card_memory(bool open); /* to the host, under EMU_PROTECT */
 template <class... P>
 static inline cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute attribute,
                                                int value)

@@ -6,8 +6,10 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 struct EmuStream {
@@ -170,6 +172,51 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 
 /* ---- memory -------------------------------------------------------------------------------------- */
 
+/* EMU_PROTECT=1: memory of the card is closed to the host, and open while a kernel or a copy runs; the
+ * host's reading it, which works here and nowhere else, stops the process. Costs two system calls a
+ * block of memory and launch. The address sanitizer needs malloc's memory, so not there. */
+static bool protects(void)
+{
+#if defined(EMU_ASAN) || defined(EMU_TSAN)
+    return false;
+#else
+    static const char *const on = getenv("EMU_PROTECT");
+    return on && strcmp(on, "1") == 0;
+#endif
+}
+
+static void touched(int signal_number, siginfo_t *info, void *)
+{
+    for (const auto &block : rt.memory)
+        if (block.second.kind == DEVICE && (uintptr_t)info->si_addr - block.first < block.second.bytes) {
+            static const char text[] = "emu: outside kernels: the host touched memory of the card\n";
+            if (write(2, text, sizeof text - 1) < 0)
+                break;
+        }
+    signal(signal_number, SIG_DFL); /* and happens again */
+}
+
+void emu_card_memory(bool open)
+{
+    if (!protects())
+        return;
+    for (const auto &block : rt.memory)
+        if (block.second.kind == DEVICE)
+            mprotect((void *)block.first, block.second.bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+}
+
+static bool take(void **p, size_t bytes, bool closed)
+{
+    if (!closed)
+        return posix_memalign(p, 256, bytes) == 0;
+    struct sigaction action = {};
+    action.sa_sigaction = touched;
+    action.sa_flags = SA_SIGINFO;
+    sigaction(SIGSEGV, &action, NULL);
+    *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return *p != MAP_FAILED;
+}
+
 cudaError_t emu_malloc(void **p, size_t bytes, const char *call)
 {
     std::lock_guard<std::mutex> guard(lock);
@@ -177,14 +224,15 @@ cudaError_t emu_malloc(void **p, size_t bytes, const char *call)
     cudaError_t error = planned(call);
     if (error != cudaSuccess || bytes == 0)
         return result(error);
-    if (bytes > machine_bytes() || posix_memalign(p, 256, bytes) != 0)
-        return result(cudaErrorMemoryAllocation);
-    memset(*p, 0xff, bytes);
     Kind kind = strcmp(call, "cudaMalloc") == 0       ? DEVICE
                 : strcmp(call, "cudaMallocHost") == 0 ? PINNED
                                                       : MANAGED;
+    if (bytes > machine_bytes() || !take(p, bytes, kind == DEVICE && protects()))
+        return result(cudaErrorMemoryAllocation);
+    memset(*p, 0xff, bytes);
     rt.memory[(uintptr_t)*p] = {bytes, kind};
     rt.used += kind == PINNED ? 0 : bytes;
+    emu_card_memory(false);
     return cudaSuccess;
 }
 
@@ -196,8 +244,11 @@ static cudaError_t give_back(void *p, bool pinned)
     if (at == rt.memory.end() || (at->second.kind == PINNED) != pinned)
         return result(cudaErrorInvalidValue);
     rt.used -= pinned ? 0 : at->second.bytes;
+    if (at->second.kind == DEVICE && protects())
+        munmap(p, at->second.bytes);
+    else
+        free(p);
     rt.memory.erase(at);
-    free(p);
     return cudaSuccess;
 }
 
@@ -240,7 +291,9 @@ static cudaError_t copy(void *dst, const void *src, size_t bytes, cudaMemcpyKind
                   : fits(dst, bytes, to_card) && fits(src, bytes, from_card);
     if (!ok)
         return result(cudaErrorInvalidValue);
+    emu_card_memory(true);
     memmove(dst, src, bytes);
+    emu_card_memory(false);
     return cudaSuccess;
 }
 
@@ -277,7 +330,9 @@ cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t str
     STREAM_OK(stream);
     if (bytes && !fits(dst, bytes, true))
         return result(cudaErrorInvalidValue);
+    emu_card_memory(true);
     memset(dst, value, bytes);
+    emu_card_memory(false);
     return cudaSuccess;
 }
 

@@ -533,6 +533,8 @@ void emu_launch(const EmuLaunch *l)
     }
     while (one_thread_a_fiber && sched.n_pool < sched.n)
         sched.pool[sched.n_pool++] = emu_fiber_make(fiber_body);
+    emu_card_memory(true);
     run_blocks((uint64_t)l->grid.x * l->grid.y * l->grid.z);
+    emu_card_memory(false);
     sched.launch = NULL;
 }

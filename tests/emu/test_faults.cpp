@@ -12,7 +12,7 @@
 
 enum { N = 64 }; /* two warps */
 
-static float *card(int n)
+static float *card(int n) /* zeros */
 {
     float *p = NULL;
     CUDA_CALL(cudaMalloc(&p, (size_t)n * sizeof *p));
@@ -301,9 +301,19 @@ static void copy_overrun(void)
     CUDA_CALL(cudaMemcpyAsync(p, x, sizeof x, cudaMemcpyHostToDevice, NULL));
 }
 
+/* Managed memory is for both sides, the card's for kernels and copies. */
+static void host_reads_card(void)
+{
+    setenv("EMU_PROTECT", "1", 1);
+    float *p = card(4), x[4];
+    LAUNCH(index_kernel, 1, 1, 0, NULL, p, 0, 0);
+    CUDA_CALL(cudaMemcpyAsync(x, p, sizeof x, cudaMemcpyDeviceToHost, NULL));
+    printf("copied %g, read %g\n", (double)x[0], (double)*(volatile float *)p);
+}
+
 /* ---- the list ------------------------------------------------------------------------------------ */
 
-typedef enum { ALWAYS, ADDRESS, THREAD, ORDERS } Build;
+typedef enum { ALWAYS, PLAIN, ADDRESS, THREAD, ORDERS } Build;
 
 static const struct Fault {
     const char *name;
@@ -336,17 +346,18 @@ static const struct Fault {
     {"launch_grid", launch_grid, ALWAYS, {"a grid of (1,65536,1) blocks", ""}},
     {"launch_smem", launch_smem, ALWAYS, {"49156 bytes of dynamic shared memory", "49152"}},
     {"launch_stream", launch_stream, ALWAYS, {"a stream that does not exist", ""}},
+    {"host_reads_card", host_reads_card, PLAIN, {"the host touched memory of the card", ""}},
     {"copy_overrun", copy_overrun, ALWAYS, {"CUDA: invalid argument", ""}},
 };
 
 static bool is_this_build(Build b)
 {
 #ifdef EMU_ASAN
-    return b != THREAD;
+    return b != THREAD && b != PLAIN;
 #elif defined(EMU_TSAN)
-    return b != ADDRESS && b != ORDERS;
+    return b == ALWAYS || b == THREAD;
 #else
-    return b == ALWAYS || b == ORDERS;
+    return b != ADDRESS && b != THREAD;
 #endif
 }
 
