@@ -126,6 +126,8 @@ NVFLAGS := -std=c++17 -O3 -fmad=false -prec-div=true -prec-sqrt=true -ftz=false 
            -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-ffp-contract=off$(if $(WERROR),$(comma)-Werror) $(if $(WERROR),-Werror all-warnings) \
            $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
            -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+# RESOURCES=1: what each kernel takes of registers and shared memory (tests/gpu/resources.sh reads it)
+NVFLAGS += $(if $(RESOURCES),-Xptxas -v)
 NVALLFLAGS = $(NVCC) $(NVFLAGS)
 $(BUILD)/nvflags: FORCE
 	@mkdir -p $(BUILD); echo '$(NVALLFLAGS)' | cmp -s - $@ || echo '$(NVALLFLAGS)' > $@

@@ -106,6 +106,19 @@ run_test() {
     { echo "lint 20 sh ${LINT:-tests/lint.sh}"; binaries '' "$limit"; scripts '' "$limit"; } | run_jobs
 }
 
+# The real thing compiles for every architecture and spills no register.
+run_cuda() {
+    if make -s config | grep -q 'cuda=no'; then
+        echo "skip    build cuda: there is no nvcc"
+        echo "0 0 1" >"$SCRATCH/build_cuda.counts"
+        return
+    fi
+    rm -rf build/cuda
+    if build "cuda" CUDA=1 WERROR=1 RESOURCES=1 BUILD=build/cuda build/cuda/bin/librlhf_cuda.so; then
+        echo "cuda_resources 60 sh tests/gpu/resources.sh $SCRATCH/build_cuda.log build/cuda/bin/librlhf_cuda.so" | run_jobs
+    fi
+}
+
 run_check() {
     limit=${TIMEOUT:-400}
     [ -z "${LONG:-}" ] || limit=${TIMEOUT:-14400}
@@ -128,6 +141,7 @@ run_check() {
         scripts '' "$limit" | run_jobs
         [ ! -f tests/mutants/run.sh ] || echo "mutants $((limit * 2)) sh tests/mutants/run.sh" | run_jobs
     fi
+    run_cuda
     run_emu
 }
 
