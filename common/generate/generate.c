@@ -30,11 +30,15 @@ struct Generator {
     int64_t n_slots, max_length, max_rows;
     KvCache kv;
     ExtendWork *work;
-    Tensor wanted, hidden, logits, keys, ids, logp; /* HEAD_CHUNK rows */
+    Tensor hidden, logits;          /* HEAD_CHUNK rows */
+    Tensor wanted, keys, ids, logp; /* a row a slot: at most one token each is drawn in a step */
     Slot *slots;                                    /* (n_slots) */
     /* Rows of one step (max_rows), and those of them whose logits are wanted, by option. */
     int32_t *row_id, *row_slot, *row_pos, *row_wanted;
     bool *row_draws;
+    RngKey *drawn_key; /* of the wanted rows (n_slots): what is drawn with, and what came of it */
+    int32_t *drawn_id;
+    real_t *drawn_logp;
     int64_t n_rows, n_wanted, rows_run;
 };
 
@@ -69,12 +73,15 @@ void generator_alloc(Generator *g, Arena *device, Arena *host)
     size_t rows = (size_t)g->max_rows * sizeof(int32_t);
     kv_alloc(&g->kv, g->m, device, g->n_slots, g->max_length);
     extend_alloc(g->work, device);
-    g->wanted = arena_rows1(device, DTYPE_I32, HEAD_CHUNK);
+    g->wanted = arena_rows1(device, DTYPE_I32, g->n_slots);
     g->hidden = arena_rows2(device, DTYPE_REAL, HEAD_CHUNK, c->C);
     g->logits = arena_rows2(device, DTYPE_REAL, HEAD_CHUNK, c->V);
-    g->keys = arena_rows2(device, DTYPE_I32, HEAD_CHUNK, sizeof(RngKey) / sizeof(int32_t));
-    g->ids = arena_rows1(device, DTYPE_I32, HEAD_CHUNK);
-    g->logp = arena_rows1(device, DTYPE_REAL, HEAD_CHUNK);
+    g->keys = arena_rows2(device, DTYPE_I32, g->n_slots, sizeof(RngKey) / sizeof(int32_t));
+    g->ids = arena_rows1(device, DTYPE_I32, g->n_slots);
+    g->logp = arena_rows1(device, DTYPE_REAL, g->n_slots);
+    g->drawn_key = arena_bytes(host, (size_t)g->n_slots * sizeof *g->drawn_key);
+    g->drawn_id = arena_bytes(host, (size_t)g->n_slots * sizeof *g->drawn_id);
+    g->drawn_logp = arena_bytes(host, (size_t)g->n_slots * sizeof *g->drawn_logp);
     g->slots = arena_bytes(host, (size_t)g->n_slots * sizeof *g->slots);
     g->row_id = arena_bytes(host, rows);
     g->row_slot = arena_bytes(host, rows);
@@ -252,49 +259,58 @@ static void token_take(Run *r, Slot *slot, int32_t id, real_t logp)
     }
 }
 
-/* A token for each of n rows whose logits are made, each run of one option by itself. */
-static void chunk_draw(const Run *r, const int32_t *rows, int64_t n)
+/* A token for each of the wanted rows [from, from + n), whose logits are made; each run of one option by
+ * itself. */
+static void chunk_draw(const Run *r, int64_t from, int64_t n)
 {
     Generator *g = r->g;
-    for (int64_t from = 0, to; from < n; from = to) {
-        int option = row_request(r, rows[from])->option;
+    for (int64_t at = 0, to; at < n; at = to) {
+        int option = row_request(r, g->row_wanted[from + at])->option;
         double temperature = r->o[option].temperature;
-        for (to = from + 1; to < n && row_request(r, rows[to])->option == option;)
+        for (to = at + 1; to < n && row_request(r, g->row_wanted[from + to])->option == option;)
             to++;
-        Tensor logits = tensor_slice(&g->logits, from, to - from);
-        Tensor key = tensor_slice(&g->keys, from, to - from);
-        Tensor id = tensor_slice(&g->ids, from, to - from);
-        Tensor logp = tensor_slice(&g->logp, from, to - from);
+        Tensor logits = tensor_slice(&g->logits, at, to - at);
+        Tensor key = tensor_slice(&g->keys, from + at, to - at);
+        Tensor id = tensor_slice(&g->ids, from + at, to - at);
+        Tensor logp = tensor_slice(&g->logp, from + at, to - at);
         op_sample(&id, &logp, &logits, &key, temperature > 0 ? 1 / temperature : 0);
     }
 }
 
-/* A token for wanted rows [from, from + n) of the step. */
-static void chunk_sample(Run *r, const Tensor *hidden, int64_t from, int64_t n)
+static void keys_make(const Run *r)
 {
     Generator *g = r->g;
-    const int32_t *wanted = g->row_wanted + from;
-    RngKey keys[HEAD_CHUNK];
-    int32_t ids[HEAD_CHUNK];
-    real_t logps[HEAD_CHUNK];
-    for (int64_t i = 0; i < n; i++) {
-        const GenRequest *q = row_request(r, wanted[i]);
+    for (int64_t i = 0; i < g->n_wanted; i++) {
+        const GenRequest *q = row_request(r, g->row_wanted[i]);
         const GenOptions *o = &r->o[q->option];
-        keys[i] = rng_key(o->seed, RNG_SAMPLE, o->round, q->prompt_id, q->sample,
-                          (uint32_t)r->out[q - r->req].n);
+        g->drawn_key[i] = rng_key(o->seed, RNG_SAMPLE, o->round, q->prompt_id, q->sample,
+                                  (uint32_t)r->out[q - r->req].n);
     }
-    Tensor rows = tensor_slice(&g->wanted, 0, n), x = tensor_slice(&g->hidden, 0, n);
-    Tensor logits = tensor_slice(&g->logits, 0, n), key = tensor_slice(&g->keys, 0, n);
-    Tensor id = tensor_slice(&g->ids, 0, n), logp = tensor_slice(&g->logp, 0, n);
-    device_upload(&rows, wanted, (size_t)n * sizeof *wanted);
-    device_upload(&key, keys, (size_t)n * sizeof *keys);
-    op_gather_rows(&x, hidden, &rows);
-    lm_head_logits(&logits, &x, g->m, r->p);
-    chunk_draw(r, wanted, n);
-    device_download(ids, &id, (size_t)n * sizeof *ids);
-    device_download(logps, &logp, (size_t)n * sizeof *logps);
+}
+
+/* A token for every wanted row. Logits of HEAD_CHUNK rows exist at a time, but the device is waited for
+ * once. */
+static void rows_draw(Run *r, const Tensor *hidden)
+{
+    Generator *g = r->g;
+    int64_t n = g->n_wanted;
+    if (n == 0)
+        return;
+    keys_make(r);
+    device_upload(&g->wanted, g->row_wanted, (size_t)n * sizeof *g->row_wanted);
+    device_upload(&g->keys, g->drawn_key, (size_t)n * sizeof *g->drawn_key);
+    for (int64_t from = 0; from < n; from += HEAD_CHUNK) {
+        int64_t rows = n - from < HEAD_CHUNK ? n - from : HEAD_CHUNK;
+        Tensor wanted = tensor_slice(&g->wanted, from, rows), x = tensor_slice(&g->hidden, 0, rows);
+        Tensor logits = tensor_slice(&g->logits, 0, rows);
+        op_gather_rows(&x, hidden, &wanted);
+        lm_head_logits(&logits, &x, g->m, r->p);
+        chunk_draw(r, from, rows);
+    }
+    device_download(g->drawn_id, &g->ids, (size_t)n * sizeof *g->drawn_id);
+    device_download(g->drawn_logp, &g->logp, (size_t)n * sizeof *g->drawn_logp);
     for (int64_t i = 0; i < n; i++)
-        token_take(r, &g->slots[g->row_slot[wanted[i]]], ids[i], logps[i]);
+        token_take(r, &g->slots[g->row_slot[g->row_wanted[i]]], g->drawn_id[i], g->drawn_logp[i]);
 }
 
 /* One model_extend, and a token for every slot that can have one. */
@@ -307,9 +323,7 @@ static void step(Run *r)
     Tensor hidden = model_extend(g->m, r->p, NULL, &g->kv, g->work, g->row_id, g->row_slot,
                                  g->row_pos, g->n_rows);
     g->rows_run += g->n_rows;
-    for (int64_t from = 0; from < g->n_wanted; from += HEAD_CHUNK)
-        chunk_sample(r, &hidden, from,
-                     g->n_wanted - from < HEAD_CHUNK ? g->n_wanted - from : HEAD_CHUNK);
+    rows_draw(r, &hidden);
 }
 
 int generate(Generator *g, const ParamSet *p, const GenRequest *req, int64_t n, const GenOptions *o,

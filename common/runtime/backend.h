@@ -30,7 +30,8 @@ typedef struct {
     size_t (*memory_bytes)(const void *d); /* what arenas may take: free when opened */
     void *(*alloc)(void *d, size_t bytes, int arena_kind); /* zero-filled; NULL when there is not that much */
     void (*release)(void *d, void *p, int arena_kind);
-    /* Both wait for work queued before them and are done when they return. */
+    /* In order with the work queued before. src of an upload is ordinary memory and free for other use when
+     * the call returns; a download is done. */
     void (*upload)(void *d, void *dst, const void *src, size_t bytes);
     void (*download)(void *d, void *dst, const void *src, size_t bytes);
     void (*sync)(void *d);

@@ -32,7 +32,8 @@ const OpTable *device_ops(const Device *dev);
 void *device_alloc(Device *dev, size_t bytes, int arena_kind);
 void device_free(Device *dev, void *p, size_t bytes, int arena_kind);
 
-/* Copies between host memory and a dense tensor (or storage of a PANEL tensor, as it is). */
+/* Copies between ordinary host memory and a dense tensor (or storage of a PANEL tensor, as it is). The
+ * host's side may be used again when the call returns. */
 void device_upload(Tensor *dst, const void *src, size_t bytes);
 void device_download(void *dst, const Tensor *src, size_t bytes);
 

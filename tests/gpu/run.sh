@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh OUT - everything that needs a card, in one go of at most ten minutes: probe, build, every op
 # against the CPU with guard zones, whole programs against the CPU byte for byte, the sampler against the
-# trainer over a million tokens, the sanitizer, the demo on device: cuda, and figures with their ceilings.
+# trainer over a million tokens, fifty equal runs, the sanitizer, the demo on device: cuda, and figures with their ceilings.
 #
 # Runs in the unpacked archive of `make gpu-bundle` or in a checkout with DEPS_DIR set. Writes OUT/run.log,
 # OUT/ops.txt, OUT/summary.json. Needs nvcc and a driver; python3 with torch is used when it is there.
@@ -10,7 +10,7 @@ set -u
 OUT=$(mkdir -p "${1:?usage: tests/gpu/run.sh OUT}" && cd "$1" && pwd)
 cd "$(dirname "$0")/../.." || exit 1
 DEPS=${DEPS_DIR:-$([ -d deps ] && echo deps || true)}
-ONLY=${ONLY:-ops programs exact sanitizer demo bench}
+ONLY=${ONLY:-ops programs exact reruns sanitizer demo bench}
 JOBS=$(nproc)
 BUILD=build/gpu
 passed=0 failed=0 skipped=0
@@ -57,6 +57,15 @@ if part exact; then
         off=$((off + $(grep -vc '"kl": 0[,}]' "$W/s.jsonl")))
     done
     [ "$tokens" -gt 1000000 ] && [ "$off" = 0 ] && ok "sampler = trainer over $tokens tokens" || not_ok "sampler = trainer" "$off answers differ, $tokens tokens"
+    rm -rf "$W"
+fi
+if part reruns; then
+    # the same run fifty times, four at a time on one card
+    W=$(mktemp -d)
+    $BUILD/bin/rlhf-demo world "$W/world" n_base=64 n_sft=256 n_rejection=64 n_ppo=64 seed=5 >/dev/null 2>&1
+    seq 50 | xargs -P 4 -I '{}' sh -c "$BUILD/bin/rlhf-sft out_dir=$W/run-{} device=cuda model=$W/world/model init=random template=plain \
+        max_length=64 'data.train=[{path: $W/world/sft.jsonl}]' batch_size=32 seed=3 >/dev/null 2>&1; md5sum <$W/run-{}/export/model.safetensors >>$W/sums"
+    [ "$(sort -u "$W/sums" | wc -l)" = 1 ] && [ "$(wc -l <"$W/sums")" = 50 ] && ok "50 runs, one result" || not_ok "50 runs, one result" "$(sort "$W/sums" | uniq -c | head -n 3 | tr '\n' ' ')"
     rm -rf "$W"
 fi
 if part sanitizer; then

@@ -1,7 +1,7 @@
 /* device.cu - the functions behind backend.h: cards, memory, copies, streams.
  *
- * Arenas are plain cudaMalloc: one allocation each, made before step 0. Uploads and downloads are
- * small or happen outside steps, so they wait; what overlaps later goes through the copy stream.
+ * Arenas are plain cudaMalloc: one allocation each, made before step 0. Uploads do
+ * not wait for the card, downloads do; what overlaps later goes through the copy stream.
  * Tested by tests/unit/test_cuda.c, and by every op's test. */
 #include "common/runtime/cuda/cuda.h"
 
@@ -136,21 +136,19 @@ static void *alloc(void *p, size_t bytes, int arena_kind)
     return memory;
 }
 
-static void copy(void *p, void *dst, const void *src, size_t bytes, cudaMemcpyKind kind)
-{
-    cudaStream_t stream = ((CudaDevice *)p)->stream[STREAM_COMPUTE];
-    CUDA_CALL(cudaMemcpyAsync(dst, src, bytes, kind, stream));
-    CUDA_CALL(cudaStreamSynchronize(stream));
-}
-
+/* The source is ordinary memory, so it has been staged when the call returns; the stream brings it to
+ * the card in order. */
 static void upload(void *p, void *dst, const void *src, size_t bytes)
 {
-    copy(p, dst, src, bytes, cudaMemcpyHostToDevice);
+    cudaStream_t stream = ((CudaDevice *)p)->stream[STREAM_COMPUTE];
+    CUDA_CALL(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, stream));
 }
 
 static void download(void *p, void *dst, const void *src, size_t bytes)
 {
-    copy(p, dst, src, bytes, cudaMemcpyDeviceToHost);
+    cudaStream_t stream = ((CudaDevice *)p)->stream[STREAM_COMPUTE];
+    CUDA_CALL(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, stream));
+    CUDA_CALL(cudaStreamSynchronize(stream));
 }
 
 static void record(void *p, void **event, int stream)
