@@ -75,6 +75,7 @@ PROGRAMS   := $(foreach m,$(MAINS),$(BUILD)/bin/$(call prog,$(m)))
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
 UNIT       := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 OPS_SRC    := $(wildcard tests/ops/*.c)
+BENCH_SRC  := $(wildcard tests/bench/*.c)
 TESTS      := $(UNIT) $(BUILD)/tests/test_grad_model $(if $(OPS_SRC),$(BUILD)/tests/test_ops $(BUILD)/tests/test_grad)
 
 CUDA_SRC   := $(wildcard common/runtime/cuda/*.cu)
@@ -92,7 +93,7 @@ all: programs $(CUDA_LIB)
 deps-message:
 	@echo "make: libraries are missing; run 'make deps' (installs: $(PACKAGES))" >&2; exit 1
 
-tests: $(TESTS)
+tests: $(TESTS) $(BUILD)/tests/bench
 
 # ---- flags are a prerequisite: another CC or CFLAGS rebuilds everything in this BUILD
 ALLFLAGS = $(CC) $(CFLAGS_ALL)
@@ -207,6 +208,11 @@ $(BUILD)/tests/test_grad_model: $(BUILD)/f64/tests/grad_model.o $(BUILD)/librlhf
 	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ -lcmocka $(LIBS) -o $@
 $(BUILD)/tests/test_ops: $(OPS_SRC:%.c=$(BUILD)/%.o) $(BUILD)/librlhf.a
 	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ $(LIBS) -o $@
+# the program has the name of its folder, so its objects stand beside it
+$(BUILD)/tests/bench_%.o: tests/bench/%.c $(BUILD)/flags
+	$(call compile,)
+$(BUILD)/tests/bench: $(BENCH_SRC:tests/bench/%.c=$(BUILD)/tests/bench_%.o) $(BUILD)/librlhf.a
+	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ $(LIBS) -o $@
 
 -include $(shell test -d $(BUILD) && find $(BUILD) -name '*.d' -not -path '$(BUILD)/san-*' 2>/dev/null)
 .SECONDARY:
@@ -233,8 +239,9 @@ check-long:
 gpu-bundle:
 	@sh tests/gpu/bundle.sh $(BUILD)/gpu-bundle/deps && git archive HEAD | tar -x -C $(BUILD)/gpu-bundle && \
 	tar -C $(BUILD) -czf $(BUILD)/rlhf-gpu-bundle.tar.gz gpu-bundle && ls -la $(BUILD)/rlhf-gpu-bundle.tar.gz
-bench: all tests
-	$(BUILD)/tests/test_ops perf
+# BENCH_ARGS: see build/tests/bench --help
+bench: all $(BUILD)/tests/bench $(BUILD)/tests/test_ops
+	$(BUILD)/tests/bench --out $(BUILD) $(BENCH_ARGS)
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin && install $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 fmt:

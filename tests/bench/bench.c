@@ -1,0 +1,347 @@
+/* bench.c - `make bench`: how fast this tree is on this machine, against ceilings measured in the same
+ * run. Arguments, the order of sections, the shapes; see README.md of this folder's parent. */
+#include "tests/bench/bench.h"
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/mem.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char usage_text[] =
+    "usage: bench [options]\n"
+    "  --device cpu|cuda|cuda:N   (cpu)\n"
+    "  --threads N,N...           thread counts, ascending; 0 = all cores (1,0)\n"
+    "  --only SECTION,...         ceilings, ops, steps, decode, ppo (all of them)\n"
+    "  --shapes SHAPE,...         15m, 135m (both); the large one runs with the last thread count\n"
+    "  --repeat N                 measurements of a row (5)\n"
+    "  --seconds S                a row is not repeated for longer, but measured twice (8)\n"
+    "  --quick                    a tiny shape, two measurements: does it run at all\n"
+    "  --full                     every case of every op, every section for every shape\n"
+    "  --out DIR                  where bench.jsonl and bench.svg go (build)\n"
+    "  --from FILE                rows of an earlier bench.jsonl instead of measuring\n"
+    "  --peer FILE                JSON lines of peer_torch.py: prints ratios\n";
+
+double bench_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+bool bench_is_cuda(const Bench *b)
+{
+    return strncmp(b->device_name, "cuda", 4) == 0;
+}
+
+Device *bench_open_device(const Bench *b, int threads)
+{
+    Device *dev = NULL;
+    DeviceOptions o = {.name = b->device_name, .threads = threads};
+    CHECK(device_open(&dev, &o) == 0, "%s", error_text());
+    return dev;
+}
+
+const Ceiling *bench_ceiling(Bench *b, int which)
+{
+    if (!b->ceiling[which].n_points)
+        ceilings_measure(b, which);
+    return &b->ceiling[which];
+}
+
+void bench_take(Bench *b, Row *row, int which, double value)
+{
+    row->value[row->n] = value;
+    if (row->roof > 0)
+        row->fraction[row->n] = value / (row->roof * ceiling_now(b, which));
+    row->n++;
+}
+
+bool bench_again(const Bench *b, int n, double started)
+{
+    return n < 2 || (n < b->repeat && bench_now() - started < b->seconds);
+}
+
+/* ---- shapes ------------------------------------------------------------------------------------- */
+
+static const Shape shapes[] = {
+    {"15m", {"Llama", HEAD_LM, 288, 768, 32000, 6, 6, 6, 48, 1e-5, 1e4, true, 2048, -1, -1, {0}, 0}, 8, 256, 0.68, 0.85, 0.55},
+    {"135m", {"Llama", HEAD_LM, 576, 1536, 49152, 30, 9, 3, 64, 1e-5, 1e5, true, 2048, -1, -1, {0}, 0}, 8, 256, 0.75, 0.85, 0.75},
+};
+static const Shape tiny = {
+    "tiny", {"Llama", HEAD_LM, 64, 96, 160, 2, 4, 2, 16, 1e-5, 1e4, true, 256, -1, -1, {0}, 0}, 4, 24, 0, 0, 0};
+enum { N_SHAPES = sizeof shapes / sizeof *shapes, COSTLY = 1 };
+
+double shape_layer_weights(const Shape *s)
+{
+    const ModelConfig *m = &s->config;
+    return (double)(m->L * (2 * m->C * m->H * m->D + 2 * m->C * m->K * m->D + 3 * m->C * m->F));
+}
+
+double shape_head_weights(const Shape *s)
+{
+    return (double)(s->config.C * s->config.V);
+}
+
+double shape_step_flops(const Shape *s, HeadKind head)
+{
+    double N = shape_layer_weights(s) + (head == HEAD_LM ? shape_head_weights(s) : 0);
+    return 6 * N + 6.0 * (double)(s->config.L * s->config.H * s->config.D) * s->T;
+}
+
+/* Whether `word` is in a comma list. */
+static bool listed(const char *list, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *at = list; at; at = strchr(at, ','), at = at ? at + 1 : NULL)
+        if (strncmp(at, word, n) == 0 && (at[n] == ',' || !at[n]))
+            return true;
+    return false;
+}
+
+void bench_shapes(Bench *b, void (*fn)(Bench *b, const Shape *s, int which))
+{
+    for (int which = 0; which < b->n_threads; which++) {
+        if (b->quick)
+            fn(b, &tiny, which);
+        for (int i = 0; i < N_SHAPES && !b->quick; i++) {
+            bool last = which == b->n_threads - 1;
+            if ((!b->shapes || listed(b->shapes, shapes[i].name)) && (i < COSTLY || last || b->full))
+                fn(b, &shapes[i], which);
+        }
+    }
+}
+
+/* ---- sections ----------------------------------------------------------------------------------- */
+
+static void run_ceilings(Bench *b)
+{
+    for (int which = 0; which < b->n_threads; which++)
+        bench_ceiling(b, which);
+}
+
+/* A minute on a CPU; on an emulated card hours. */
+static void run_ops(Bench *b)
+{
+    if (b->quick && !b->only) {
+        printf("--quick leaves out ops (--only ops runs them)\n");
+        return;
+    }
+    for (int which = b->full ? 0 : b->n_threads - 1; which < b->n_threads; which++)
+        ops_run(b, which);
+}
+
+static void run_steps(Bench *b)
+{
+    bench_shapes(b, steps_run);
+}
+
+static void run_decode(Bench *b)
+{
+    bench_shapes(b, decode_run);
+}
+
+static void ppo_small(Bench *b, const Shape *s, int which)
+{
+    if (s == &tiny || s == &shapes[0] || b->full)
+        ppo_run(b, s, which);
+}
+
+static void run_ppo(Bench *b)
+{
+    bench_shapes(b, ppo_small);
+}
+
+static const struct {
+    const char *name;
+    void (*run)(Bench *b);
+} sections[] = {{"ceilings", run_ceilings}, {"ops", run_ops}, {"steps", run_steps}, {"decode", run_decode}, {"ppo", run_ppo}};
+enum { N_SECTIONS = sizeof sections / sizeof *sections };
+
+/* ---- arguments ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *out, *from, *peer;
+} Files;
+
+static int cores(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+/* Ascending, each once. */
+static bool read_threads(Bench *b, const char *text)
+{
+    b->n_threads = 0;
+    for (const char *at = text; at; at = strchr(at, ','), at = at ? at + 1 : NULL) {
+        char *end;
+        long n = strtol(at, &end, 10);
+        n = n == 0 ? cores() : n;
+        if (end == at || (*end && *end != ',') || n < 1 || n > 1024 || b->n_threads == THREADS_MAX)
+            return false;
+        if (!b->n_threads || n > b->threads[b->n_threads - 1])
+            b->threads[b->n_threads++] = (int)n;
+    }
+    return true;
+}
+
+/* Every word of a list has a name. */
+static bool list_known(const char *list, const char *const *names, int n)
+{
+    for (const char *at = list; at; at = strchr(at, ','), at = at ? at + 1 : NULL) {
+        size_t length = strcspn(at, ",");
+        bool known = false;
+        for (int i = 0; i < n; i++)
+            known |= strlen(names[i]) == length && strncmp(names[i], at, length) == 0;
+        if (!known)
+            return false;
+    }
+    return true;
+}
+
+static bool lists_known(const Bench *b)
+{
+    const char *names[N_SECTIONS], *shape_names[N_SHAPES];
+    for (int i = 0; i < N_SECTIONS; i++)
+        names[i] = sections[i].name;
+    for (int i = 0; i < N_SHAPES; i++)
+        shape_names[i] = shapes[i].name;
+    return list_known(b->only, names, N_SECTIONS) && list_known(b->shapes, shape_names, N_SHAPES);
+}
+
+/* One option with its value; false: none such. */
+static bool read_option(Bench *b, Files *f, const char *name, const char *value)
+{
+    const struct {
+        const char *name, **text;
+    } texts[] = {{"--device", &b->device_name}, {"--only", &b->only}, {"--shapes", &b->shapes},
+                 {"--out", &f->out}, {"--from", &f->from}, {"--peer", &f->peer}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (strcmp(name, texts[i].name) == 0) {
+            *texts[i].text = value;
+            return true;
+        }
+    if (strcmp(name, "--threads") == 0)
+        return read_threads(b, value);
+    if (strcmp(name, "--repeat") == 0)
+        return (b->repeat = atoi(value)) > 0 && b->repeat <= REPEATS_MAX;
+    if (strcmp(name, "--seconds") == 0)
+        return (b->seconds = atof(value)) > 0;
+    return false;
+}
+
+static bool read_arguments(Bench *b, Files *f, int argc, char **argv)
+{
+    read_threads(b, "1,0");
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--quick") == 0)
+            b->quick = true;
+        else if (strcmp(argv[i], "--full") == 0)
+            b->full = true;
+        else if (i + 1 >= argc || !read_option(b, f, argv[i], argv[i + 1]))
+            return false;
+        else
+            i++;
+    }
+    if (b->quick) {
+        b->repeat = b->repeat < 2 ? b->repeat : 2;
+        b->seconds = 1;
+    }
+    if (bench_is_cuda(b)) { /* the host's threads do nothing */
+        b->n_threads = 1;
+        b->threads[0] = 0;
+    }
+    return lists_known(b);
+}
+
+/* ---- main --------------------------------------------------------------------------------------- */
+
+static char *cpu_name(void)
+{
+    char *text = NULL, *name = NULL, *at;
+    size_t n;
+    if (file_read("/proc/cpuinfo", &text, &n) == 0 && (at = strstr(text, "model name\t: ")) != NULL)
+        name = xstrndup(at + 13, strcspn(at + 13, "\n"));
+    free(text);
+    return name ? name : xstrdup("unknown processor");
+}
+
+/* Name of the machine, and how busy others keep it: a benchmark on a shared machine says so. */
+static void describe(Bench *b)
+{
+    double load[3] = {0};
+    char *cpu = cpu_name();
+    Device *dev = bench_open_device(b, b->threads[b->n_threads - 1]);
+    if (getloadavg(load, 3) < 1)
+        load[0] = -1;
+    b->rows.machine = xasprintf("%s on %s, %d cores; load average before the run %.1f", device_text(dev), cpu,
+                                cores(), load[0]);
+    device_close(dev);
+    free(cpu);
+    printf("%s\n", b->rows.machine);
+    if (load[0] > 0.5)
+        printf("other programs are running: ratios of one run count, times do not\n");
+}
+
+static void measure(Bench *b)
+{
+    describe(b);
+    rows_print_header();
+    for (int i = 0; i < N_SECTIONS; i++)
+        if (!b->only || listed(b->only, sections[i].name))
+            sections[i].run(b);
+}
+
+static int write_results(const Bench *b, const Files *f)
+{
+    char *json = path_join(f->out, "bench.jsonl"), *svg = path_join(f->out, "bench.svg");
+    int rc = 0;
+    TRY(rows_write(&b->rows, json));
+    TRY(rows_write_svg(&b->rows, svg));
+    printf("wrote %s and %s\n", json, svg);
+fail:
+    free(json);
+    free(svg);
+    return rc;
+}
+
+static int run(Bench *b, const Files *f)
+{
+    int rc = 0;
+    if (f->from) {
+        rows_print_header();
+        TRY(rows_read(&b->rows, f->from));
+    } else {
+        TRY(dir_make(f->out));
+        measure(b);
+        TRY(write_results(b, f));
+    }
+    if (f->peer)
+        TRY(rows_print_peer(&b->rows, f->peer));
+fail:
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    Bench b = {.device_name = "cpu", .repeat = 5, .seconds = 8};
+    Files f = {.out = "build"};
+    if (!read_arguments(&b, &f, argc, argv)) {
+        fputs(usage_text, stderr);
+        return -ERR_USAGE;
+    }
+    const char *slash = strrchr(argv[0], '/');
+    char *test_ops = xasprintf("%.*stest_ops", slash ? (int)(slash + 1 - argv[0]) : 0, argv[0]);
+    b.test_ops = test_ops;
+    int rc = run(&b, &f);
+    if (rc < 0)
+        fprintf(stderr, "bench: %s\n", error_text());
+    rows_free(&b.rows);
+    free(test_ops);
+    return -rc;
+}

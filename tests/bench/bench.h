@@ -1,0 +1,120 @@
+/* bench.h - the parts of build/tests/bench: what is measured against which ceiling of the same run.
+ *
+ * A section (ceilings, ops, steps, decode, ppo) measures and adds rows; main prints them, writes
+ * bench.jsonl and bench.svg, and joins them with those of another program (--peer). Rates are of work
+ * done in a run's wall time; a roof is the rate that the ceilings would allow. */
+#ifndef RLHF_BENCH_H
+#define RLHF_BENCH_H
+
+#include "common/base/json.h"
+#include "common/model/config.h"
+#include "common/runtime/device.h"
+
+#include <stdio.h>
+
+typedef struct Bench Bench;
+
+enum { REPEATS_MAX = 32, READ_POINTS = 6, THREADS_MAX = 8 };
+
+/* ---- rows (rows.c) ------------------------------------------------------------------------------ */
+
+typedef struct {
+    char name[88];    /* "sft 15m 8x256": section's word, shape, sizes; what a peer is joined by */
+    char unit[12];    /* "tok/s", "GFLOP/s", "GB/s": more is better; "s", "x": less is better */
+    int threads;      /* 0 on a card */
+    double value[REPEATS_MAX]; /* ascending once row_add has it */
+    double fraction[REPEATS_MAX]; /* of the roof in that measurement, ascending too */
+    int n;
+    double roof;      /* in `unit`; 0 = none */
+    double target;    /* of value / roof; of the value itself where there is no roof; 0 = none */
+    double floor;     /* against PyTorch in f32; 0 = none */
+} Row;
+
+typedef struct {
+    Row *at;
+    int n, cap;
+    char *machine;    /* what the rows were measured on */
+} Rows;
+
+/* Sorts the values, keeps the row and prints its line. */
+void row_add(Rows *rows, Row row);
+double row_median(const Row *r);
+double row_fraction(const Row *r); /* of the roof; NaN without one */
+bool row_less_is_better(const Row *r);
+void rows_free(Rows *rows);
+void rows_print_header(void);
+int rows_write(const Rows *rows, const char *path);      /* one JSON object a line */
+int rows_read(Rows *rows, const char *path);             /* what rows_write wrote */
+int rows_print_peer(const Rows *rows, const char *path); /* ratios to rows of the same name, threads, unit */
+int rows_write_svg(const Rows *rows, const char *path);  /* svg.c */
+
+/* ---- ceilings (ceiling.c, fma.c) ---------------------------------------------------------------- */
+
+/* Measured by --only ceilings or before the first section that needs them. */
+typedef struct {
+    int threads;
+    CpuIsa isa;
+    double flops;                 /* f32 multiply-adds, FLOP/s; the best measurement */
+    int64_t bytes[READ_POINTS];   /* buffer sizes, ascending */
+    double rate[READ_POINTS];     /* bytes/s read from such a buffer */
+    int n_points;                 /* 1 on a card: its memory */
+} Ceiling;
+
+/* FLOP/s of one thread in registers for about `seconds`, with the instructions that the CPU bodies of
+ * `isa` use (fma.c). */
+double fma_rate(CpuIsa isa, double seconds);
+/* The multiply-add rate of this moment, as a fraction of the ceiling; 1 on a card. */
+double ceiling_now(Bench *b, int which);
+double ceiling_read(const Ceiling *c, double bytes); /* bytes/s, between the points by log size */
+
+/* ---- the session (bench.c) ---------------------------------------------------------------------- */
+
+/* A model shape and the sizes that fit its cost. */
+typedef struct {
+    const char *name;
+    ModelConfig config;
+    int S, T;                     /* sequences and tokens of each in a training step */
+    double step_target, decode_one_target, decode_many_target; /* fractions; 0 = none */
+} Shape;
+
+struct Bench {
+    const char *device_name;      /* "cpu", "cuda", "cuda:1" */
+    const char *test_ops;         /* path of the program beside this one */
+    int threads[THREADS_MAX], n_threads;
+    int repeat;
+    double seconds;               /* a row is not repeated for longer */
+    bool quick, full;
+    const char *only, *shapes;    /* comma lists; NULL = all */
+    Rows rows;
+    Ceiling ceiling[THREADS_MAX]; /* by index of threads; n_points = 0: not measured yet */
+};
+
+double bench_now(void);
+Device *bench_open_device(const Bench *b, int threads);
+bool bench_is_cuda(const Bench *b);
+const Ceiling *bench_ceiling(Bench *b, int which); /* of threads[which] */
+/* Whether a row with n values, begun at `started`, is to be measured once more: up to b->repeat times,
+ * and at least twice whatever it takes. */
+bool bench_again(const Bench *b, int n, double started);
+/* Adds a measurement to a row. Its fraction of the roof is taken with the multiply-add rate that the
+ * machine gives just then, so that a neighbour who takes half of it takes half of the roof as well. */
+void bench_take(Bench *b, Row *row, int which, double value);
+
+/* The shapes asked for: calls fn for each with the index of a thread count. Costly ones run with the
+ * last thread count alone. */
+void bench_shapes(Bench *b, void (*fn)(Bench *b, const Shape *s, int which));
+/* Multiplied weights of a token: FLOPs of a forward pass are 2 a weight. */
+double shape_layer_weights(const Shape *s);
+double shape_head_weights(const Shape *s);
+/* FLOPs of a training step per token: 6 N + 6 L d T, the causal half of attention. */
+double shape_step_flops(const Shape *s, HeadKind head);
+
+/* ---- sections: each for thread count number `which` or for all ---------------------------------- */
+
+void ceilings_measure(Bench *b, int which); /* fills b->ceiling[which] and adds rows */
+void ops_run(Bench *b, int which);          /* ops.c: the perf cases of test_ops */
+void steps_run(Bench *b, const Shape *s, int which);
+void decode_run(Bench *b, const Shape *s, int which);
+void ppo_run(Bench *b, const Shape *s, int which);
+
+#endif

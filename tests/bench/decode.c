@@ -1,0 +1,138 @@
+/* decode.c - generation. A call of generate() for one new token runs the prompts, a call for all of them
+ * the prompts and the decoding; the difference of the two, taken in one repetition, is decoding alone.
+ *
+ * Its roof: FLOPs of the weights at the ceiling plus the cache's bytes at the rate of a buffer as large
+ * as the cache; with one sequence, bytes of weights and cache at the rate of a buffer as large as the
+ * weights. The prompts' roof is the FLOPs of a forward pass. */
+#include "tests/bench/rig.h"
+
+#include "common/base/error.h"
+#include "common/base/mem.h"
+
+#include <stdlib.h>
+
+typedef struct {
+    int B, n_prompt, n_new;
+} Load;
+
+typedef struct {
+    Rig rig;
+    Load load;
+    int32_t *prompts, *answers;
+    GenRequest *req;
+    GenResult *res;
+} Batching;
+
+static void batching_open(Batching *g, const Bench *b, const Shape *s, Load l, int threads)
+{
+    g->load = l;
+    rig_open_generation(&g->rig, b, s, l.B, l.n_prompt + l.n_new, threads);
+    g->prompts = xmalloc((size_t)l.B * (size_t)l.n_prompt * sizeof *g->prompts);
+    g->answers = xmalloc((size_t)l.B * (size_t)l.n_new * sizeof *g->answers);
+    g->req = xcalloc((size_t)l.B, sizeof *g->req);
+    g->res = xcalloc((size_t)l.B, sizeof *g->res);
+    rig_random_ids(g->prompts, (int64_t)l.B * l.n_prompt, s->config.V, 7);
+}
+
+static void batching_close(Batching *g)
+{
+    rig_close(&g->rig);
+    free(g->prompts);
+    free(g->answers);
+    free(g->req);
+    free(g->res);
+}
+
+/* Seconds of B answers of n_new tokens; shared: to one prompt. Nothing ends an answer early. */
+static double run(Batching *g, int n_new, bool shared)
+{
+    Load l = g->load;
+    GenOptions o = {.seed = 1, .temperature = 1, .max_new_tokens = n_new};
+    for (int i = 0; i < l.B; i++) {
+        g->req[i] = (GenRequest){.prompt = g->prompts + (shared ? 0 : (size_t)i * (size_t)l.n_prompt),
+                                 .n_prompt = l.n_prompt,
+                                 .prompt_id = (uint64_t)i};
+        g->res[i] = (GenResult){.ids = g->answers + (size_t)i * (size_t)l.n_new};
+    }
+    double started = bench_now();
+    CHECK(generate(g->rig.gen, &g->rig.params, g->req, l.B, &o, g->res, NULL, NULL, NULL) == 0, "%s",
+          error_text());
+    return bench_now() - started;
+}
+
+static double decode_roof(const Shape *s, const Ceiling *c, Load l)
+{
+    const ModelConfig *m = &s->config;
+    double N = shape_layer_weights(s) + shape_head_weights(s);
+    double per_position = 2.0 * (double)(m->L * m->K * m->D) * sizeof(float);
+    double cache = l.B * per_position * (l.n_prompt + 0.5 * l.n_new); /* of a step in the middle */
+    double time = l.B == 1 ? (N * sizeof(float) + cache) / ceiling_read(c, N * sizeof(float))
+                           : l.B * 2 * N / c->flops + cache / ceiling_read(c, cache);
+    return l.B / time;
+}
+
+static double prompt_roof(const Shape *s, const Ceiling *c, Load l)
+{
+    double attention = 2.0 * (double)(s->config.L * s->config.H * s->config.D) * l.n_prompt;
+    return c->flops / (2 * shape_layer_weights(s) + attention);
+}
+
+static double decode_target(const Shape *s, int B)
+{
+    return B == 1 ? s->decode_one_target : B == 64 ? s->decode_many_target : 0;
+}
+
+static void measure(Bench *b, const Shape *s, int which, Load l)
+{
+    const Ceiling *c = bench_ceiling(b, which);
+    Row prompt = {.unit = "tok/s", .threads = b->threads[which]}, decode = prompt;
+    prompt.roof = prompt_roof(s, c, l);
+    decode.roof = decode_roof(s, c, l);
+    decode.target = decode_target(s, l.B);
+    decode.floor = l.B == 16 ? 3 : l.B == 64 ? 2.2 : 0;
+    snprintf(prompt.name, sizeof prompt.name, "prompt %s B=%d %d", s->name, l.B, l.n_prompt);
+    snprintf(decode.name, sizeof decode.name, "decode %s B=%d %d+%d", s->name, l.B, l.n_prompt, l.n_new);
+    Batching g;
+    batching_open(&g, b, s, l, b->threads[which]);
+    run(&g, 2, false); /* touches all memory but the end of the cache */
+    for (double from = bench_now(); bench_again(b, decode.n, from);) {
+        double first = run(&g, 1, false), all = run(&g, l.n_new, false);
+        bench_take(b, &prompt, which, (double)l.B * l.n_prompt / first);
+        bench_take(b, &decode, which, (double)l.B * (l.n_new - 1) / (all > first ? all - first : all));
+    }
+    batching_close(&g);
+    if (l.n_prompt >= 256 || b->quick)
+        row_add(&b->rows, prompt);
+    row_add(&b->rows, decode);
+}
+
+/* All answers to one prompt, against decoding alone of as many answers to prompts of their own: what the
+ * prompt still costs. */
+static void measure_shared(Bench *b, const Shape *s, int which, Load l)
+{
+    Row row = {.unit = "x", .threads = b->threads[which], .target = 1.3};
+    snprintf(row.name, sizeof row.name, "shared %s %d on one prompt %d+%d", s->name, l.B, l.n_prompt, l.n_new);
+    Batching g;
+    batching_open(&g, b, s, l, b->threads[which]);
+    run(&g, 2, false);
+    for (double from = bench_now(); bench_again(b, row.n, from);) {
+        double first = run(&g, 1, false), all = run(&g, l.n_new, false), shared = run(&g, l.n_new, true);
+        row.value[row.n++] = shared / (all > first ? all - first : all);
+    }
+    batching_close(&g);
+    row_add(&b->rows, row);
+}
+
+void decode_run(Bench *b, const Shape *s, int which)
+{
+    static const Load quick[] = {{1, 16, 16}, {4, 16, 16}};
+    static const Load small[] = {{1, 16, 64}, {16, 16, 64}, {64, 16, 64}, {1, 256, 256}, {16, 256, 256}, {64, 256, 256}};
+    static const Load large[] = {{1, 16, 32}, {16, 16, 32}, {64, 16, 32}, {1, 256, 32}, {16, 256, 32}};
+    bool short_ones = s->config.C > 512 && !b->full;
+    const Load *loads = b->quick ? quick : short_ones ? large : small;
+    int n = b->quick ? 2 : short_ones ? 5 : 6;
+    for (int i = 0; i < n; i++)
+        measure(b, s, which, loads[i]);
+    if (!short_ones)
+        measure_shared(b, s, which, b->quick ? (Load){4, 16, 16} : (Load){16, 256, 64});
+}

@@ -1,0 +1,59 @@
+/* fma.c - how many f32 multiply-adds a core does in registers: the ceiling of every product. One loop
+ * per instruction set, as the CPU bodies have; ACCUMULATORS chains hide the latency of any core so far
+ * (2 units x 4 to 5 cycles). The value stays finite: x -> x * 0.999 + 0.001. */
+#include "tests/bench/bench.h"
+
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+enum { ACCUMULATORS = 12, ROUNDS = 1 << 16 };
+
+#define EACH(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
+
+/* One function a vector type: ROUNDS x ACCUMULATORS multiply-adds. The empty asm keeps every accumulator
+ * in a register and the loop in place. */
+#define FMA_LOOP(NAME, TARGET, V, SET, STEP, CONSTRAINT)                                             \
+    TARGET static void NAME(void)                                                                    \
+    {                                                                                                \
+        V a = SET(0.999F), b = SET(0.001F);                                                          \
+        V acc0 = SET(0), acc1 = a, acc2 = b, acc3 = SET(1), acc4 = a, acc5 = b, acc6 = SET(2);       \
+        V acc7 = a, acc8 = b, acc9 = SET(3), acc10 = a, acc11 = b;                                   \
+        for (int r = 0; r < ROUNDS; r++) {                                                           \
+            EACH(STEP)                                                                               \
+            __asm__ volatile("" : CONSTRAINT(acc0), CONSTRAINT(acc1), CONSTRAINT(acc2),              \
+                                  CONSTRAINT(acc3), CONSTRAINT(acc4), CONSTRAINT(acc5),              \
+                                  CONSTRAINT(acc6), CONSTRAINT(acc7), CONSTRAINT(acc8),              \
+                                  CONSTRAINT(acc9), CONSTRAINT(acc10), CONSTRAINT(acc11));           \
+        }                                                                                            \
+    }
+
+#ifdef __x86_64__
+/* the plain bodies have no FMA instruction to use: a product and a sum */
+#define PLAIN(i)  acc##i = _mm_add_ps(_mm_mul_ps(acc##i, a), b);
+#define AVX2(i)   acc##i = _mm256_fmadd_ps(acc##i, a, b);
+#define AVX512(i) acc##i = _mm512_fmadd_ps(acc##i, a, b);
+FMA_LOOP(loop_plain, , __m128, _mm_set1_ps, PLAIN, "+x")
+FMA_LOOP(loop_avx2, __attribute__((target("avx2,fma"))), __m256, _mm256_set1_ps, AVX2, "+x")
+FMA_LOOP(loop_avx512, __attribute__((target("avx512f"))), __m512, _mm512_set1_ps, AVX512, "+v")
+#else
+typedef float Lanes __attribute__((vector_size(16)));
+#define SET4(x)  ((Lanes){x, x, x, x})
+#define PLAIN(i) acc##i = acc##i * a + b;
+FMA_LOOP(loop_plain, , Lanes, SET4, PLAIN, "+w")
+#define loop_avx2   loop_plain
+#define loop_avx512 loop_plain
+#endif
+
+double fma_rate(CpuIsa isa, double seconds)
+{
+    static void (*const loops[])(void) = {NULL, loop_plain, loop_avx2, loop_avx512};
+    static const int lanes[] = {0, 4, 8, 16};
+    double started = bench_now(), passed, n = 0;
+    do {
+        loops[isa]();
+        n++;
+        passed = bench_now() - started;
+    } while (passed < seconds);
+    return 2.0 * n * ROUNDS * ACCUMULATORS * lanes[isa] / passed;
+}

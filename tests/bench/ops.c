@@ -1,0 +1,93 @@
+/* ops.c - the perf cases of test_ops, read from what it prints: an op has one description of its work,
+ * beside its test. An op's row is its largest case (every case with --full).
+ *
+ * The fitting ceiling is a roofline: FLOPs at the multiply-add rate or bytes at the read rate of a buffer
+ * as large as they are, whichever takes longer, and the row has the unit of that one. */
+#include "tests/bench/bench.h"
+
+#include "common/base/error.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    char op[32], shape[40];
+    double seconds, flops, bytes;
+} OpCase;
+
+/* "x f32 rows (2048, 512)  w f32 panel (512, 512)  ..." -> "2048x512 512x512": the first two. */
+static void read_shape(char *out, size_t room, const char *text)
+{
+    size_t n = 0;
+    int tensors = 0;
+    for (bool inside = false; *text && tensors < 2 && n + 2 < room; text++) {
+        if (*text == '(')
+            inside = true;
+        else if (*text == ')')
+            tensors++, inside = false, out[n++] = ' ';
+        else if (inside && *text == ',')
+            out[n++] = 'x';
+        else if (inside && isdigit((unsigned char)*text))
+            out[n++] = *text;
+    }
+    out[n ? n - 1 : 0] = '\0';
+}
+
+static bool read_case(OpCase *c, const char *line)
+{
+    double us, gflops, gbytes;
+    int at = 0;
+    if (sscanf(line, "%31s %lf us %lf GFLOP/s %lf GB/s %n", c->op, &us, &gflops, &gbytes, &at) < 4 || !at)
+        return false;
+    c->seconds = 1e-6 * us;
+    c->flops = 1e9 * gflops * c->seconds;
+    c->bytes = 1e9 * gbytes * c->seconds;
+    read_shape(c->shape, sizeof c->shape, line + at);
+    return c->seconds > 0;
+}
+
+static void add_case(Bench *b, int which, const OpCase *c)
+{
+    const Ceiling *top = bench_ceiling(b, which);
+    double rate = ceiling_read(top, c->bytes);
+    bool by_flops = c->flops / top->flops >= c->bytes / rate;
+    Row row = {.threads = bench_is_cuda(b) ? 0 : b->threads[which],
+               .roof = 1e-9 * (by_flops ? top->flops : rate)};
+    snprintf(row.unit, sizeof row.unit, by_flops ? "GFLOP/s" : "GB/s");
+    snprintf(row.name, sizeof row.name, "op %s %s", c->op, c->shape);
+    if (strncmp(c->op, "linear", 6) == 0 && c->flops > 1e9)
+        row.target = 0.87;
+    bench_take(b, &row, which, 1e-9 * (by_flops ? c->flops : c->bytes) / c->seconds);
+    row_add(&b->rows, row);
+}
+
+/* Work is read from rounded numbers, so of equal cases the first one stays. */
+static bool is_larger(const OpCase *a, const OpCase *b)
+{
+    return a->flops > 1.5 * b->flops || (a->flops >= b->flops / 1.5 && a->bytes > 1.5 * b->bytes);
+}
+
+void ops_run(Bench *b, int which)
+{
+    char command[4096], line[512];
+    snprintf(command, sizeof command, "'%s' -t %d%s perf", b->test_ops, b->threads[which],
+             bench_is_cuda(b) ? " -b cuda" : "");
+    FILE *f = popen(command, "r");
+    CHECK(f, "%s cannot be started", b->test_ops);
+    OpCase best = {0}, c = {0};
+    while (fgets(line, sizeof line, f)) {
+        if (!read_case(&c, line))
+            continue;
+        if (b->full)
+            add_case(b, which, &c);
+        bool same = strcmp(c.op, best.op) == 0;
+        if (!same && best.op[0] && !b->full)
+            add_case(b, which, &best);
+        if (!same || is_larger(&c, &best))
+            best = c;
+    }
+    if (best.op[0] && !b->full)
+        add_case(b, which, &best);
+    CHECK(pclose(f) == 0 && best.op[0], "%s failed; run it by hand", command);
+}

@@ -1,0 +1,314 @@
+#!/usr/bin/env python3
+"""PyTorch on the shapes of `make bench`: JSON lines with the same row names.
+
+    python3 tests/bench/peer_torch.py [--device cpu|cuda] [--threads N] [--only steps,decode,ppo,ops]
+        [--shapes 15m,135m] [--variants f32,bf16] [--compile] [--repeat 5] [--seconds 8] [--quick] > peer.jsonl
+    build/tests/bench --from build/bench.jsonl --peer peer.jsonl
+
+The model is written here with torch.nn.functional alone (scaled_dot_product_attention, fused AdamW, a KV
+cache laid out once), so it costs less per step than a model of transformers does: what it is beaten by,
+that is beaten by too. bf16 is autocast in training and bf16 weights in generation.
+
+Made with PyTorch 2.5.1; a comparison only, no test needs it."""
+import argparse
+import json
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+SHAPES = {  # C, L, H, K, F, V, sequences, tokens of a step; the same as in bench.c
+    "15m": (288, 6, 6, 6, 768, 32000, 8, 256),
+    "135m": (576, 30, 9, 3, 1536, 49152, 8, 256),
+    "tiny": (64, 2, 4, 2, 96, 160, 4, 24),
+}
+
+
+class Model(torch.nn.Module):
+    def __init__(self, shape, scalar=False):
+        super().__init__()
+        self.C, self.L, self.H, self.K, self.F, self.V = shape[:6]
+        self.D = self.C // self.H
+        C, D, K = self.C, self.D, self.K
+        matrix = lambda n, k: torch.nn.Parameter(0.1 * (torch.rand(n, k) - 0.5))
+        self.embed = matrix(self.V, C)
+        self.score = matrix(1, C) if scalar else None  # else the head is the embedding, tied
+        self.layers = torch.nn.ModuleList()
+        for _ in range(self.L):
+            layer = torch.nn.ParameterDict({
+                "n1": torch.nn.Parameter(torch.ones(C)), "q": matrix(self.H * D, C), "k": matrix(K * D, C),
+                "v": matrix(K * D, C), "o": matrix(C, self.H * D), "n2": torch.nn.Parameter(torch.ones(C)),
+                "gate": matrix(self.F, C), "up": matrix(self.F, C), "down": matrix(C, self.F)})
+            self.layers.append(layer)
+        self.norm = torch.nn.Parameter(torch.ones(C))
+        angle = torch.arange(1024)[:, None] / 10000 ** (torch.arange(D // 2) * 2 / D)[None, :]
+        self.register_buffer("cos", angle.cos())
+        self.register_buffer("sin", angle.sin())
+
+    def rms(self, x, w):
+        return F.rms_norm(x, (self.C,), w, 1e-5)
+
+    def rope(self, x, at, n):
+        cos, sin = self.cos[at:at + n].to(x.dtype), self.sin[at:at + n].to(x.dtype)
+        a, b = x.chunk(2, -1)
+        return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+    def forward(self, ids, cache=None, at=0):
+        """(B, T) -> hidden (B, T, C); with a cache: positions at.. of it are written first."""
+        B, T = ids.shape
+        x = F.embedding(ids, self.embed)
+        for i, w in enumerate(self.layers):
+            n = self.rms(x, w["n1"])
+            q = self.rope(F.linear(n, w["q"]).view(B, T, self.H, self.D).transpose(1, 2), at, T)
+            k = self.rope(F.linear(n, w["k"]).view(B, T, self.K, self.D).transpose(1, 2), at, T)
+            v = F.linear(n, w["v"]).view(B, T, self.K, self.D).transpose(1, 2)
+            if cache is not None:
+                cache[i, 0][:, :, at:at + T] = k
+                cache[i, 1][:, :, at:at + T] = v
+                k, v = cache[i, 0][:, :, :at + T], cache[i, 1][:, :, :at + T]
+            if self.K < self.H:
+                k = k.repeat_interleave(self.H // self.K, 1)
+                v = v.repeat_interleave(self.H // self.K, 1)
+            a = F.scaled_dot_product_attention(q, k, v, is_causal=T > 1)
+            x = x + F.linear(a.transpose(1, 2).reshape(B, T, -1), w["o"])
+            n = self.rms(x, w["n2"])
+            x = x + F.linear(F.silu(F.linear(n, w["gate"])) * F.linear(n, w["up"]), w["down"])
+        return self.rms(x, self.norm)
+
+    def head(self, hidden):
+        return F.linear(hidden, self.embed if self.score is None else self.score)
+
+
+class Peer:
+    def __init__(self, options):
+        self.o = options
+        self.device = torch.device(options.device)
+        self.threads = torch.get_num_threads() if options.device == "cpu" else 0
+
+    def sync(self):
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def clock(self, fn):
+        self.sync()
+        started = time.perf_counter()
+        fn()
+        self.sync()
+        return time.perf_counter() - started
+
+    def repeat(self, fn):
+        """Calls fn up to --repeat times within --seconds, at least twice; a list of its results."""
+        got, started = [], time.perf_counter()
+        while len(got) < 2 or (len(got) < self.o.repeat and time.perf_counter() - started < self.o.seconds):
+            got.append(fn())
+        return got
+
+    def row(self, name, unit, values, variant):
+        v = sorted(values)
+        median = (v[(len(v) - 1) // 2] + v[len(v) // 2]) / 2
+        print(json.dumps({"name": name, "threads": self.threads, "unit": unit, "min": v[0], "median": median,
+                          "max": v[-1], "variant": f"torch {torch.__version__} {variant}"}), flush=True)
+
+    def ids(self, shape, B, T):
+        return torch.randint(0, shape[5], (B, T), device=self.device)
+
+    def model(self, shape, scalar=False, dtype=None):
+        m = Model(shape, scalar).to(self.device)
+        return m.to(dtype) if dtype else m
+
+    def autocast(self, bf16):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+
+    def optimizer(self, model):
+        return torch.optim.AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+
+    def update(self, model, optimizer):
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    # ---- training steps
+
+    def steps(self, name, shape, variant):
+        S, T = shape[6:]
+        for kind in ("sft", "reward"):
+            model = self.model(shape, kind == "reward")
+            optimizer, ids = self.optimizer(model), self.ids(shape, S, T)
+
+            def loss_of(ids):
+                hidden = model(ids)
+                if kind == "sft":
+                    return F.cross_entropy(model.head(hidden[:, :-1]).flatten(0, 1).float(), ids[:, 1:].flatten())
+                score = model.head(hidden[:, -1]).float()[:, 0]
+                return -F.logsigmoid(score[0::2] - score[1::2]).mean()
+
+            run = torch.compile(loss_of) if "compile" in variant else loss_of
+
+            def step():
+                with self.autocast("bf16" in variant):
+                    loss = run(ids)
+                loss.backward()
+                self.update(model, optimizer)
+
+            step()
+            step()
+            self.row(f"{kind} {name} {S}x{T}", "tok/s", self.repeat(lambda: S * T / self.clock(step)), variant)
+
+    # ---- generation
+
+    @torch.no_grad()
+    def generate(self, model, prompt, n_new):
+        B, n = prompt.shape
+        cache = torch.zeros(model.L, 2, B, model.K, n + n_new, model.D, device=self.device, dtype=model.embed.dtype)
+        out, logps, hidden = [], [], model(prompt, cache, 0)
+        for t in range(n_new):
+            logits = model.head(hidden[:, -1]).float()
+            out.append(torch.multinomial(logits.softmax(-1), 1))
+            logps.append(logits.log_softmax(-1).gather(1, out[-1]))
+            if t + 1 < n_new:
+                hidden = model(out[-1], cache, n + t)
+        return torch.cat(out, 1), torch.cat(logps, 1)
+
+    def decode(self, name, shape, variant):
+        model = self.model(shape, dtype=torch.bfloat16 if "bf16" in variant else None)
+        loads = [(1, 16, 64), (16, 16, 64), (64, 16, 64), (1, 256, 256), (16, 256, 256), (64, 256, 256)]
+        if shape[0] > 512 and not self.o.full:
+            loads = [(1, 16, 32), (16, 16, 32), (64, 16, 32), (1, 256, 32), (16, 256, 32)]
+        for B, n, new in [(1, 16, 16), (4, 16, 16)] if self.o.quick else loads:
+            prompt = self.ids(shape, B, n)
+            self.generate(model, prompt, 2)
+            once = lambda: (self.clock(lambda: self.generate(model, prompt, 1)),
+                            self.clock(lambda: self.generate(model, prompt, new)))
+            got = self.repeat(once)
+            if n >= 256:
+                self.row(f"prompt {name} B={B} {n}", "tok/s", [B * n / first for first, _ in got], variant)
+            self.row(f"decode {name} B={B} {n}+{new}", "tok/s",
+                     [B * (new - 1) / (both - first) for first, both in got if both > first], variant)
+
+    # ---- one PPO iteration
+
+    def ppo(self, name, shape, variant):
+        B, n, M = (4, 16, 16) if self.o.quick else (32, 64, 64)
+        policy, reference = self.model(shape), self.model(shape)
+        critic, helpful, safety = (self.model(shape, True) for _ in range(3))
+        opt_p, opt_c = self.optimizer(policy), self.optimizer(critic)
+        prompt, micro, bf16 = self.ids(shape, B, n), max(1, 2048 // (n + M)), "bf16" in variant
+        phases = ("rollout", "scoring", "reference", "values", "update", "iteration")
+
+        def logp_of(model, seq):
+            logits = model.head(model(seq)[:, n - 1:-1]).float()
+            return logits.log_softmax(-1).gather(2, seq[:, n:, None])[..., 0]
+
+        def chunks(fn, seq):
+            return torch.cat([fn(part) for part in seq.split(micro)])
+
+        def advantages(value, logp, ref, score):
+            reward = -0.01 * (logp - ref)
+            reward[:, -1] += (score - score.mean()) / (score.std() + 1e-8)
+            adv, last = torch.zeros_like(reward), torch.zeros(B, device=self.device)
+            for t in reversed(range(M)):
+                follow = value[:, t + 1] if t + 1 < M else 0
+                last = reward[:, t] + follow - value[:, t] + 0.95 * last
+                adv[:, t] = last
+            return (adv - adv.mean()) / (adv.std() + 1e-8), adv + value
+
+        def learn(seq, logp, adv, ret, value):
+            for part in range(0, B, micro):
+                at = slice(part, part + micro)
+                with self.autocast(bf16):
+                    ratio = (logp_of(policy, seq[at]) - logp[at]).exp()
+                    loss = -torch.min(ratio * adv[at], ratio.clamp(0.8, 1.2) * adv[at]).sum() / (B * M)
+                loss.backward()
+                with self.autocast(bf16):
+                    v = critic.head(critic(seq[at])[:, n - 1:-1])[..., 0].float()
+                    near = value[at] + (v - value[at]).clamp(-0.2, 0.2)
+                    loss = 0.5 * torch.max((v - ret[at]) ** 2, (near - ret[at]) ** 2).sum() / (B * M)
+                loss.backward()
+            self.update(policy, opt_p)
+            self.update(critic, opt_c)
+
+        def iteration():
+            at, state = [], {}
+
+            def mark():
+                self.sync()
+                at.append(time.perf_counter())
+
+            mark()
+            with torch.no_grad(), self.autocast(bf16):
+                answer, logp = self.generate(policy, prompt, M)
+                seq = torch.cat((prompt, answer), 1)
+                mark()
+                scores = [chunks(lambda s: m.head(m(s)[:, -1])[:, 0].float(), seq) for m in (safety, helpful)]
+                mark()
+                ref = chunks(lambda s: logp_of(reference, s), seq)
+                mark()
+                value = chunks(lambda s: critic.head(critic(s)[:, n - 1:-1])[..., 0].float(), seq)
+                adv, ret = advantages(value, logp, ref, scores[1])
+                mark()
+            learn(seq, logp, adv, ret, value)
+            mark()
+            return [b - a for a, b in zip(at, at[1:])] + [at[-1] - at[0]]
+
+        iteration()
+        got = self.repeat(iteration)
+        for i, phase in enumerate(phases):
+            self.row(f"ppo {phase} {name} {B}x({n}+{M})", "s", [g[i] for g in got], variant)
+
+    # ---- products
+
+    def ops(self, variant):
+        dtype = torch.bfloat16 if "bf16" in variant else torch.float32
+        M, N, K = 2048, 512, 512
+        x = torch.randn(M, K, device=self.device, dtype=dtype)
+        w = torch.randn(N, K, device=self.device, dtype=dtype)
+        dy = torch.randn(M, N, device=self.device, dtype=dtype)
+        products = {f"op linear {M}x{K} {N}x{K}": lambda: F.linear(x, w),
+                    f"op linear_dx {M}x{N} {N}x{K}": lambda: dy @ w,
+                    f"op linear_dw {M}x{N} {M}x{K}": lambda: dy.T @ x}
+        for name, fn in products.items():
+            many = lambda: [fn() for _ in range(20)]
+            many()
+            self.row(name, "GFLOP/s", self.repeat(lambda: 20 * 2e-9 * M * N * K / self.clock(many)), variant)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--threads", type=int, default=0)
+    p.add_argument("--only", default="ops,steps,decode,ppo")
+    p.add_argument("--shapes", default="15m,135m")
+    p.add_argument("--variants", default="f32,bf16")
+    p.add_argument("--compile", action="store_true", help="training steps with torch.compile too")
+    p.add_argument("--repeat", type=int, default=5)
+    p.add_argument("--seconds", type=float, default=8)
+    p.add_argument("--quick", action="store_true")
+    p.add_argument("--full", action="store_true")
+    o = p.parse_args()
+    if o.threads:
+        torch.set_num_threads(o.threads)
+    if o.quick:
+        o.shapes, o.repeat, o.seconds = "tiny", 2, 1
+    torch.manual_seed(1)
+    peer, only = Peer(o), o.only.split(",")
+    for kind in o.variants.split(","):
+        if "ops" in only:
+            peer.ops(f"{kind} eager")
+        for name in o.shapes.split(","):
+            shape = SHAPES[name]
+            if "steps" in only:
+                for mode in ("eager", "compile") if o.compile else ("eager",):
+                    try:
+                        peer.steps(name, shape, f"{kind} {mode}")
+                    except Exception as e:  # no compiler, no such backend: said, and the rest goes on
+                        if mode == "eager":
+                            raise
+                        print(f"peer_torch.py: {name} {kind}: torch.compile does not work here: {e}", file=sys.stderr)
+            if "decode" in only:
+                peer.decode(name, shape, f"{kind} eager")
+            if "ppo" in only and (name != "135m" or o.full):
+                peer.ppo(name, shape, f"{kind} eager")
+
+
+main()

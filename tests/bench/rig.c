@@ -1,0 +1,121 @@
+/* rig.c - see rig.h. */
+#include "tests/bench/rig.h"
+
+#include "common/base/error.h"
+
+#include <stdlib.h>
+
+enum { PREFILL_ROWS = 2048 }; /* as micro_batch_tokens of the trainers */
+
+const OptimConfig rig_optim_config = {.learning_rate = 1e-5, .schedule = SCHEDULE_CONSTANT, .beta1 = 0.9,
+                                      .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .max_grad_norm = 1};
+
+void rig_random_ids(int32_t *ids, int64_t n, int64_t V, uint64_t seed)
+{
+    Rng r = rng_make(seed, RNG_TEST, 0, 0, 0);
+    for (int64_t i = 0; i < n; i++)
+        ids[i] = (int32_t)rng_next_below(&r, (uint64_t)V);
+}
+
+/* xorshift over [-0.05, 0.05): the spread of a usual initialization. */
+static void fill_run(void *ctx, int64_t first, int64_t n, real_t *dst)
+{
+    uint32_t *state = ctx;
+    (void)first;
+    for (int64_t i = 0; i < n; i++) {
+        *state ^= *state << 13;
+        *state ^= *state >> 17;
+        *state ^= *state << 5;
+        dst[i] = (real_t)(0.1 * ((double)*state / 4294967296.0 - 0.5));
+    }
+}
+
+void rig_fill_params(ParamSet *p)
+{
+    uint32_t state = 2463534242U;
+    for (int i = 0; i < p->table->n; i++) {
+        if (p->table->def[i].tied_to >= 0)
+            continue;
+        if (p->w[i].n_dims == 1)
+            op_fill(&p->w[i], 1);
+        else
+            param_store(&p->w[i], fill_run, &state);
+    }
+}
+
+static void begin(Rig *r, const Bench *b, const Shape *s, int threads)
+{
+    *r = (Rig){.config = s->config, .optim_config = rig_optim_config};
+    r->dev = bench_open_device(b, threads);
+    arena_init(&r->weights, r->dev, ARENA_DEVICE, "weights");
+    arena_init(&r->work, r->dev, ARENA_DEVICE, "work");
+    arena_init(&r->host, r->dev, ARENA_HOST, "host");
+}
+
+static void commit(Rig *r)
+{
+    Arena *all[] = {&r->weights, &r->work, &r->host};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        CHECK(arena_commit(all[i]) == 0, "%s", error_text());
+}
+
+void rig_open_training(Rig *r, const Bench *b, const Shape *s, HeadKind head, int threads)
+{
+    const int64_t tokens = (int64_t)s->S * s->T;
+    begin(r, b, s, threads);
+    r->config.head = head;
+    r->config.tied = head == HEAD_LM && s->config.tied;
+    pack_init(&r->pack, (int)tokens, s->S);
+    for (int pass = 0; pass < 2; pass++) {
+        CHECK(model_init(&r->model, &r->config, r->dev, &r->weights, s->T) == 0, "%s", error_text());
+        params_alloc(&r->params, &r->model.table, &r->weights, "policy", false);
+        grads_alloc(&r->grads, &r->model.table, &r->weights);
+        optim_alloc(&r->optim, &r->optim_config, &r->params, &r->grads, &r->weights);
+        if (!pass)
+            r->acts = acts_new(&r->model, tokens, true);
+        acts_alloc(r->acts, &r->work);
+        batch_alloc(&r->batch, &r->work, r->dev, tokens, s->S);
+        if (head == HEAD_LM)
+            lm_head_alloc(&r->lm, &r->model, &r->work, &r->host, tokens, true);
+        else
+            scalar_head_alloc(&r->scalar, &r->model, &r->work, s->S, true);
+        r->loss = arena_rows1(&r->work, DTYPE_REAL, s->S);
+        r->margin = arena_rows1(&r->work, DTYPE_REAL, s->S);
+        r->weight = arena_rows1(&r->work, DTYPE_REAL, s->S);
+        if (!pass)
+            commit(r);
+    }
+    rig_fill_params(&r->params);
+    grads_zero(&r->grads);
+}
+
+void rig_open_generation(Rig *r, const Bench *b, const Shape *s, int64_t slots, int64_t max_length, int threads)
+{
+    begin(r, b, s, threads);
+    for (int pass = 0; pass < 2; pass++) {
+        CHECK(model_init(&r->model, &r->config, r->dev, &r->weights, max_length) == 0, "%s", error_text());
+        params_alloc(&r->params, &r->model.table, &r->weights, "policy", false);
+        if (!pass)
+            r->gen = generator_new(&r->model, slots, max_length, PREFILL_ROWS);
+        generator_alloc(r->gen, &r->work, &r->host);
+        if (!pass)
+            commit(r);
+    }
+    rig_fill_params(&r->params);
+}
+
+void rig_close(Rig *r)
+{
+    generator_free(r->gen);
+    acts_free(r->acts);
+    pack_free(&r->pack);
+    optim_free(&r->optim);
+    grads_free(&r->grads);
+    params_free(&r->params);
+    model_free(&r->model);
+    arena_free(&r->weights);
+    arena_free(&r->work);
+    arena_free(&r->host);
+    device_close(r->dev);
+    *r = (Rig){0};
+}

@@ -1,0 +1,44 @@
+/* rig.h - a model with random weights and what a training step or generation needs around it. */
+#ifndef RLHF_BENCH_RIG_H
+#define RLHF_BENCH_RIG_H
+
+#include "common/generate/generate.h"
+#include "common/train/optim.h"
+#include "tests/bench/bench.h"
+
+typedef struct {
+    Device *dev;
+    ModelConfig config;
+    Arena weights, work, host;
+    Model model;
+    ParamSet params;
+    /* for training */
+    Grads grads;
+    Optim optim;
+    OptimConfig optim_config;
+    Acts *acts;
+    Batch batch;
+    Pack pack;
+    LmHead lm;
+    ScalarHead scalar;
+    Tensor loss, margin, weight; /* of pairs */
+    /* for generation */
+    Generator *gen;
+} Rig;
+
+/* For steps of S sequences of T tokens, with a language-model or a scalar head (untied then). */
+void rig_open_training(Rig *r, const Bench *b, const Shape *s, HeadKind head, int threads);
+/* For `slots` sequences of at most max_length tokens. */
+void rig_open_generation(Rig *r, const Bench *b, const Shape *s, int64_t slots, int64_t max_length, int threads);
+void rig_close(Rig *r);
+
+/* n ids below V, others for every seed. */
+void rig_random_ids(int32_t *ids, int64_t n, int64_t V, uint64_t seed);
+/* Small random values wherever the parameter is a matrix, ones in a vector: what they are does not
+ * matter to a clock as long as no number is denormal or infinite, and this is quicker than
+ * params_init_random. */
+void rig_fill_params(ParamSet *p);
+
+extern const OptimConfig rig_optim_config;
+
+#endif
