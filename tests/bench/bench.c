@@ -18,6 +18,7 @@ static const char usage_text[] =
     "  --threads N,N...           thread counts, ascending; 0 = all cores (1,0)\n"
     "  --only SECTION,...         ceilings, ops, steps, decode, ppo (all of them)\n"
     "  --shapes SHAPE,...         15m, 135m (both); the large one runs with the last thread count\n"
+    "  --match TEXT               of steps and decode only rows whose name holds it: for a profile\n"
     "  --repeat N                 measurements of a row (5)\n"
     "  --seconds S                a row is not repeated for longer, but measured twice (8)\n"
     "  --quick                    a tiny shape, two measurements: does it run at all\n"
@@ -26,10 +27,10 @@ static const char usage_text[] =
     "  --from FILE                rows of an earlier bench.jsonl instead of measuring\n"
     "  --peer FILE                JSON lines of peer_torch.py: prints ratios\n";
 
-double bench_now(void)
+double bench_now(int threads)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(threads == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -53,17 +54,28 @@ const Ceiling *bench_ceiling(Bench *b, int which)
     return &b->ceiling[which];
 }
 
-void bench_take(Bench *b, Row *row, int which, double value)
+double bench_share(Bench *b, int which)
+{
+    double before = b->rate_before, after = ceiling_now(b, which);
+    b->rate_before = after;
+    return (before + after) / 2;
+}
+
+void bench_take(Row *row, double value, double share)
 {
     row->value[row->n] = value;
-    if (row->roof > 0)
-        row->fraction[row->n] = value / (row->roof * ceiling_now(b, which));
+    row->fraction[row->n] = row->roof > 0 ? value / (row->roof * share) : 0;
     row->n++;
+}
+
+bool bench_wanted(const Bench *b, const char *name)
+{
+    return !b->match || strstr(name, b->match);
 }
 
 bool bench_again(const Bench *b, int n, double started)
 {
-    return n < 2 || (n < b->repeat && bench_now() - started < b->seconds);
+    return n < 2 || (n < b->repeat && bench_now(0) - started < b->seconds);
 }
 
 /* ---- shapes ------------------------------------------------------------------------------------- */
@@ -219,7 +231,7 @@ static bool read_option(Bench *b, Files *f, const char *name, const char *value)
 {
     const struct {
         const char *name, **text;
-    } texts[] = {{"--device", &b->device_name}, {"--only", &b->only}, {"--shapes", &b->shapes},
+    } texts[] = {{"--device", &b->device_name}, {"--only", &b->only}, {"--shapes", &b->shapes}, {"--match", &b->match},
                  {"--out", &f->out}, {"--from", &f->from}, {"--peer", &f->peer}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (strcmp(name, texts[i].name) == 0) {
@@ -235,7 +247,8 @@ static bool read_option(Bench *b, Files *f, const char *name, const char *value)
     return false;
 }
 
-static bool read_arguments(Bench *b, Files *f, int argc, char **argv)
+/* 0, or ERR_USAGE. */
+static int read_arguments(Bench *b, Files *f, int argc, char **argv)
 {
     read_threads(b, "1,0");
     for (int i = 1; i < argc; i++) {
@@ -244,7 +257,8 @@ static bool read_arguments(Bench *b, Files *f, int argc, char **argv)
         else if (strcmp(argv[i], "--full") == 0)
             b->full = true;
         else if (i + 1 >= argc || !read_option(b, f, argv[i], argv[i + 1]))
-            return false;
+            return error_set(ERR_USAGE, "'%s%s%s': no such option or value; see bench --help", argv[i],
+                             i + 1 < argc ? " " : "", i + 1 < argc ? argv[i + 1] : "");
         else
             i++;
     }
@@ -256,7 +270,7 @@ static bool read_arguments(Bench *b, Files *f, int argc, char **argv)
         b->n_threads = 1;
         b->threads[0] = 0;
     }
-    return lists_known(b);
+    return lists_known(b) ? 0 : error_set(ERR_USAGE, "--only or --shapes: unknown name; see bench --help");
 }
 
 /* ---- main --------------------------------------------------------------------------------------- */
@@ -272,11 +286,14 @@ static char *cpu_name(void)
 }
 
 /* Name of the machine, and how busy others keep it: a benchmark on a shared machine says so. */
-static void describe(Bench *b)
+static int describe(Bench *b)
 {
     double load[3] = {0};
+    Device *dev = NULL;
+    int rc = device_open(&dev, &(DeviceOptions){.name = b->device_name, .threads = b->threads[b->n_threads - 1]});
+    if (rc < 0)
+        return rc;
     char *cpu = cpu_name();
-    Device *dev = bench_open_device(b, b->threads[b->n_threads - 1]);
     if (getloadavg(load, 3) < 1)
         load[0] = -1;
     b->rows.machine = xasprintf("%s on %s, %d cores; load average before the run %.1f", device_text(dev), cpu,
@@ -286,15 +303,19 @@ static void describe(Bench *b)
     printf("%s\n", b->rows.machine);
     if (load[0] > 0.5)
         printf("other programs are running: ratios of one run count, times do not\n");
+    return 0;
 }
 
-static void measure(Bench *b)
+static int measure(Bench *b)
 {
-    describe(b);
+    int rc = describe(b);
+    if (rc < 0)
+        return rc;
     rows_print_header();
     for (int i = 0; i < N_SECTIONS; i++)
         if (!b->only || listed(b->only, sections[i].name))
             sections[i].run(b);
+    return 0;
 }
 
 static int write_results(const Bench *b, const Files *f)
@@ -318,7 +339,7 @@ static int run(Bench *b, const Files *f)
         TRY(rows_read(&b->rows, f->from));
     } else {
         TRY(dir_make(f->out));
-        measure(b);
+        TRY(measure(b));
         TRY(write_results(b, f));
     }
     if (f->peer)
@@ -331,14 +352,13 @@ int main(int argc, char **argv)
 {
     Bench b = {.device_name = "cpu", .repeat = 5, .seconds = 8};
     Files f = {.out = "build"};
-    if (!read_arguments(&b, &f, argc, argv)) {
-        fputs(usage_text, stderr);
-        return -ERR_USAGE;
-    }
+    if (argc == 2 && strcmp(argv[1], "--help") == 0)
+        return fputs(usage_text, stdout) < 0;
     const char *slash = strrchr(argv[0], '/');
     char *test_ops = xasprintf("%.*stest_ops", slash ? (int)(slash + 1 - argv[0]) : 0, argv[0]);
     b.test_ops = test_ops;
-    int rc = run(&b, &f);
+    int rc = read_arguments(&b, &f, argc, argv);
+    rc = rc < 0 ? rc : run(&b, &f);
     if (rc < 0)
         fprintf(stderr, "bench: %s\n", error_text());
     rows_free(&b.rows);

@@ -40,6 +40,7 @@ typedef struct {
 void row_add(Rows *rows, Row row);
 double row_median(const Row *r);
 double row_fraction(const Row *r); /* of the roof; NaN without one */
+void row_number(char out[32], double value); /* 4 digits, no exponent where it can be helped */
 bool row_less_is_better(const Row *r);
 void rows_free(Rows *rows);
 void rows_print_header(void);
@@ -61,8 +62,8 @@ typedef struct {
 } Ceiling;
 
 /* FLOP/s of one thread in registers for about `seconds`, with the instructions that the CPU bodies of
- * `isa` use (fma.c). */
-double fma_rate(CpuIsa isa, double seconds);
+ * `isa` use (fma.c); threads: that run at once, for the clock. */
+double fma_rate(CpuIsa isa, int threads, double seconds);
 /* The multiply-add rate of this moment, as a fraction of the ceiling; 1 on a card. */
 double ceiling_now(Bench *b, int which);
 double ceiling_read(const Ceiling *c, double bytes); /* bytes/s, between the points by log size */
@@ -85,20 +86,30 @@ struct Bench {
     double seconds;               /* a row is not repeated for longer */
     bool quick, full;
     const char *only, *shapes;    /* comma lists; NULL = all */
+    const char *match;            /* of steps and decode: rows whose name holds it; NULL = all */
     Rows rows;
+    double rate_before;           /* of bench_share */
     Ceiling ceiling[THREADS_MAX]; /* by index of threads; n_points = 0: not measured yet */
 };
 
-double bench_now(void);
+/* Seconds. One CPU thread is timed by the CPU time it gets, which a busy machine does not stretch; several
+ * threads (and a card: 0) by the wall clock. */
+double bench_now(int threads);
 Device *bench_open_device(const Bench *b, int threads);
 bool bench_is_cuda(const Bench *b);
 const Ceiling *bench_ceiling(Bench *b, int which); /* of threads[which] */
 /* Whether a row with n values, begun at `started`, is to be measured once more: up to b->repeat times,
  * and at least twice whatever it takes. */
-bool bench_again(const Bench *b, int n, double started);
-/* Adds a measurement to a row. Its fraction of the roof is taken with the multiply-add rate that the
- * machine gives just then, so that a neighbour who takes half of it takes half of the roof as well. */
-void bench_take(Bench *b, Row *row, int which, double value);
+bool bench_again(const Bench *b, int n, double started); /* of bench_now(0) */
+/* Whether a row of steps or decode is asked for. */
+bool bench_wanted(const Bench *b, const char *name);
+/* The share of the ceiling that the machine gives: the mean of the multiply-add rates just before and just
+ * after a measurement, so that a neighbour who takes half of the one takes half of the roof as well. To be
+ * called before the first measurement, where the result means nothing, and after each; 1 for one thread,
+ * whose clock stands still meanwhile, and for a card. */
+double bench_share(Bench *b, int which);
+/* Adds a measurement to a row; its fraction is of `share` times the roof. */
+void bench_take(Row *row, double value, double share);
 
 /* The shapes asked for: calls fn for each with the index of a thread count. Costly ones run with the
  * last thread count alone. */

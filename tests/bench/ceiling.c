@@ -28,8 +28,7 @@ typedef struct {
 static void fma_part(int part, int n_parts, void *ctx)
 {
     FmaWork *w = ctx;
-    (void)n_parts;
-    w->rate[part] = fma_rate(w->isa, w->seconds);
+    w->rate[part] = fma_rate(w->isa, n_parts, w->seconds);
 }
 
 static double fma_team(Team *team, CpuIsa isa, double seconds)
@@ -91,9 +90,9 @@ static double read_rate(Team *team, const unsigned char *data, int64_t bytes, do
     ReadWork w = {.data = data, .bytes = bytes, .passes = 1};
     cpu_for(team, read_part, &w);
     for (;; w.passes *= 2) {
-        double started = bench_now();
+        double started = bench_now(team_size(team));
         cpu_for(team, read_part, &w);
-        double passed = bench_now() - started;
+        double passed = bench_now(team_size(team)) - started;
         if (passed >= seconds)
             return (double)bytes * (double)w.passes / passed;
     }
@@ -168,7 +167,7 @@ static void cpu_reads(Bench *b, Ceiling *c, Team *team)
 static double card_run(Device *dev, Tensor *y, const Tensor *x, const Tensor *w, int runs)
 {
     device_sync(dev);
-    double started = bench_now();
+    double started = bench_now(0);
     for (int i = 0; i < runs; i++) {
         if (w)
             op_linear(y, x, w, false);
@@ -176,7 +175,7 @@ static double card_run(Device *dev, Tensor *y, const Tensor *x, const Tensor *w,
             op_axpy(y, 0.5, x, true);
     }
     device_sync(dev);
-    return (bench_now() - started) / runs;
+    return (bench_now(0) - started) / runs;
 }
 
 static void card_measure(Bench *b, Ceiling *c, Device *dev)
@@ -215,7 +214,7 @@ static void card_measure(Bench *b, Ceiling *c, Device *dev)
 double ceiling_now(Bench *b, int which)
 {
     const Ceiling *c = bench_ceiling(b, which);
-    if (bench_is_cuda(b))
+    if (bench_is_cuda(b) || c->threads == 1)
         return 1;
     Team *team = team_open(c->threads);
     double rate = fma_team(team, c->isa, b->quick ? 0.01 : NOW_SECONDS);

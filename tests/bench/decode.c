@@ -18,6 +18,7 @@ typedef struct {
 typedef struct {
     Rig rig;
     Load load;
+    int threads;
     int32_t *prompts, *answers;
     GenRequest *req;
     GenResult *res;
@@ -26,6 +27,7 @@ typedef struct {
 static void batching_open(Batching *g, const Bench *b, const Shape *s, Load l, int threads)
 {
     g->load = l;
+    g->threads = threads;
     rig_open_generation(&g->rig, b, s, l.B, l.n_prompt + l.n_new, threads);
     g->prompts = xmalloc((size_t)l.B * (size_t)l.n_prompt * sizeof *g->prompts);
     g->answers = xmalloc((size_t)l.B * (size_t)l.n_new * sizeof *g->answers);
@@ -54,10 +56,10 @@ static double run(Batching *g, int n_new, bool shared)
                                  .prompt_id = (uint64_t)i};
         g->res[i] = (GenResult){.ids = g->answers + (size_t)i * (size_t)l.n_new};
     }
-    double started = bench_now();
+    double started = bench_now(g->threads);
     CHECK(generate(g->rig.gen, &g->rig.params, g->req, l.B, &o, g->res, NULL, NULL, NULL) == 0, "%s",
           error_text());
-    return bench_now() - started;
+    return bench_now(g->threads) - started;
 }
 
 static double decode_roof(const Shape *s, const Ceiling *c, Load l)
@@ -92,13 +94,16 @@ static void measure(Bench *b, const Shape *s, int which, Load l)
     decode.floor = l.B == 16 ? 3 : l.B == 64 ? 2.2 : 0;
     snprintf(prompt.name, sizeof prompt.name, "prompt %s B=%d %d", s->name, l.B, l.n_prompt);
     snprintf(decode.name, sizeof decode.name, "decode %s B=%d %d+%d", s->name, l.B, l.n_prompt, l.n_new);
+    if (!bench_wanted(b, prompt.name) && !bench_wanted(b, decode.name))
+        return;
     Batching g;
     batching_open(&g, b, s, l, b->threads[which]);
     run(&g, 2, false); /* touches all memory but the end of the cache */
-    for (double from = bench_now(); bench_again(b, decode.n, from);) {
-        double first = run(&g, 1, false), all = run(&g, l.n_new, false);
-        bench_take(b, &prompt, which, (double)l.B * l.n_prompt / first);
-        bench_take(b, &decode, which, (double)l.B * (l.n_new - 1) / (all > first ? all - first : all));
+    bench_share(b, which);
+    for (double from = bench_now(0); bench_again(b, decode.n, from);) {
+        double first = run(&g, 1, false), all = run(&g, l.n_new, false), share = bench_share(b, which);
+        bench_take(&prompt, (double)l.B * l.n_prompt / first, share);
+        bench_take(&decode, (double)l.B * (l.n_new - 1) / (all > first ? all - first : all), share);
     }
     batching_close(&g);
     if (l.n_prompt >= 256 || b->quick)
@@ -112,12 +117,14 @@ static void measure_shared(Bench *b, const Shape *s, int which, Load l)
 {
     Row row = {.unit = "x", .threads = b->threads[which], .target = 1.3};
     snprintf(row.name, sizeof row.name, "shared %s %d on one prompt %d+%d", s->name, l.B, l.n_prompt, l.n_new);
+    if (!bench_wanted(b, row.name))
+        return;
     Batching g;
     batching_open(&g, b, s, l, b->threads[which]);
     run(&g, 2, false);
-    for (double from = bench_now(); bench_again(b, row.n, from);) {
+    for (double from = bench_now(0); bench_again(b, row.n, from);) {
         double first = run(&g, 1, false), all = run(&g, l.n_new, false), shared = run(&g, l.n_new, true);
-        row.value[row.n++] = shared / (all > first ? all - first : all);
+        bench_take(&row, shared / (all > first ? all - first : all), 1);
     }
     batching_close(&g);
     row_add(&b->rows, row);

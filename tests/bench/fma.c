@@ -45,15 +45,15 @@ FMA_LOOP(loop_plain, , Lanes, SET4, PLAIN, "+w")
 #define loop_avx512 loop_plain
 #endif
 
-double fma_rate(CpuIsa isa, double seconds)
+double fma_rate(CpuIsa isa, int threads, double seconds)
 {
     static void (*const loops[])(void) = {NULL, loop_plain, loop_avx2, loop_avx512};
     static const int lanes[] = {0, 4, 8, 16};
-    double started = bench_now(), passed, n = 0;
+    double started = bench_now(threads), passed, n = 0;
     do {
         loops[isa]();
         n++;
-        passed = bench_now() - started;
+        passed = bench_now(threads) - started;
     } while (passed < seconds);
     return 2.0 * n * ROUNDS * ACCUMULATORS * lanes[isa] / passed;
 }

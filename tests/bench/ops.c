@@ -6,6 +6,7 @@
 #include "tests/bench/bench.h"
 
 #include "common/base/error.h"
+#include "common/base/mem.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -47,7 +48,30 @@ static bool read_case(OpCase *c, const char *line)
     return c->seconds > 0;
 }
 
-static void add_case(Bench *b, int which, const OpCase *c)
+/* The best cases of a run: the largest of each op, or all. */
+typedef struct {
+    OpCase *at;
+    int n, cap;
+} OpCases;
+
+/* Work is read from rounded numbers, so of equal cases the first one stays. */
+static bool is_larger(const OpCase *a, const OpCase *b)
+{
+    return a->flops > 1.5 * b->flops || (a->flops >= b->flops / 1.5 && a->bytes > 1.5 * b->bytes);
+}
+
+static void keep_case(OpCases *cases, const OpCase *c, bool all)
+{
+    OpCase *last = cases->n ? &cases->at[cases->n - 1] : NULL;
+    if (all || !last || strcmp(last->op, c->op) != 0) {
+        int i = VEC_GROW(cases->at, cases->n, cases->cap);
+        cases->at[i] = *c;
+    } else if (is_larger(c, last)) {
+        *last = *c;
+    }
+}
+
+static void add_case(Bench *b, int which, const OpCase *c, double share)
 {
     const Ceiling *top = bench_ceiling(b, which);
     double rate = ceiling_read(top, c->bytes);
@@ -58,36 +82,27 @@ static void add_case(Bench *b, int which, const OpCase *c)
     snprintf(row.name, sizeof row.name, "op %s %s", c->op, c->shape);
     if (strncmp(c->op, "linear", 6) == 0 && c->flops > 1e9)
         row.target = 0.87;
-    bench_take(b, &row, which, 1e-9 * (by_flops ? c->flops : c->bytes) / c->seconds);
+    bench_take(&row, 1e-9 * (by_flops ? c->flops : c->bytes) / c->seconds, share);
     row_add(&b->rows, row);
 }
 
-/* Work is read from rounded numbers, so of equal cases the first one stays. */
-static bool is_larger(const OpCase *a, const OpCase *b)
-{
-    return a->flops > 1.5 * b->flops || (a->flops >= b->flops / 1.5 && a->bytes > 1.5 * b->bytes);
-}
-
+/* The rows are added when the other program is gone: nothing may run beside a measured rate. */
 void ops_run(Bench *b, int which)
 {
     char command[4096], line[512];
+    OpCases cases = {0};
+    OpCase c;
+    bench_share(b, which);
     snprintf(command, sizeof command, "'%s' -t %d%s perf", b->test_ops, b->threads[which],
              bench_is_cuda(b) ? " -b cuda" : "");
     FILE *f = popen(command, "r");
     CHECK(f, "%s cannot be started", b->test_ops);
-    OpCase best = {0}, c = {0};
-    while (fgets(line, sizeof line, f)) {
-        if (!read_case(&c, line))
-            continue;
-        if (b->full)
-            add_case(b, which, &c);
-        bool same = strcmp(c.op, best.op) == 0;
-        if (!same && best.op[0] && !b->full)
-            add_case(b, which, &best);
-        if (!same || is_larger(&c, &best))
-            best = c;
-    }
-    if (best.op[0] && !b->full)
-        add_case(b, which, &best);
-    CHECK(pclose(f) == 0 && best.op[0], "%s failed; run it by hand", command);
+    while (fgets(line, sizeof line, f))
+        if (read_case(&c, line))
+            keep_case(&cases, &c, b->full);
+    CHECK(pclose(f) == 0 && cases.n, "%s failed; run it by hand", command);
+    double share = bench_share(b, which);
+    for (int i = 0; i < cases.n; i++)
+        add_case(b, which, &cases.at[i], share);
+    free(cases.at);
 }

@@ -90,12 +90,15 @@ class Peer:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
+    def now(self):
+        """As bench_now: one thread is timed by its CPU time."""
+        self.sync()
+        return time.process_time() if self.threads == 1 else time.perf_counter()
+
     def clock(self, fn):
-        self.sync()
-        started = time.perf_counter()
+        started = self.now()
         fn()
-        self.sync()
-        return time.perf_counter() - started
+        return self.now() - started
 
     def repeat(self, fn):
         """Calls fn up to --repeat times within --seconds, at least twice; a list of its results."""
@@ -232,8 +235,7 @@ class Peer:
             at, state = [], {}
 
             def mark():
-                self.sync()
-                at.append(time.perf_counter())
+                at.append(self.now())
 
             mark()
             with torch.no_grad(), self.autocast(bf16):

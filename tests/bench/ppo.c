@@ -163,23 +163,24 @@ static void iterate(PpoBench *g, double seconds[N_PHASES])
     Rollout *r = &p->roll;
     const int32_t **ids = xcalloc((size_t)r->B, sizeof *ids);
     int *len = xcalloc((size_t)r->B, sizeof *len);
+    const int threads = device_kind(g->trainer.dev) == DEVICE_CPU ? device_threads(g->trainer.dev) : 0;
     double at[N_PHASES];
     bool flat;
-    at[ROLLOUT] = bench_now();
+    at[ROLLOUT] = bench_now(threads);
     sample(p, r);
-    at[SCORING] = bench_now();
+    at[SCORING] = bench_now(threads);
     int32_t *memory = sequences(p, r, ids, len);
     score(p, r, ids, len);
-    at[REFERENCE] = bench_now();
+    at[REFERENCE] = bench_now(threads);
     reference(g, r, ids, len);
-    at[VALUES] = bench_now();
+    at[VALUES] = bench_now(threads);
     rollout_shape(p, r, &flat);
     critic_values(p, r, &p->prompts);
     rollout_advantages(p, r);
-    at[UPDATE] = bench_now();
+    at[UPDATE] = bench_now(threads);
     update(p, r);
     device_sync(g->trainer.dev);
-    at[WHOLE] = bench_now();
+    at[WHOLE] = bench_now(threads);
     for (int i = 0; i < WHOLE; i++)
         seconds[i] = at[i + 1] - at[i];
     seconds[WHOLE] = at[WHOLE] - at[ROLLOUT];
@@ -201,10 +202,10 @@ void ppo_run(Bench *b, const Shape *s, int which)
     double seconds[N_PHASES];
     iterate(g, seconds); /* touches all memory */
     int taken = 0;
-    for (double from = bench_now(); bench_again(b, taken, from); taken++) {
+    for (double from = bench_now(0); bench_again(b, taken, from); taken++) {
         iterate(g, seconds);
         for (int i = 0; i < N_PHASES; i++)
-            g->row[i].value[g->row[i].n++] = seconds[i];
+            bench_take(&g->row[i], seconds[i], 1);
     }
     for (int i = 0; i < N_PHASES; i++) {
         Row *row = &g->row[i];

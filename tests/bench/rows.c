@@ -50,13 +50,22 @@ void rows_print_header(void)
            "spread", "roof", "of it", "target");
 }
 
+void row_number(char out[32], double value)
+{
+    snprintf(out, 32, value >= 1000 && value < 1e9 ? "%.0f" : "%.4g", value);
+}
+
 static void print_row(const Row *r)
 {
     double spread = r->value[r->n - 1] / r->value[0] - 1;
-    printf("%-44s %3d %10.4g %10.4g %10.4g %-7s %5.0f%%", r->name, r->threads, r->value[0], row_median(r),
-           r->value[r->n - 1], r->unit, 100 * spread);
+    char low[32], middle[32], high[32], roof[32];
+    row_number(low, r->value[0]);
+    row_number(middle, row_median(r));
+    row_number(high, r->value[r->n - 1]);
+    row_number(roof, r->roof);
+    printf("%-44s %3d %10s %10s %10s %-7s %5.0f%%", r->name, r->threads, low, middle, high, r->unit, 100 * spread);
     if (r->roof > 0)
-        printf(" %9.4g %6.3f", r->roof, row_fraction(r));
+        printf(" %9s %6.3f", roof, row_fraction(r));
     else
         printf(" %9s %6s", "", "");
     if (r->target > 0) {
@@ -221,7 +230,10 @@ static void print_joined(void *ctx, const Json *j)
         return;
     double own = row_median(r), ratio = row_less_is_better(r) ? peer / own : own / peer;
     bool f32 = strstr(variant, "f32") != NULL;
-    printf("%-44s %3d %-32s %10.4g %10.4g %-7s %6.2fx", name, r->threads, variant, own, peer, unit, ratio);
+    char here[32], there[32];
+    row_number(here, own);
+    row_number(there, peer);
+    printf("%-44s %3d %-32s %10s %10s %-7s %6.2fx", name, r->threads, variant, here, there, unit, ratio);
     if (f32 && r->floor > 0)
         printf("  floor %.2fx %s", r->floor, ratio >= r->floor ? "met" : "below");
     putchar('\n');

@@ -54,24 +54,45 @@ static void draw_row(Str *out, const Row *r, int y, int most_threads)
     if (r->target > 0)
         str_addf(out, "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\" stroke=\"#d1602b\" stroke-width=\"3\"/>\n",
                  x_of(r->target), y + 1, x_of(r->target), y + LINE_PX - 1);
-    str_addf(out, "<text x=\"%d\" y=\"%d\">%.2f   %.4g %s</text>\n", LABEL_PX + BAR_PX + 8, y + 13, median,
-             row_median(r), r->unit);
+    char value[32];
+    row_number(value, row_median(r));
+    str_addf(out, "<text x=\"%d\" y=\"%d\">%.2f of %s, %s</text>\n", LABEL_PX + BAR_PX + 8, y + 13, median, "roof", value);
+}
+
+/* Whether an earlier row has this one's kind: it was drawn with that one. */
+static bool drawn_before(const Rows *rows, int i)
+{
+    for (int k = 0; k < i; k++)
+        if (is_drawn(&rows->at[k]) && same_kind(&rows->at[k], &rows->at[i]))
+            return true;
+    return false;
+}
+
+/* All rows from `y` on, kind by kind; returns the y below them. */
+static int draw_rows(Str *out, const Rows *rows, int y)
+{
+    int most = 0;
+    for (int i = 0; i < rows->n; i++)
+        most = rows->at[i].threads > most ? rows->at[i].threads : most;
+    for (int i = 0; i < rows->n; i++) {
+        if (!is_drawn(&rows->at[i]) || drawn_before(rows, i))
+            continue;
+        for (int k = i; k < rows->n; k++) {
+            if (!is_drawn(&rows->at[k]) || !same_kind(&rows->at[i], &rows->at[k]))
+                continue;
+            draw_row(out, &rows->at[k], y, most);
+            y += LINE_PX;
+        }
+        y += GAP_PX;
+    }
+    return y;
 }
 
 int rows_write_svg(const Rows *rows, const char *path)
 {
-    int height = TOP_PX + 10, most = 0;
-    const Row *last = NULL;
-    for (int i = 0; i < rows->n; i++) {
-        const Row *r = &rows->at[i];
-        most = r->threads > most ? r->threads : most;
-        if (is_drawn(r)) {
-            height += LINE_PX + (last && !same_kind(last, r) ? GAP_PX : 0);
-            last = r;
-        }
-    }
     const int width = LABEL_PX + BAR_PX + NOTE_PX;
-    Str out = {0};
+    Str out = {0}, bars = {0};
+    int height = draw_rows(&bars, rows, TOP_PX);
     str_addf(&out, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"system-ui,"
                    "sans-serif\" font-size=\"12\" fill=\"#3a4452\">\n<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n",
              width, height, width, height);
@@ -80,18 +101,10 @@ int rows_write_svg(const Rows *rows, const char *path)
     html_escape(&out, rows->machine ? rows->machine : "");
     str_add(&out, "</text>\n");
     draw_axis(&out, height);
-    last = NULL;
-    for (int i = 0, y = TOP_PX; i < rows->n; i++) {
-        const Row *r = &rows->at[i];
-        if (!is_drawn(r))
-            continue;
-        y += last && !same_kind(last, r) ? GAP_PX : 0;
-        draw_row(&out, r, y, most);
-        y += LINE_PX;
-        last = r;
-    }
+    str_add(&out, str_get(&bars));
     str_add(&out, "</svg>\n");
     int rc = file_write_atomic(path, out.s, out.n);
     str_free(&out);
+    str_free(&bars);
     return rc;
 }
