@@ -30,7 +30,7 @@ struct Generator {
     int64_t n_slots, max_length, max_rows;
     KvCache kv;
     ExtendWork *work;
-    Tensor hidden, logits;          /* HEAD_CHUNK rows */
+    Tensor hidden, logits;          /* lm_head_chunk rows */
     Tensor wanted, keys, ids, logp; /* a row a slot: at most one token each is drawn in a step */
     Slot *slots;                                    /* (n_slots) */
     /* Rows of one step (max_rows), and those of them whose logits are wanted, by option. */
@@ -74,8 +74,9 @@ void generator_alloc(Generator *g, Arena *device, Arena *host)
     kv_alloc(&g->kv, g->m, device, g->n_slots, g->max_length);
     extend_alloc(g->work, device);
     g->wanted = arena_rows1(device, DTYPE_I32, g->n_slots);
-    g->hidden = arena_rows2(device, DTYPE_REAL, HEAD_CHUNK, c->C);
-    g->logits = arena_rows2(device, DTYPE_REAL, HEAD_CHUNK, c->V);
+    int64_t chunk = lm_head_chunk(g->m, g->n_slots);
+    g->hidden = arena_rows2(device, DTYPE_REAL, chunk, c->C);
+    g->logits = arena_rows2(device, DTYPE_REAL, chunk, c->V);
     g->keys = arena_rows2(device, DTYPE_I32, g->n_slots, sizeof(RngKey) / sizeof(int32_t));
     g->ids = arena_rows1(device, DTYPE_I32, g->n_slots);
     g->logp = arena_rows1(device, DTYPE_REAL, g->n_slots);
@@ -288,8 +289,7 @@ static void keys_make(const Run *r)
     }
 }
 
-/* A token for every wanted row. Logits of HEAD_CHUNK rows exist at a time, but the device is waited for
- * once. */
+/* A token for every wanted row. Logits of a chunk of rows exist at a time, but the device is waited for once. */
 static void rows_draw(Run *r, const Tensor *hidden)
 {
     Generator *g = r->g;
@@ -299,8 +299,9 @@ static void rows_draw(Run *r, const Tensor *hidden)
     keys_make(r);
     device_upload(&g->wanted, g->row_wanted, (size_t)n * sizeof *g->row_wanted);
     device_upload(&g->keys, g->drawn_key, (size_t)n * sizeof *g->drawn_key);
-    for (int64_t from = 0; from < n; from += HEAD_CHUNK) {
-        int64_t rows = n - from < HEAD_CHUNK ? n - from : HEAD_CHUNK;
+    const int64_t chunk = g->logits.dim[0];
+    for (int64_t from = 0; from < n; from += chunk) {
+        int64_t rows = n - from < chunk ? n - from : chunk;
         Tensor wanted = tensor_slice(&g->wanted, from, rows), x = tensor_slice(&g->hidden, 0, rows);
         Tensor logits = tensor_slice(&g->logits, 0, rows);
         op_gather_rows(&x, hidden, &wanted);

@@ -1,5 +1,4 @@
-/* heads.c - the language-model head with its loss, in chunks of HEAD_CHUNK rows, and the scalar
- * head.
+/* heads.c - the language-model head with its loss, in chunks of rows, and the scalar head.
  *
  * One product gives a chunk's logits; they become their own gradient in place, so logits of a whole
  * batch never exist and the forward product is not done twice. Tested by tests/unit/test_model.c
@@ -9,6 +8,22 @@
 #include "common/runtime/device.h"
 
 /* ---- language model ------------------------------------------------------------------------- */
+
+enum {
+    CHUNK_CPU = 128,              /* the rows' logits stay near the core */
+    CHUNK_CARD = 1024,            /* fewer leave most of a card idle: a chain over V is long */
+    CHUNK_CARD_FLOATS = 64 << 20, /* of logits, 256 MiB */
+};
+
+int64_t lm_head_chunk(const Model *m, int64_t max_rows)
+{
+    int64_t rows = CHUNK_CPU;
+    if (device_kind(m->dev) == DEVICE_CUDA) {
+        rows = CHUNK_CARD_FLOATS / m->table.config.V / CHUNK_CPU * CHUNK_CPU;
+        rows = rows < CHUNK_CPU ? CHUNK_CPU : rows > CHUNK_CARD ? CHUNK_CARD : rows;
+    }
+    return rows < max_rows ? rows : max_rows;
+}
 
 void lm_head_alloc(LmHead *h, const Model *m, Arena *a, Arena *host, int64_t max_rows,
                    bool backward)
@@ -23,26 +38,11 @@ void lm_head_alloc(LmHead *h, const Model *m, Arena *a, Arena *host, int64_t max
         *ids[i] = arena_rows1(a, DTYPE_I32, max_rows);
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
         *vectors[i] = arena_rows1(a, DTYPE_REAL, max_rows);
-    h->hidden = arena_rows2(a, DTYPE_REAL, HEAD_CHUNK, c->C);
+    int64_t chunk = lm_head_chunk(m, max_rows);
+    h->hidden = arena_rows2(a, DTYPE_REAL, chunk, c->C);
     if (backward)
-        h->dhidden = arena_rows2(a, DTYPE_REAL, HEAD_CHUNK, c->C);
-    h->logits = arena_rows2(a, DTYPE_REAL, HEAD_CHUNK, c->V);
-}
-
-/* loss = -weight * logp, dlogp = -weight, for n rows. */
-static void xent_loss(Tensor *loss, Tensor *dlogp, const Tensor *logp, const Tensor *weight,
-                      int64_t n)
-{
-    real_t l[HEAD_CHUNK], w[HEAD_CHUNK];
-    size_t bytes = (size_t)n * sizeof *l;
-    device_download(l, logp, bytes);
-    device_download(w, weight, bytes);
-    for (int64_t i = 0; i < n; i++) {
-        w[i] = -w[i];
-        l[i] = w[i] * l[i];
-    }
-    device_upload(loss, l, bytes);
-    device_upload(dlogp, w, bytes);
+        h->dhidden = arena_rows2(a, DTYPE_REAL, chunk, c->C);
+    h->logits = arena_rows2(a, DTYPE_REAL, chunk, c->V);
 }
 
 void lm_head_logits(Tensor *logits, const Tensor *x, const Model *m, const ParamSet *p)
@@ -62,8 +62,9 @@ void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, 
           "gradients of a forward-only head");
     int group = (int)m->table.config.L;
     params_acquire(p, group);
-    for (int64_t from = 0; from < R; from += HEAD_CHUNK) {
-        int64_t n = R - from < HEAD_CHUNK ? R - from : HEAD_CHUNK;
+    const int64_t chunk = h->logits.dim[0];
+    for (int64_t from = 0; from < R; from += chunk) {
+        int64_t n = R - from < chunk ? R - from : chunk;
         Tensor rows = tensor_slice(&h->rows, from, n), target = tensor_slice(&h->target, from, n);
         Tensor logp = tensor_slice(&h->logp, from, n), lse = tensor_slice(&h->lse, from, n);
         Tensor entropy = tensor_slice(&h->entropy, from, n), hit = tensor_slice(&h->hit, from, n);
@@ -78,7 +79,7 @@ void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, 
         Tensor loss = tensor_slice(&h->loss, from, n), dlogp = tensor_slice(&h->dlogp, from, n);
         Tensor weight = tensor_slice(&h->weight, from, n);
         if (kind == LM_XENT) {
-            xent_loss(&loss, &dlogp, &logp, &weight, n);
+            op_xent_loss(&loss, &dlogp, &logp, &weight);
         } else {
             Tensor old = tensor_slice(&h->old_logp, from, n), adv = tensor_slice(&h->adv, from, n);
             Tensor ratio = tensor_slice(&h->ratio, from, n);

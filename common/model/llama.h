@@ -57,7 +57,8 @@ void model_backward(const Model *m, const ParamSet *p, const Adapter *lora, cons
 
 /* ---- heads ---------------------------------------------------------------------------------- */
 
-enum { HEAD_CHUNK = 128 }; /* rows of logits that exist at a time */
+/* Rows of logits that exist at a time, for up to max_rows: never changes a bit, so a device has its own. */
+int64_t lm_head_chunk(const Model *m, int64_t max_rows);
 
 typedef enum {
     LM_LOGP,   /* forward only: logp, entropy, hit */
@@ -71,8 +72,8 @@ typedef struct {
     Tensor weight, old_logp, adv;             /* (R): inputs */
     Tensor logp, entropy, lse, hit;           /* (R): outputs, see op_logprob */
     Tensor loss, ratio, dlogp;                /* (R): outputs with a loss */
-    Tensor hidden, dhidden;                   /* (HEAD_CHUNK, C) */
-    Tensor logits;                            /* (HEAD_CHUNK, V) */
+    Tensor hidden, dhidden;                   /* (chunk, C) */
+    Tensor logits;                            /* (chunk, V) */
     int64_t max_rows;
 } LmHead;
 

@@ -452,6 +452,15 @@ void op_sample(Tensor *ids, Tensor *logp, const Tensor *logits, const Tensor *ke
 /* ---- losses
  * ------------------------------------------------------------------------------------------- */
 
+void op_xent_loss(Tensor *loss, Tensor *dlogp, const Tensor *logp, const Tensor *weight)
+{
+    want_vec("xent_loss", "loss", loss, ANY);
+    want_vec("xent_loss", "dlogp", dlogp, loss->dim[0]);
+    want_vec("xent_loss", "logp", logp, loss->dim[0]);
+    want_vec("xent_loss", "weight", weight, loss->dim[0]);
+    RUN(xent_loss, loss, dlogp, logp, weight);
+}
+
 void op_rank_loss(Tensor *loss, Tensor *dscores, const Tensor *scores, const Tensor *margin,
                   const Tensor *weight)
 {

@@ -145,6 +145,8 @@ void op_sample(Tensor *ids, Tensor *logp, const Tensor *logits, const Tensor *ke
 /* ---- losses (cpu/loss.c): per-sample values and gradients; reductions are the host's, in f64
  * ----- */
 
+/* Cross-entropy of given log-probabilities: dlogp = -weight, loss = dlogp * logp. All (R). */
+void op_xent_loss(Tensor *loss, Tensor *dlogp, const Tensor *logp, const Tensor *weight);
 /* loss[i] = -log sigmoid(chosen - rejected - margin), dscores = weight[i] * its gradient.
  * scores, dscores: (2 B): pair i is rows 2i (chosen) and 2i + 1 (rejected); margin, weight, loss:
  * (B). (Llama 2, eq. 2.) -log sigmoid(x) = log(1 + exp(-|x|)) - min(x, 0). Adds to dscores. */
@@ -189,7 +191,7 @@ void op_adamw(Tensor *w, Tensor *m, Tensor *v, const Tensor *grad, AdamwArgs arg
     X(linear_dx) X(linear_dw) X(embedding) X(embedding_backward) X(rmsnorm) X(rmsnorm_backward)    \
         X(add) X(swiglu) X(swiglu_backward) X(rope) X(convert) X(axpy) X(fill) X(gather_rows)      \
             X(scatter_rows) X(attention) X(attention_backward) X(kv_write) X(kv_copy)              \
-                X(attention_paged) X(logprob) X(logprob_backward) X(sample) X(rank_loss) X(bce_loss) X(policy_loss)   \
+                X(attention_paged) X(logprob) X(logprob_backward) X(sample) X(xent_loss) X(rank_loss) X(bce_loss) X(policy_loss)   \
                     X(value_loss) X(sumsq) X(adamw)
 
 struct OpTable {

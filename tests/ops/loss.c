@@ -145,6 +145,33 @@ bool test_policy_loss(Case *c, int variant)
     return true;
 }
 
+bool test_xent_loss(Case *c, int variant)
+{
+    int n = size_of(c, variant);
+    if (!n)
+        return false;
+    Tensor logp = case_rows(c, "logp", n, 0, FILL_NORMAL), weight = case_rows(c, "weight", n, 0, FILL_POSITIVE);
+    Tensor loss = case_rows(c, "loss", n, 0, FILL_ZERO), d = case_rows(c, "d", n, 0, FILL_ZERO);
+    if (!case_grad(c)) /* a gradient of zero has no error relative to its norm */
+        *case_at(&weight, 0) = 0;
+    CASE_RUN(c)
+    op_xent_loss(&loss, &d, &logp, &weight);
+    case_output(c, "loss", &loss);
+    case_output(c, "d", &d);
+    for (int i = 0; i < n; i++)
+        expect_near(c, "loss", i, *case_at(&loss, i), -(double)*case_at(&weight, i) * *case_at(&logp, i));
+    case_loss(c, &loss);
+    if (!case_grad(c) || case_forward_only(c))
+        return true;
+    Tensor dx = case_rows(c, "dx", n, 0, FILL_ZERO), w = case_rows(c, "w", n, 0, FILL_ZERO);
+    case_dy(c, &loss, &w);
+    for (int i = 0; i < n; i++)
+        *case_at(&w, i) *= *case_at(&weight, i);
+    op_xent_loss(&loss, &dx, &logp, &w);
+    case_check(c, "dlogp", &logp, &dx);
+    return true;
+}
+
 bool test_value_loss(Case *c, int variant)
 {
     int n = size_of(c, variant / 2);

@@ -97,6 +97,13 @@ K_INLINE real_t formula_clamp(real_t x, real_t low, real_t high)
     return x < low ? low : x > high ? high : x;
 }
 
+K_INLINE void formula_xent_loss(int64_t i, real_t *loss, real_t *dlogp, const real_t *logp,
+                                const real_t *weight)
+{
+    dlogp[i] = -weight[i];
+    loss[i] = dlogp[i] * logp[i];
+}
+
 K_INLINE void formula_rank_loss(int64_t i, real_t *loss, real_t *dscores, const real_t *scores,
                                 const real_t *margin, const real_t *weight)
 {

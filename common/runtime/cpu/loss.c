@@ -5,6 +5,13 @@
 #include "common/runtime/cpu/cpu.h"
 #include "common/runtime/cpu/formula.h"
 
+void CPU_OP(xent_loss)(Tensor *loss, Tensor *dlogp, const Tensor *logp, const Tensor *weight)
+{
+    for (int64_t i = 0; i < loss->dim[0]; i++)
+        formula_xent_loss(i, real_data(loss), real_data(dlogp), real_data(logp),
+                          real_data(weight));
+}
+
 void CPU_OP(rank_loss)(Tensor *loss, Tensor *dscores, const Tensor *scores, const Tensor *margin,
                        const Tensor *weight)
 {

@@ -11,6 +11,14 @@ static __device__ __forceinline__ int64_t sample_index(void)
     return (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
 }
 
+static __global__ void xent_loss_kernel(int64_t n, float *loss, float *dlogp, const float *logp,
+                                        const float *weight)
+{
+    int64_t i = sample_index();
+    if (i < n)
+        formula_xent_loss(i, loss, dlogp, logp, weight);
+}
+
 static __global__ void rank_loss_kernel(int64_t n, float *loss, float *dscores, const float *scores,
                                         const float *margin, const float *weight)
 {
@@ -54,6 +62,11 @@ static __global__ void value_loss_kernel(int64_t n, float *loss, float *dvalue, 
             LAUNCH(kernel, cuda_blocks(n_, LOSS_THREADS), LOSS_THREADS, 0, cuda_stream(loss), n_,  \
                    f32_data(loss), __VA_ARGS__);                                                   \
     } while (0)
+
+void cuda_xent_loss(Tensor *loss, Tensor *dlogp, const Tensor *logp, const Tensor *weight)
+{
+    LAUNCH_SAMPLES(xent_loss_kernel, loss, f32_data(dlogp), f32_data(logp), f32_data(weight));
+}
 
 void cuda_rank_loss(Tensor *loss, Tensor *dscores, const Tensor *scores, const Tensor *margin,
                     const Tensor *weight)
