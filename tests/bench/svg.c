@@ -56,7 +56,7 @@ static void draw_row(Str *out, const Row *r, int y, int most_threads)
                  x_of(r->target), y + 1, x_of(r->target), y + LINE_PX - 1);
     char value[32];
     row_number(value, row_median(r));
-    str_addf(out, "<text x=\"%d\" y=\"%d\">%.2f of %s, %s</text>\n", LABEL_PX + BAR_PX + 8, y + 13, median, "roof", value);
+    str_addf(out, "<text x=\"%d\" y=\"%d\">%.2f   %s %s</text>\n", LABEL_PX + BAR_PX + 8, y + 13, median, value, r->unit);
 }
 
 /* Whether an earlier row has this one's kind: it was drawn with that one. */
