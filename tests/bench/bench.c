@@ -296,6 +296,7 @@ static int describe(Bench *b)
     char *cpu = cpu_name();
     if (getloadavg(load, 3) < 1)
         load[0] = -1;
+    b->rows.without_targets = device_kind(dev) == DEVICE_CUDA;
     b->rows.machine = xasprintf("%s on %s, %d cores; load average before the run %.1f", device_text(dev), cpu,
                                 cores(), load[0]);
     device_close(dev);

@@ -34,6 +34,7 @@ typedef struct {
     Row *at;
     int n, cap;
     char *machine;    /* what the rows were measured on */
+    bool without_targets; /* the fractions of a roof that are aimed at are a CPU's */
 } Rows;
 
 /* Sorts the values, keeps the row and prints its line. */

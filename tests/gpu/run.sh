@@ -28,7 +28,9 @@ count() { # reads `N passed, N failed[, N skipped]` from the last line of a file
 ok() { passed=$((passed + 1)); echo "ok $1"; }
 not_ok() { failed=$((failed + 1)); echo "not ok $1: ${2:-}"; }
 
-nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm --format=csv,noheader || { echo "no card"; exit 69; }
+card=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | head -n 1)
+[ -n "$card" ] || { echo "no card"; exit 69; }
+echo "$card"
 cap=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)
 echo "== build (sm_$cap)"
 make -s -j"$JOBS" BUILD=$BUILD CUDA=1 CUDA_ARCHS="$cap" ${DEPS:+DEPS_DIR=$DEPS} all tests >"$OUT/build.log" 2>&1 ||
@@ -95,6 +97,16 @@ if part bench; then
     cat "$OUT/bench.txt"
     python3 tests/gpu/ceilings.py 2>"$OUT/ceilings.err" | tee "$OUT/ceilings.txt" || echo "no python3 with torch: no ceilings of PyTorch"
 fi
+# rows: the lines of bench.jsonl; torch: those of ceilings.py as they are
+{
+    printf '{"card": "%s", "nvcc": "%s", "commit": "%s", "passed": %d, "failed": %d, "skipped": %d, "seconds": %d,\n"rows": [' "$card" \
+        "$(nvcc --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p')" "$(git rev-parse --short HEAD 2>/dev/null)" \
+        "$passed" "$failed" "$skipped" "$SECONDS"
+    [ -e "$OUT/bench.jsonl" ] && sed '$!s/$/,/' "$OUT/bench.jsonl"
+    printf '],\n"torch": ['
+    [ -e "$OUT/ceilings.txt" ] && sed 's/"/\\"/g; s/.*/"&"/; $!s/$/,/' "$OUT/ceilings.txt"
+    printf ']}\n'
+} >"$OUT/summary.json"
 echo
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]
