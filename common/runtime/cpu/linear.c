@@ -24,6 +24,14 @@ enum { ROWS_MAX = 6 }; /* x 2 vectors = 12 of 16 registers */
 enum { ROWS_MAX = 1 };
 #endif
 
+/* Weights that come from memory: the more chains a step of the tile feeds, the later it asks for the
+ * next line, and the core's own prefetcher falls behind. With few rows it does not. */
+enum {
+    AHEAD = 64,                    /* rows of a panel asked for in advance: 8 KiB */
+    FEW_ROWS = 2,
+    LINE_VF = 16 / VF_LANES < 1 ? 1 : 16 / VF_LANES, /* vectors of a cache line */
+};
+
 enum {
     ROW_BLOCK = 20 * ROWS_MAX, /* rows of a that stay in L2 while the panels pass */
     DX_BLOCK = 256,            /* n per packed block of the transposed weight: 32 KiB */
@@ -63,6 +71,10 @@ K_INLINE void tile(const Product *p, int rows, int n_vec, int64_t v0, int64_t a_
         vf bj[32];
         for (int v = 0; v < n_vec; v++)
             bj[v] = vf_load(b[v] + j * PANEL_N);
+        if (rows > FEW_ROWS) {
+            for (int v = 0; v < n_vec; v += LINE_VF)
+                __builtin_prefetch(b[v] + (j + AHEAD) * PANEL_N);
+        }
         for (int i = 0; i < rows; i++) {
             vf x = vf_set1(a[i * a_row]);
             for (int v = 0; v < n_vec; v++)
@@ -205,8 +217,8 @@ static void linear_part(int part, int n_parts, void *ctx)
     int64_t n = c->b->dim[0], k = c->b->dim[1], row[2], panel[2];
     grid(part, n_parts, c->a->dim[0], panels_of(n), row, panel);
     int64_t lanes = least(panel[1] * PANEL_N, n) - panel[0] * PANEL_N;
-    /* With many rows, one panel at a time stays in the cache while a block of rows passes. */
-    int64_t step = row[1] - row[0] > 2 * ROWS_MAX ? PANEL_N : lanes;
+    /* With more rows than a tile has, one panel at a time stays in the cache while they pass. */
+    int64_t step = row[1] - row[0] > ROWS_MAX ? PANEL_N : lanes;
     for (int64_t m = row[0]; m < row[1]; m += ROW_BLOCK)
         for (int64_t l = 0; l < lanes; l += step) {
             int64_t col = panel[0] * PANEL_N + l;
