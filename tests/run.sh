@@ -163,7 +163,7 @@ emu_ops() { # PREFIX DIR LIMIT ORDER...
 
 run_emu() {
     limit=${TIMEOUT:-400}
-    if build "emu" BUILD="$given" emu-tests; then
+    if build "emu" BUILD="$given" emu emu-tests; then
         { emu_own emu_ "$BUILD/emu" "$limit"
           echo "emu_protected_test_cuda $limit env EMU_PROTECT=1 $BUILD/emu/tests/test_cuda"
           emu_ops emu_ "$BUILD/emu" "$limit" reverse random:1 ${LONG:+random:2}

@@ -92,7 +92,7 @@ if part demo; then
     cat "$BUILD/demo-cuda/evaluate/table.txt" 2>/dev/null | head -n 12
 fi
 if part bench; then
-    timeout 120 $BUILD/tests/test_ops -b cuda perf >"$OUT/ops.txt" 2>&1; count "$OUT/ops.txt"
+    timeout 200 $BUILD/tests/test_ops -b cuda perf >"$OUT/ops.txt" 2>&1; count "$OUT/ops.txt"
     timeout 200 $BUILD/tests/bench --device cuda --only steps,decode,ppo --repeat 3 --seconds 4 --out "$OUT" >"$OUT/bench.txt" 2>&1 || echo "bench: exit $?"
     cat "$OUT/bench.txt"
     python3 tests/gpu/ceilings.py 2>"$OUT/ceilings.err" | tee "$OUT/ceilings.txt" || echo "no python3 with torch: no ceilings of PyTorch"
