@@ -228,7 +228,7 @@ demo-controls:
 lint:
 	@sh tests/lint.sh
 test:
-	@tests/ensure-deps.sh && $(MAKE) -s -j$(JOBS) programs tests && sh tests/run.sh test $(BUILD)
+	@tests/ensure-deps.sh && $(MAKE) -s -j$(JOBS) programs tests $(wildcard $(CUDA_LIB)) && sh tests/run.sh test $(BUILD)
 check:
 	@tests/ensure-deps.sh && sh tests/run.sh check $(BUILD)
 check-emu:

@@ -74,15 +74,8 @@ static int64_t next_pack(Ppo *p, int64_t *next, int64_t to)
         const Example *e = ptx_item(p, *next);
         if (!pack_fits(k, e->n))
             break;
-        int start = k->n_tokens;
         pack_add(k, e->ids, e->mask, e->n, *next);
-        for (int i = start; i < k->n_tokens; i++) {
-            if (k->weight[i] == 0)
-                continue;
-            p->stage_rows[rows] = i;
-            p->stage_target[rows] = k->target[i];
-            p->stage[rows++] = (float)ptx_weight(p, e);
-        }
+        rows = pack_list_targets(k, (float)ptx_weight(p, e), p->stage_rows, p->stage_target, p->stage, rows);
     }
     CHECK(k->n_seqs > 0, "sequence %lld of ptx.data does not fit a pack", (long long)*next);
     return rows;

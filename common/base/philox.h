@@ -31,11 +31,16 @@ PHILOX_INLINE void philox_block(uint32_t out[4], const uint32_t ctr[4], const ui
     out[3] = c3;
 }
 
-/* [0, 1) with 53 bits from words 0 and 1 of a block. */
+/* [0, 1): the upper 53 bits of u. */
+PHILOX_INLINE double philox_unit(uint64_t u)
+{
+    return (double)(u >> 11) * 0x1p-53;
+}
+
+/* [0, 1) from words 0 and 1 of a block. */
 PHILOX_INLINE double philox_uniform(const uint32_t word[4])
 {
-    uint64_t u = word[0] | (uint64_t)word[1] << 32;
-    return (double)(u >> 11) * 0x1p-53;
+    return philox_unit(word[0] | (uint64_t)word[1] << 32);
 }
 
 #endif

@@ -32,11 +32,6 @@ RngKey rng_key(uint64_t seed, RngStage stage, uint32_t round, uint64_t item, uin
                     {(uint32_t)item, (uint32_t)(item >> 32), sample, position}};
 }
 
-static double unit_from_u64(uint64_t u)
-{
-    return (double)(u >> 11) * 0x1p-53;
-}
-
 uint64_t rng_u64(const RngKey *k)
 {
     uint32_t w[4];
@@ -46,7 +41,7 @@ uint64_t rng_u64(const RngKey *k)
 
 double rng_uniform(const RngKey *k)
 {
-    return unit_from_u64(rng_u64(k));
+    return philox_unit(rng_u64(k));
 }
 
 Rng rng_make(uint64_t seed, RngStage stage, uint32_t round, uint64_t item, uint32_t sample)
@@ -73,7 +68,7 @@ static uint64_t next_u64(Rng *r)
 
 double rng_next_uniform(Rng *r)
 {
-    return unit_from_u64(next_u64(r));
+    return philox_unit(next_u64(r));
 }
 
 uint64_t rng_next_below(Rng *r, uint64_t n)

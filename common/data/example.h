@@ -56,5 +56,8 @@ void pack_free(Pack *p);
 void pack_clear(Pack *p);
 bool pack_fits(const Pack *p, int n);
 void pack_add(Pack *p, const int32_t *ids, const uint8_t *mask, int n, int64_t item); /* mask NULL: all weights 0 */
+/* Lists the trained rows of the sequence added last behind the n that are listed: row of the pack, id to
+ * predict, `weight`. Returns how many are listed then. */
+int64_t pack_list_targets(const Pack *p, float weight, int32_t *rows, int32_t *target, float *weights, int64_t n);
 
 #endif

@@ -64,3 +64,15 @@ void pack_add(Pack *p, const int32_t *ids, const uint8_t *mask, int n, int64_t i
     p->n_tokens += n;
     p->starts[p->n_seqs] = p->n_tokens;
 }
+
+int64_t pack_list_targets(const Pack *p, float weight, int32_t *rows, int32_t *target, float *weights, int64_t n)
+{
+    for (int i = p->starts[p->n_seqs - 1]; i < p->n_tokens; i++) {
+        if (p->weight[i] == 0)
+            continue;
+        rows[n] = i;
+        target[n] = p->target[i];
+        weights[n++] = weight;
+    }
+    return n;
+}

@@ -60,9 +60,9 @@ static int open_library(Device *d, int ordinal)
     d->cuda = fn ? fn(BACKEND_HASH, &host) : NULL;
     if (!d->cuda)
         return error_set(ERR_UNAVAILABLE,
-                         "device: %s was built from other sources than this program; build both "
-                         "again",
-                         path);
+                         "device: cuda:%d asked for, but %s was built from other sources than this "
+                         "program; build both again",
+                         ordinal, path);
     return 0;
 }
 

@@ -160,15 +160,8 @@ static int64_t next_pack(Sft *p, const SftData *d, const int64_t *items, int64_t
         const Example *e = &d->examples.at[items ? items[*next] : *next];
         if (!pack_fits(k, e->n))
             break;
-        int start = k->n_tokens;
         pack_add(k, e->ids, e->mask, e->n, *next);
-        for (int i = start; i < k->n_tokens; i++) {
-            if (k->weight[i] == 0)
-                continue;
-            p->rows[rows] = i;
-            p->target[rows] = k->target[i];
-            p->weight[rows++] = (float)record_weight(d, e);
-        }
+        rows = pack_list_targets(k, (float)record_weight(d, e), p->rows, p->target, p->weight, rows);
     }
     CHECK(*next > first, "sequence %lld does not fit a pack of %d tokens", (long long)first, k->max_tokens);
     return rows;
