@@ -97,7 +97,7 @@ void model_linear_backward(Tensor *dx, const Tensor *dy, const Tensor *x, const 
                            int index, const Adapter *lora, Grads *g, bool accumulate)
 {
     CHECK(!lora, "adapters on %s", p->table->def[index].name);
-    op_linear_dw(&g->g[index], dy, x, true);
+    op_linear_dw(&g->g[index], dy, x, DTYPE_REAL, true);
     op_linear_dx(dx, dy, &p->w[index], accumulate);
 }
 

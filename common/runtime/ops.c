@@ -50,6 +50,12 @@ static void want_panel(const char *op, const char *arg, const Tensor *t, int64_t
     want(op, arg, t, DTYPE_REAL, LAYOUT_PANEL, n, k ? k : ANY);
 }
 
+/* A weight as products read it: real, or bf16. */
+static void want_weight(const char *op, const Tensor *t, int64_t n, int64_t k)
+{
+    want(op, "w", t, t->dtype == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_REAL, LAYOUT_PANEL, n, k);
+}
+
 /* Values of an index tensor are in [0, below); looked at where the host can read them. */
 static void want_below(const char *op, const char *arg, const Tensor *t, int64_t below)
 {
@@ -107,7 +113,7 @@ static void want_apart(const char *op, const Tensor *dst, const Tensor *src)
 void op_linear(Tensor *y, const Tensor *x, const Tensor *w, bool accumulate)
 {
     want_rows("linear", "x", x, ANY, ANY);
-    want_panel("linear", "w", w, ANY, x->dim[1]);
+    want_weight("linear", w, ANY, x->dim[1]);
     want_rows("linear", "y", y, x->dim[0], w->dim[0]);
     want_apart("linear", y, x);
     RUN(linear, y, x, w, accumulate);
@@ -116,18 +122,20 @@ void op_linear(Tensor *y, const Tensor *x, const Tensor *w, bool accumulate)
 void op_linear_dx(Tensor *dx, const Tensor *dy, const Tensor *w, bool accumulate)
 {
     want_rows("linear_dx", "dy", dy, ANY, ANY);
-    want_panel("linear_dx", "w", w, dy->dim[1], ANY);
+    want_weight("linear_dx", w, dy->dim[1], ANY);
     want_rows("linear_dx", "dx", dx, dy->dim[0], w->dim[1]);
     want_apart("linear_dx", dx, dy);
     RUN(linear_dx, dx, dy, w, accumulate);
 }
 
-void op_linear_dw(Tensor *dw, const Tensor *dy, const Tensor *x, bool accumulate)
+void op_linear_dw(Tensor *dw, const Tensor *dy, const Tensor *x, DType operands, bool accumulate)
 {
     want_rows("linear_dw", "dy", dy, ANY, ANY);
     want_rows("linear_dw", "x", x, dy->dim[0], ANY);
     want_panel("linear_dw", "dw", dw, dy->dim[1], x->dim[1]);
-    RUN(linear_dw, dw, dy, x, accumulate);
+    CHECK(operands == DTYPE_REAL || operands == DTYPE_BF16, "op_linear_dw: operands are %s",
+          dtype_name(operands));
+    RUN(linear_dw, dw, dy, x, operands, accumulate);
 }
 
 /* ---- embedding
@@ -135,7 +143,7 @@ void op_linear_dw(Tensor *dw, const Tensor *dy, const Tensor *x, bool accumulate
 
 void op_embedding(Tensor *y, const Tensor *ids, const Tensor *w)
 {
-    want("embedding", "w", w, DTYPE_REAL, w->layout == LAYOUT_PANEL ? LAYOUT_PANEL : LAYOUT_ROWS,
+    want("embedding", "w", w, w->dtype == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_REAL, w->layout == LAYOUT_PANEL ? LAYOUT_PANEL : LAYOUT_ROWS,
          ANY, ANY);
     want_i32("embedding", "ids", ids, ANY);
     want_rows("embedding", "y", y, ids->dim[0], w->dim[1]);
@@ -522,7 +530,7 @@ void op_sumsq(Tensor *partial, const Tensor *x)
     RUN(sumsq, partial, x);
 }
 
-void op_adamw(Tensor *w, Tensor *m, Tensor *v, const Tensor *grad, AdamwArgs args)
+void op_adamw(Tensor *w, Tensor *m, Tensor *v, Tensor *copy, const Tensor *grad, AdamwArgs args)
 {
     want_real("adamw", "w", w);
     want_same("adamw", "m", m, w);
@@ -533,5 +541,10 @@ void op_adamw(Tensor *w, Tensor *m, Tensor *v, const Tensor *grad, AdamwArgs arg
     want_dense("adamw", "v", v);
     want_dense("adamw", "grad", grad);
     CHECK(args.step >= 1, "op_adamw: step %lld, the first update is 1", (long long)args.step);
-    RUN(adamw, w, m, v, grad, args);
+    if (copy) {
+        CHECK(copy->dtype == DTYPE_BF16, "op_adamw: copy is %s, expected bf16", tensor_text(copy));
+        want_any("adamw", "copy", copy, w);
+        want_dense("adamw", "copy", copy);
+    }
+    RUN(adamw, w, m, v, copy, grad, args);
 }

@@ -24,19 +24,26 @@
 
 /* ---- linear layers (cpu/linear.c) ------------------------------------------------------------ */
 
-/* y[m, n] (+)= sum_k x[m, k] w[n, k]: one FMA chain over k ascending, from +0, or from y when
- * accumulate. y: (M, N); x: (M, K); w: PANEL (N, K). */
+/* With a bf16 weight the operands of the product are bf16: x and dy are rounded to nearest even as they
+ * are read, sums stay in real, and the chain is the one of VDPBF16PS: denormal operands and sums count
+ * as zero of their sign, and every sum that comes out denormal becomes one. Where K, N or the number
+ * of rows of a chain is odd, the missing product is one that changes no sum (-0).
+ *
+ * y[m, n] (+)= sum_k x[m, k] w[n, k]: one FMA chain over k ascending, from +0, or from y when
+ * accumulate. y: (M, N); x: (M, K); w: PANEL (N, K), real or bf16. */
 void op_linear(Tensor *y, const Tensor *x, const Tensor *w, bool accumulate);
-/* dx[m, k] (+)= sum_n dy[m, n] w[n, k], n ascending. dx: (M, K); dy: (M, N); w: PANEL (N, K). */
+/* dx[m, k] (+)= sum_n dy[m, n] w[n, k], n ascending. dx: (M, K); dy: (M, N); w: PANEL (N, K), real or
+ * bf16. */
 void op_linear_dx(Tensor *dx, const Tensor *dy, const Tensor *w, bool accumulate);
 /* dw[n, k] (+)= sum_m dy[m, n] x[m, k], m ascending: the chain starts from the stored gradient, so
- * any cut of the rows into calls gives the same bits. dw: PANEL (N, K); dy: (M, N); x: (M, K). */
-void op_linear_dw(Tensor *dw, const Tensor *dy, const Tensor *x, bool accumulate);
+ * any cut of the rows into calls gives the same bits. operands: DTYPE_REAL, or DTYPE_BF16 to round dy
+ * and x as they are read. dw: PANEL (N, K), real; dy: (M, N); x: (M, K). */
+void op_linear_dw(Tensor *dw, const Tensor *dy, const Tensor *x, DType operands, bool accumulate);
 
 /* ---- embedding (cpu/embedding.c) --------------------------------------------------------------
  */
 
-/* y[t] = w[ids[t]]. y: (T, C); ids: i32 (T), 0 <= id < V; w: (V, C), ROWS or PANEL. */
+/* y[t] = w[ids[t]]. y: (T, C); ids: i32 (T), 0 <= id < V; w: (V, C), ROWS or PANEL, real or bf16. */
 void op_embedding(Tensor *y, const Tensor *ids, const Tensor *w);
 /* dw[ids[t]] += dy[t], t ascending: one chain from the stored gradient, so any cut of the tokens
  * into calls gives the same bits. dw: (V, C) ROWS; dy: (T, C). */
@@ -183,8 +190,9 @@ typedef struct {
  * sqrt(1 - b2^t) + eps). Scalars are combined in f64 and rounded once to real:
  *     g = grad * grad_scale; m = fma(b1, m, (1 - b1) g); v = fma(b2, v, (1 - b2) g g);
  *     w = fma(-lr / (1 - b1^t), m / fma(sqrt(v), 1 / sqrt(1 - b2^t), eps), w * (1 - lr decay)).
- * Same layout and dims; elementwise over storage slots. */
-void op_adamw(Tensor *w, Tensor *m, Tensor *v, const Tensor *grad, AdamwArgs args);
+ * Same layout and dims; elementwise over storage slots. copy: bf16, same dims, becomes w rounded to
+ * nearest even in the same pass; NULL: none. */
+void op_adamw(Tensor *w, Tensor *m, Tensor *v, Tensor *copy, const Tensor *grad, AdamwArgs args);
 
 #define OPS(X)                                                                                     \
     X(linear)                                                                                      \

@@ -49,8 +49,10 @@ int64_t tensor_cols(const Tensor *t)
 
 int64_t tensor_slots(const Tensor *t)
 {
-    if (t->layout == LAYOUT_PANEL)
-        return (t->dim[0] + PANEL_N - 1) / PANEL_N * PANEL_N * t->dim[1];
+    if (t->layout == LAYOUT_PANEL) {
+        int64_t k = t->dim[1] + (t->dtype == DTYPE_BF16 ? t->dim[1] % 2 : 0);
+        return (t->dim[0] + PANEL_N - 1) / PANEL_N * PANEL_N * k;
+    }
     if (t->layout == LAYOUT_ROWS && t->n_dims > 1 && tensor_len(t) > 0)
         return (tensor_rows(t) - 1) * t->stride + tensor_cols(t);
     return tensor_len(t);

@@ -9,6 +9,10 @@
  *               data[((n / PANEL_N) * K + k) * PANEL_N + n % PANEL_N]
  *           so that the lanes of y[m, n] = sum_k x[m, k] w[n, k] are contiguous. Lanes n >= N of the
  *           last panel are zero and stay zero. The f32 master of a weight *is* its panel.
+ *           A bf16 panel keeps pairs of k side by side, the earlier in the odd slot, because that is
+ *           the one a dot-product instruction adds first: element (n, k) at
+ *               data[((n / PANEL_N) * K2 + k - k % 2) * PANEL_N + n % PANEL_N * 2 + 1 - k % 2]
+ *           with K2 = K rounded up to even; for odd K the place of k = K is zero and stays zero.
  *   KV_PAGE a page of KV_TILE consecutive positions of one sequence and one kv head:
  *           keys (D, KV_TILE), values (KV_TILE, D). See model/kv.h.
  */

@@ -116,7 +116,7 @@ bool test_linear(Case *c, int variant)
     if (!case_grad(c))
         return true;
     op_linear_dx(&dx, &dy, &w, accumulate);
-    op_linear_dw(&dw, &dy, &x, accumulate);
+    op_linear_dw(&dw, &dy, &x, DTYPE_REAL, accumulate);
     case_check(c, "dx", &x, &dx);
     case_check(c, "dw", &w, &dw);
     return true;
@@ -152,7 +152,7 @@ bool test_linear_dw(Case *c, int variant)
     Tensor x = matrix(c, "x", s.m, s.k, fill, variant);
     Tensor dw = case_panel(c, "dw", s.n, s.k, fill);
     CASE_RUN(c)
-    op_linear_dw(&dw, &dy, &x, accumulate);
+    op_linear_dw(&dw, &dy, &x, DTYPE_REAL, accumulate);
     cost(c, s);
     case_output(c, "dw", &dw);
     if (case_perf(c) || accumulate)
@@ -162,8 +162,8 @@ bool test_linear_dw(Case *c, int variant)
     int64_t half = s.m / 3;
     Tensor dy0 = tensor_slice(&dy, 0, half), dy1 = tensor_slice(&dy, half, s.m - half);
     Tensor x0 = tensor_slice(&x, 0, half), x1 = tensor_slice(&x, half, s.m - half);
-    op_linear_dw(&cut, &dy0, &x0, false);
-    op_linear_dw(&cut, &dy1, &x1, true);
+    op_linear_dw(&cut, &dy0, &x0, DTYPE_REAL, false);
+    op_linear_dw(&cut, &dy1, &x1, DTYPE_REAL, true);
     case_expect(c, memcmp(cut.data, dw.data, tensor_bytes(&dw)) == 0,
                 "tokens cut at %lld give other bits", (long long)half);
     return true;

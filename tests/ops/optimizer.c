@@ -55,7 +55,7 @@ bool test_adamw(Case *c, int variant)
                    .grad_scale = 0.5,
                    .step = variant == 0 ? 1 : 7};
     CASE_RUN(c)
-    op_adamw(&t[0], &t[1], &t[2], &t[3], a);
+    op_adamw(&t[0], &t[1], &t[2], NULL, &t[3], a);
     case_flops(c, 0, 7.0 * (double)tensor_bytes(&t[0]));
     for (int i = 0; i < 3; i++)
         case_output(c, name[i], &t[i]);

@@ -122,7 +122,7 @@ static void train(double *s, double margin)
                     g[i] += d[2 * k];
                     g[j] += d[2 * k++ + 1];
                 }
-        op_adamw(&score, &m, &v, &grad,
+        op_adamw(&score, &m, &v, NULL, &grad,
                  (AdamwArgs){.lr = 1e-2 * pow(0.999, step), .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-5,
                              .grad_scale = 1, .step = step});
         device_sync(dev);

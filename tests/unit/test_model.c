@@ -124,7 +124,7 @@ static void adamw_step(Fixture *f, float *moments, int64_t step)
         at += tensor_slots(&m);
         v.data = moments + at;
         at += tensor_slots(&v);
-        op_adamw(&f->p.w[i], &m, &v, &f->g.g[i],
+        op_adamw(&f->p.w[i], &m, &v, NULL, &f->g.g[i],
                  (AdamwArgs){.lr = 1e-3,
                              .beta1 = 0.9,
                              .beta2 = 0.95,

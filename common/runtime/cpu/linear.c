@@ -364,7 +364,8 @@ static void linear_dw_part(int part, int n_parts, void *ctx)
         }
 }
 
-void CPU_OP(linear_dw)(Tensor *dw, const Tensor *dy, const Tensor *x, bool accumulate)
+void CPU_OP(linear_dw)(Tensor *dw, const Tensor *dy, const Tensor *x, DType operands,
+                         bool accumulate)
 {
     LinearCtx c = {dw, x, dy, accumulate};
     cpu_run(dw->dev, linear_dw_part, &c, work_ns(dy->dim[0], dw->dim[0], dw->dim[1]));

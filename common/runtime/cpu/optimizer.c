@@ -59,7 +59,7 @@ static void adamw_part(int part, int n_parts, void *ctx)
         formula_adamw(&k, w + i, m + i, v + i, grad[i]);
 }
 
-void CPU_OP(adamw)(Tensor *w, Tensor *m, Tensor *v, const Tensor *grad, AdamwArgs a)
+void CPU_OP(adamw)(Tensor *w, Tensor *m, Tensor *v, Tensor *copy, const Tensor *grad, AdamwArgs a)
 {
     AdamwCtx c = {w, m, v, grad, formula_adamw_scalars(&a)};
     cpu_run(w->dev, adamw_part, &c, (double)tensor_slots(w) * 2);

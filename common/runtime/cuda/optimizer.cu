@@ -58,7 +58,7 @@ SPAN_KERNEL adamw_kernel(Span s, FormulaAdamw k, float *w, float *m, float *v, c
     formula_adamw(&k, w + i, m + i, v + i, grad[i]);
 }
 
-void cuda_adamw(Tensor *w, Tensor *m, Tensor *v, const Tensor *grad, AdamwArgs args)
+void cuda_adamw(Tensor *w, Tensor *m, Tensor *v, Tensor *copy, const Tensor *grad, AdamwArgs args)
 {
     const Tensor *all[] = {w, m, v, grad};
     Span s = span_of(all, 4);
