@@ -67,7 +67,7 @@ int ppo_evaluate(Trainer *t, Ppo *p)
         p->best_step = t->step + 1;
         p->evals_without_gain = 0;
         char *best = path_join(t->run->out_dir, "best");
-        rc = hf_save(&p->policy, best, p->c->model, t->run->export_dtype ? ST_BF16 : ST_F32, NULL, 0);
+        rc = hf_save(&p->policy, best, p->c->model, run_format(t->run), NULL, 0);
         free(best);
         return rc;
     }

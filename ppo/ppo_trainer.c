@@ -359,7 +359,7 @@ static int ppo_finish(Trainer *t)
 {
     Ppo *p = t->state;
     char *folder = path_join(t->run->out_dir, "export");
-    int rc = hf_save(&p->policy, folder, p->c->model, t->run->export_dtype ? ST_BF16 : ST_F32, NULL, 0);
+    int rc = hf_save(&p->policy, folder, p->c->model, run_format(t->run), NULL, 0);
     if (rc == 0 && p->best_step >= 0)
         log_info("best on held-out prompts: step %lld, score - beta KL %.4f, in %s/best",
                  (long long)p->best_step, p->best_score, t->run->out_dir);

@@ -434,7 +434,7 @@ static void dump_item(JsonWriter *w, const PairItem *it)
 static int dump_weights(Reward *p, const char *name)
 {
     char *folder = path_join(p->c->dump_dir, name);
-    int rc = hf_save(&p->rm.params, folder, p->c->model, ST_F32, NULL, 0);
+    int rc = hf_save(&p->rm.params, folder, p->c->model, (HfFormat){ST_F32}, NULL, 0);
     free(folder);
     return rc;
 }
@@ -587,7 +587,7 @@ static int reward_finish(Trainer *t)
     Calibration k = eval_calibration(&table, p->c->safety_weight > 0);
     calibration_json(&json, &k);
     HfExtra extra = {"rlhf_calibration", str_get(&json)};
-    TRY(hf_save(&p->rm.params, folder, p->c->model, t->run->export_dtype ? ST_BF16 : ST_F32, &extra, 1));
+    TRY(hf_save(&p->rm.params, folder, p->c->model, run_format(t->run), &extra, 1));
 fail:
     free(folder);
     str_free(&json);

@@ -7,13 +7,9 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
-#include "common/model/safetensors.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-static const char *const WEIGHTS = "model.safetensors";
-static const char *const INDEX = "model.safetensors.index.json";
 
 static bool has_file(const char *folder, const char *name)
 {
@@ -25,7 +21,7 @@ static bool has_file(const char *folder, const char *name)
 
 bool hf_has_weights(const char *folder)
 {
-    return has_file(folder, WEIGHTS) || has_file(folder, INDEX);
+    return weights_exist(folder);
 }
 
 /* ---- loading -------------------------------------------------------------------------------- */
@@ -69,16 +65,17 @@ static void fill_from_file(void *ctx, int64_t first, int64_t n, real_t *dst)
     safetensors_read_f32(f->file, f->tensor, first, n, dst);
 }
 
-/* A tied model's file may hold lm_head.weight too, if it is the embedding. */
-static bool is_copy_of_embedding(const SafeTensors *s, const StTensor *t)
+/* A tied model may hold lm_head.weight too, if it is the embedding. */
+static bool is_copy_of_embedding(const Weights *w, const SafeTensors *s, const StTensor *t)
 {
-    const StTensor *e = safetensors_find(s, "model.embed_tokens.weight");
+    const SafeTensors *of = NULL;
+    const StTensor *e = weights_find(w, "model.embed_tokens.weight", &of);
     return e && e->dtype == t->dtype && e->end - e->begin == t->end - t->begin &&
-           !memcmp(s->data + e->begin, s->data + t->begin, t->end - t->begin);
+           !memcmp(of->data + e->begin, s->data + t->begin, t->end - t->begin);
 }
 
 /* Tensors that no parameter asks for are errors, but for those known to say nothing. */
-static int extra_check(const ParamTable *t, const SafeTensors *s, HeadInit head)
+static int extra_check_file(const ParamTable *t, const Weights *w, const SafeTensors *s, HeadInit head)
 {
     for (int i = 0; i < s->n; i++) {
         const char *name = s->at[i].name;
@@ -88,7 +85,7 @@ static int extra_check(const ParamTable *t, const SafeTensors *s, HeadInit head)
         if (known)
             continue;
         if (!strcmp(name, "lm_head.weight") &&
-            (head == HEAD_FRESH_SCALAR || (t->config.tied && is_copy_of_embedding(s, &s->at[i]))))
+            (head == HEAD_FRESH_SCALAR || (t->config.tied && is_copy_of_embedding(w, s, &s->at[i]))))
             continue;
         return error_set(ERR_DATA, "%s: tensor %s belongs to no parameter of this %s model%s",
                          s->path, name, t->config.architecture,
@@ -99,25 +96,11 @@ static int extra_check(const ParamTable *t, const SafeTensors *s, HeadInit head)
     return 0;
 }
 
-static int open_weights(SafeTensors *s, const char *folder)
+static int extra_check(const ParamTable *t, const Weights *w, HeadInit head)
 {
-    char *path = path_join(folder, WEIGHTS);
     int rc = 0;
-    if (file_exists(path))
-        rc = safetensors_open(s, path);
-    else if (has_file(folder, INDEX))
-        rc = error_set(ERR_DATA,
-                       "%s: the checkpoint is sharded (%s); one file is read: save it again with "
-                       "max_shard_size above its size",
-                       folder, INDEX);
-    else if (has_file(folder, "pytorch_model.bin"))
-        rc = error_set(ERR_DATA,
-                       "%s: weights are in pytorch_model.bin; save the model again as safetensors "
-                       "(safe_serialization=True)",
-                       folder);
-    else
-        rc = error_set(ERR_NOINPUT, "%s: no such file; the folder holds no weights", path);
-    free(path);
+    for (int i = 0; i < w->n_files && rc == 0; i++)
+        rc = extra_check_file(t, w, &w->file[i], head);
     return rc;
 }
 
@@ -125,15 +108,18 @@ int hf_load_params(ParamSet *p, const char *folder, HeadInit head, uint64_t seed
 {
     const ParamTable *t = p->table;
     CHECK(head == HEAD_AS_STORED || t->config.head == HEAD_SCALAR, "a fresh scalar head");
-    SafeTensors s = {0};
+    Weights w = {0};
+    const SafeTensors *file = NULL;
     int rc = 0;
-    TRY(open_weights(&s, folder));
+    TRY(weights_open(&w, folder));
     for (int i = 0; i < t->n; i++) {
         bool fresh = head == HEAD_FRESH_SCALAR && i == t->head;
-        if (!fresh && t->def[i].tied_to < 0)
-            TRY(tensor_check(&t->def[i], safetensors_find(&s, t->def[i].hf_name), s.path));
+        if (fresh || t->def[i].tied_to >= 0)
+            continue;
+        const StTensor *found = weights_find(&w, t->def[i].hf_name, &file);
+        TRY(tensor_check(&t->def[i], found, found ? file->path : w.where));
     }
-    TRY(extra_check(t, &s, head));
+    TRY(extra_check(t, &w, head));
     for (int i = 0; i < t->n; i++) {
         if (t->def[i].tied_to >= 0)
             continue;
@@ -141,11 +127,12 @@ int hf_load_params(ParamSet *p, const char *folder, HeadInit head, uint64_t seed
             param_init_random(p, i, seed);
             continue;
         }
-        TensorFill f = {&s, safetensors_find(&s, t->def[i].hf_name)};
+        const StTensor *found = weights_find(&w, t->def[i].hf_name, &file);
+        TensorFill f = {file, found};
         param_store(&p->w[i], fill_from_file, &f);
     }
 fail:
-    safetensors_close(&s);
+    weights_close(&w);
     return rc;
 }
 
@@ -332,7 +319,7 @@ static void fill_from_params(void *ctx, int index, int64_t first, int64_t n, flo
     param_fetch(&p->w[index], first, n, dst);
 }
 
-static int weights_write(const ParamSet *p, const char *folder, int dtype)
+static int params_write(const ParamSet *p, const char *folder, HfFormat format)
 {
     const ParamTable *t = p->table;
     StSource *sources = xcalloc((size_t)t->n, sizeof *sources);
@@ -341,16 +328,14 @@ static int weights_write(const ParamSet *p, const char *folder, int dtype)
         const ParamDef *d = &t->def[i];
         if (d->tied_to < 0)
             sources[n++] = (StSource){.name = d->hf_name,
-                                      .dtype = (StDType)dtype,
+                                      .dtype = format.dtype,
                                       .n_dims = d->dim[1] ? 2 : 1,
                                       .dim = {d->dim[0], d->dim[1]},
                                       .fill = fill_from_params,
                                       .ctx = (void *)p,
                                       .index = i};
     }
-    char *path = path_join(folder, WEIGHTS);
-    int rc = safetensors_write(path, sources, n);
-    free(path);
+    int rc = weights_write(folder, sources, n, format.max_shard ? format.max_shard : HF_MAX_SHARD);
     free(sources);
     return rc;
 }
@@ -377,10 +362,10 @@ static int tokenizer_copy(const char *folder, const char *base_folder)
     return 0;
 }
 
-int hf_save(const ParamSet *p, const char *folder, const char *base_folder, int dtype,
+int hf_save(const ParamSet *p, const char *folder, const char *base_folder, HfFormat format,
             const HfExtra *extra, int n_extra)
 {
-    CHECK(dtype == ST_F32 || dtype == ST_BF16, "dtype %d", dtype);
+    CHECK(format.dtype == ST_F32 || format.dtype == ST_BF16, "dtype %d", (int)format.dtype);
     int rc = 0;
     size_t n = strlen(folder);
     while (n > 1 && folder[n - 1] == '/')
@@ -391,8 +376,8 @@ int hf_save(const ParamSet *p, const char *folder, const char *base_folder, int 
     TRY(tokenizer_copy(tmp, base_folder));
     if (!has_file(tmp, "generation_config.json"))
         TRY(generation_config_write(&p->table->config, tmp));
-    TRY(config_write(p->table, tmp, base_folder, dtype, extra, n_extra));
-    TRY(weights_write(p, tmp, dtype));
+    TRY(config_write(p->table, tmp, base_folder, format.dtype, extra, n_extra));
+    TRY(params_write(p, tmp, format));
     TRY(dir_commit(tmp, path));
 fail:
     free(path);
@@ -426,15 +411,12 @@ fail:
 
 int hf_hash(const char *folder, char out[33])
 {
-    static const char *const files[] = {"config.json", "model.safetensors"};
     Hash128 h[2];
-    for (int i = 0; i < 2; i++) {
-        char *path = path_join(folder, files[i]);
-        int rc = hash128_file(path, &h[i]);
-        free(path);
-        if (rc < 0)
-            return rc;
-    }
+    char *path = path_join(folder, "config.json");
+    int rc = hash128_file(path, &h[0]);
+    free(path);
+    if (rc < 0 || (rc = weights_hash(folder, &h[1])) < 0)
+        return rc;
     hash128_hex(hash128(h, sizeof h), out);
     return 0;
 }

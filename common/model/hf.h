@@ -8,11 +8,11 @@
 
 #include "common/base/json.h"
 #include "common/model/params.h"
-#include "common/model/safetensors.h"
+#include "common/model/weights.h"
 
 typedef enum { HEAD_AS_STORED, HEAD_FRESH_SCALAR } HeadInit;
 
-/* Fills p from folder/model.safetensors. HEAD_FRESH_SCALAR: the folder holds a causal model and p's
+/* Fills p from the folder's weights, one file or shards. HEAD_FRESH_SCALAR: the folder holds a causal model and p's
  * table a scalar head; the trunk is read, lm_head ignored, score drawn N(0, 1/(C + 1)) from seed. */
 int hf_load_params(ParamSet *p, const char *folder, HeadInit head, uint64_t seed);
 
@@ -22,17 +22,24 @@ typedef struct {
     const char *json; /* value as JSON text */
 } HfExtra;
 
+/* How weights are written. */
+typedef struct {
+    StDType dtype;     /* ST_F32 or ST_BF16 */
+    int64_t max_shard; /* bytes of one file; 0 = HF_MAX_SHARD */
+} HfFormat;
+
+static const int64_t HF_MAX_SHARD = 5000000000; /* as transformers 4 */
+
 /* Writes folder (as folder.tmp, then renamed): config.json (the base's, changed only where needed),
- * model.safetensors in `dtype` (ST_F32 or ST_BF16), generation_config.json, and the tokenizer files of
- * base_folder byte for byte. */
-int hf_save(const ParamSet *p, const char *folder, const char *base_folder, int dtype,
+ * weights, generation_config.json, and the tokenizer files of base_folder byte for byte. */
+int hf_save(const ParamSet *p, const char *folder, const char *base_folder, HfFormat format,
             const HfExtra *extra, int n_extra);
 /* A folder with config.json alone describes a model to be trained from scratch. */
 bool hf_has_weights(const char *folder);
 /* A value that hf_save put into config.json, a copy for the caller to json_free; 0 with *out = NULL when
  * absent. */
 int hf_read_extra(const char *folder, const char *key, Json **out);
-/* Hash of config.json + model.safetensors, hex: "reference hash" of checkpoints. */
+/* Hash of config.json and the weights, hex: "reference hash" of checkpoints. */
 int hf_hash(const char *folder, char out[33]);
 
 #endif

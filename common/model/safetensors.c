@@ -261,6 +261,11 @@ static int64_t source_len(const StSource *s)
     return n;
 }
 
+int64_t safetensors_source_bytes(const StSource *s)
+{
+    return source_len(s) * source_bytes(s);
+}
+
 static uint16_t bf16_of_f32(float f)
 {
     uint32_t b;
@@ -294,7 +299,7 @@ static char *header_text(const StSource *sources, int n, size_t *len)
         jw_key(&w, "data_offsets");
         jw_array(&w);
         jw_int(&w, at);
-        at += source_len(s) * source_bytes(s);
+        at += safetensors_source_bytes(s);
         jw_int(&w, at);
         jw_array_end(&w);
         jw_object_end(&w);

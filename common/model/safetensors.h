@@ -45,6 +45,7 @@ typedef struct {
     void *ctx;
     int index;
 } StSource;
+int64_t safetensors_source_bytes(const StSource *s); /* of its data */
 /* Sorts by dtype size descending, then name; pads the header to 8; __metadata__ {"format":"pt"};
  * atomic. BF16 rounds to nearest even. */
 int safetensors_write(const char *path, StSource *sources, int n);

@@ -43,6 +43,11 @@ typedef struct {
     double tokens_per_s;
 } Run;
 
+HfFormat run_format(const RunConfig *run)
+{
+    return (HfFormat){run->export_dtype ? ST_BF16 : ST_F32, (int64_t)(run->max_shard_size * 1e9)};
+}
+
 /* ---- signals: a handler can reach nothing but these ---- */
 
 static volatile int stop_flag;

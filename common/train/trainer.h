@@ -10,6 +10,7 @@
 #define RLHF_TRAIN_TRAINER_H
 
 #include "common/base/cli.h"
+#include "common/model/hf.h"
 #include "common/runtime/arena.h"
 #include "common/runtime/comm/comm.h"
 #include "common/runtime/device.h"
@@ -30,6 +31,7 @@ typedef struct {
     int64_t log_steps;     /* a progress line on stdout every so many steps when it is no terminal */
     bool tensorboard;
     int export_dtype;      /* 0 f32, 1 bf16 */
+    double max_shard_size; /* GB */
     bool keep_best;        /* these two: only of programs with BEST_FIELDS */
     int export_from;       /* ExportFrom */
 } RunConfig;
@@ -49,12 +51,16 @@ typedef enum { EXPORT_LAST, EXPORT_BEST } ExportFrom; /* "last|best" */
     {"eval_steps", CFG_INT, offsetof(S, run.eval_steps), "0", 0, 1e12, .help = "evaluate every so many steps; 0 = only at the end"}, \
     {"log_steps", CFG_INT, offsetof(S, run.log_steps), "10", 1, 1e12, .flags = CFG_NO_RESULT, .help = "steps between printed lines where stdout is no terminal"}, \
     {"tensorboard", CFG_BOOL, offsetof(S, run.tensorboard), "true", .flags = CFG_NO_RESULT, .help = "also write the metrics to out_dir/events.out.tfevents"}, \
-    {"export_dtype", CFG_ENUM, offsetof(S, run.export_dtype), "f32", .choices = "f32|bf16", .help = "type of the exported weights"}
+    {"export_dtype", CFG_ENUM, offsetof(S, run.export_dtype), "f32", .choices = "f32|bf16", .help = "type of the exported weights"}, \
+    {"max_shard_size", CFG_FLOAT, offsetof(S, run.max_shard_size), "5", 1e-6, 1e6, .flags = CFG_NO_RESULT, .help = "largest file of exported weights in GB (1e9 bytes); beyond it they are cut into shards with an index"}
 
 /* For programs with def->best_metric, METRIC in words. */
 #define BEST_FIELDS(S, METRIC)                                                                       \
     {"keep_best", CFG_BOOL, offsetof(S, run.keep_best), "true", .flags = CFG_NO_RESULT, .help = "also keep the checkpoint of the evaluation with the " METRIC "; best.json names it"}, \
     {"export", CFG_ENUM, offsetof(S, run.export_from), "last", .choices = "last|best", .help = "weights of export/: of the last step, or of the " METRIC}
+
+/* How exports are written. */
+HfFormat run_format(const RunConfig *run);
 
 typedef struct Trainer Trainer;
 

@@ -302,7 +302,7 @@ static int sft_finish(Trainer *t)
 {
     Sft *p = t->state;
     char *folder = path_join(t->run->out_dir, "export");
-    int rc = hf_save(&p->params, folder, p->c->model, t->run->export_dtype ? ST_BF16 : ST_F32, NULL, 0);
+    int rc = hf_save(&p->params, folder, p->c->model, run_format(t->run), NULL, 0);
     if (rc == 0)
         log_info("%s %s: %lld sequences x %lld epochs, %lld tokens", p->c->pretrain ? "pretrained" : "fine-tuned",
                  p->c->model, (long long)p->n_order, (long long)p->c->epochs, (long long)p->tokens_seen);

@@ -135,7 +135,7 @@ static void save_and_load(void **state)
         Fixture f = {0}, g = {0};
         fixture_open(&f, base, 1, 8);
         for (int again = 0; again < 2; again++) { /* the second save replaces the first */
-            if (hf_save(&f.p, at("saved/"), base, ST_F32, NULL, 0) < 0)
+            if (hf_save(&f.p, at("saved/"), base, (HfFormat){ST_F32, 0}, NULL, 0) < 0)
                 fail_msg("%s", error_text());
             assert_int_equal(hf_hash(at("saved"), hash[again]), 0);
         }
@@ -146,7 +146,7 @@ static void save_and_load(void **state)
         fixture_close(&g);
 
         /* weights that are bf16 already survive bf16 */
-        assert_int_equal(hf_save(&f.p, at("bf16"), base, ST_BF16, NULL, 0), 0);
+        assert_int_equal(hf_save(&f.p, at("bf16"), base, (HfFormat){ST_BF16, 0}, NULL, 0), 0);
         fixture_open(&g, at("bf16"), 1, 8);
         if (i)
             params_equal(&f, &g, -1);
@@ -181,7 +181,7 @@ static void scalar_from_causal(void **state)
         assert_memory_not_equal(score, again, sizeof score);
 
         HfExtra extra[] = {{"rlhf_calibration", "{\"anchored\": true, \"at\": [1, 2.5]}"}};
-        assert_int_equal(hf_save(&f.p, at("rm"), base, ST_F32, extra, 1), 0);
+        assert_int_equal(hf_save(&f.p, at("rm"), base, (HfFormat){ST_F32, 0}, extra, 1), 0);
         fixture_open(&g, at("rm"), 1, 8);
         assert_true(g.config.head == HEAD_SCALAR);
         assert_true(g.config.pad == 0 && g.config.eos[0] == 2); /* not the eos: it counts */
@@ -235,7 +235,7 @@ static void keys_and_files(void **state)
     f.config.head = HEAD_SCALAR;
     fixture_open(&f, NULL, 1, 8);
     assert_int_equal(hf_load_params(&f.p, at("base"), HEAD_AS_STORED, 0), ERR_NOINPUT);
-    assert_int_equal(hf_save(&f.p, at("new"), at("base"), ST_F32, NULL, 0), 0);
+    assert_int_equal(hf_save(&f.p, at("new"), at("base"), (HfFormat){ST_F32, 0}, NULL, 0), 0);
     assert_int_equal(file_read(at("new/tokenizer.json"), &text, &n), 0);
     assert_int_equal(n, strlen(tokenizer));
     assert_memory_equal(text, tokenizer, n);
@@ -250,7 +250,7 @@ static void keys_and_files(void **state)
     assert_int_equal(json_read_file(&j, at("new/generation_config.json")), 0);
     assert_int_equal(json_len(json_get(j, "eos_token_id")), 2);
     json_free(j);
-    assert_int_equal(hf_save(&f.p, "/proc/nothing/x", at("base"), ST_F32, NULL, 0), ERR_CANTCREATE);
+    assert_int_equal(hf_save(&f.p, "/proc/nothing/x", at("base"), (HfFormat){ST_F32, 0}, NULL, 0), ERR_CANTCREATE);
     fixture_close(&f);
 }
 
@@ -332,12 +332,35 @@ static void contradictions(void **state)
     fixture_close(&tied);
     fixture_close(&f);
 
-    assert_int_equal(remove(at("bent/model.safetensors")), 0);
-    assert_int_equal(file_write_atomic(at("bent/model.safetensors.index.json"), "{}", 2), 0);
-    fixture_open(&f, "tests/golden/model/mha", 1, 8);
-    assert_int_equal(hf_load_params(&f.p, at("bent"), HEAD_AS_STORED, 0), ERR_DATA);
-    assert_non_null(strstr(error_text(), "sharded"));
+}
+
+/* Shards hold what one file holds; a tensor that no shard has is named with the index. */
+static void shards(void **state)
+{
+    (void)state;
+    Fixture f = {0}, g = {0};
+    char one[33], cut[33], text[64];
+    fixture_open(&f, "tests/golden/model/gqa_tied", 1, 8);
+    assert_int_equal(hf_save(&f.p, at("cut"), "tests/golden/model/gqa_tied", (HfFormat){ST_F32, 10000}, NULL, 0), 0);
+    assert_int_equal(hf_save(&f.p, at("one"), "tests/golden/model/gqa_tied", (HfFormat){ST_F32, 0}, NULL, 0), 0);
+    assert_true(hf_has_weights(at("cut")) && !file_exists(at("cut/model.safetensors")));
+    fixture_open(&g, at("cut"), 1, 8);
+    params_equal(&f, &g, -1);
+    fixture_close(&g);
+    assert_int_equal(hf_hash(at("one"), one), 0);
+    assert_int_equal(hf_hash(at("cut"), cut), 0);
+    assert_string_not_equal(one, cut);
+    Fixture untied = {.config = f.config};
     fixture_close(&f);
+
+    /* the tied model's shards hold no head of their own */
+    untied.config.tied = false;
+    fixture_open(&untied, NULL, 1, 8);
+    assert_int_equal(hf_load_params(&untied.p, at("cut"), HEAD_AS_STORED, 0), ERR_DATA);
+    assert_non_null(strstr(error_text(), "index.json: tensor lm_head.weight"));
+    snprintf(text, sizeof text, "(%lld, %lld) is missing", (long long)untied.config.V, (long long)untied.config.C);
+    assert_non_null(strstr(error_text(), text));
+    fixture_close(&untied);
 }
 
 int main(void)
@@ -345,7 +368,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(config_dialects), cmocka_unit_test(config_refusals),
         cmocka_unit_test(save_and_load),   cmocka_unit_test(scalar_from_causal),
-        cmocka_unit_test(keys_and_files),  cmocka_unit_test(contradictions),
+        cmocka_unit_test(keys_and_files),  cmocka_unit_test(shards),  cmocka_unit_test(contradictions),
     };
     return cmocka_run_group_tests_name("hf", tests, setup, teardown);
 }
