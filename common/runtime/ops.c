@@ -196,6 +196,21 @@ static void want_real(const char *op, const char *arg, const Tensor *t)
     want_same(op, arg, t, t);
 }
 
+void op_bias(Tensor *y, const Tensor *b)
+{
+    want_rows("bias", "y", y, ANY, ANY);
+    want_vec("bias", "b", b, y->dim[1]);
+    RUN(bias, y, b);
+}
+
+void op_bias_backward(Tensor *db, const Tensor *dy, const Tensor *starts)
+{
+    want_rows("bias_backward", "dy", dy, ANY, ANY);
+    want_vec("bias_backward", "db", db, dy->dim[1]);
+    want_starts("bias_backward", starts, dy->dim[0]);
+    RUN(bias_backward, db, dy, starts);
+}
+
 void op_add(Tensor *y, const Tensor *a, const Tensor *b)
 {
     want_real("add", "y", y);

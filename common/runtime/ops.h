@@ -63,6 +63,15 @@ void op_rmsnorm(Tensor *y, Tensor *rstd, const Tensor *x, const Tensor *w, doubl
 void op_rmsnorm_backward(Tensor *dx, Tensor *dw, const Tensor *dy, const Tensor *x, const Tensor *w,
                          const Tensor *rstd, const Tensor *starts);
 
+/* ---- biases (cpu/bias.c) -----------------------------------------------------------------------
+ */
+
+/* y[t] += b. y: (T, N); b: (N). */
+void op_bias(Tensor *y, const Tensor *b);
+/* db += sum_t dy[t] as partials over NORM_BLOCK tokens counted from each sequence's start, tokens
+ * ascending inside a block from +0, blocks added ascending. db: (N); dy: (T, N); starts: i32 (S + 1). */
+void op_bias_backward(Tensor *db, const Tensor *dy, const Tensor *starts);
+
 /* ---- elementwise (cpu/elementwise.c) ------------------------------------------------------------
  */
 
@@ -197,6 +206,7 @@ void op_adamw(Tensor *w, Tensor *m, Tensor *v, Tensor *copy, const Tensor *grad,
 #define OPS(X)                                                                                     \
     X(linear)                                                                                      \
     X(linear_dx) X(linear_dw) X(embedding) X(embedding_backward) X(rmsnorm) X(rmsnorm_backward)    \
+        X(bias) X(bias_backward)                                                                   \
         X(add) X(swiglu) X(swiglu_backward) X(rope) X(convert) X(axpy) X(fill) X(gather_rows)      \
             X(scatter_rows) X(attention) X(attention_backward) X(kv_write) X(kv_copy)              \
                 X(attention_paged) X(logprob) X(logprob_backward) X(sample) X(xent_loss) X(rank_loss) X(bce_loss) X(policy_loss)   \

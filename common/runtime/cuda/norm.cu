@@ -2,7 +2,7 @@
  * that owns the row's sum reads it from there while all others wait for its result. The weight's
  * gradient: a partial sum per block of NORM_BLOCK tokens, then the partials in order.
  * Tested by tests/ops/norm.c. */
-#include "common/runtime/cuda/cuda.h"
+#include "common/runtime/cuda/token_sums.h"
 
 enum {
     NORM_THREADS = 256,
@@ -125,49 +125,49 @@ static __device__ __forceinline__ int token_block(int64_t *from, const int32_t *
 /* partial[b][c]: the chain of token block first + b; of a number without tokens -0, which added
  * changes nothing. */
 static __global__ void __launch_bounds__(DW_THREADS)
-    rmsnorm_dw_kernel(float *partial, NormBackward a, const int32_t *starts, int64_t S,
-                      int64_t first)
+    token_sums_kernel(float *partial, TokenSums a, const int32_t *starts, int64_t S, int64_t first)
 {
     const int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
     if (c >= a.n)
         return;
     int64_t t;
     const int n = token_block(&t, starts, S, first + b);
-    const float *x = a.x + t * a.x_stride + c, *dy = a.dy + t * a.dy_stride + c;
+    const float *x = a.x ? a.x + t * a.x_stride + c : NULL, *dy = a.dy + t * a.dy_stride + c;
     float sum = n ? 0.0f : -0.0f;
 #pragma unroll 4
     for (int i = 0; i < n; i++)
-        sum = real_fma(dy[i * a.dy_stride], x[i * a.x_stride] * a.rstd[t + i], sum);
+        sum = x ? real_fma(dy[i * a.dy_stride], x[i * a.x_stride] * a.rstd[t + i], sum)
+                : sum + dy[i * a.dy_stride];
     partial[b * a.n + c] = sum;
 }
 
 static __global__ void __launch_bounds__(DW_THREADS)
-    rmsnorm_dw_sum_kernel(float *dw, const float *partial, int64_t n_blocks, int64_t n)
+    partials_add_kernel(float *dst, const float *partial, int64_t n_blocks, int64_t n)
 {
     const int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= n)
         return;
-    float sum = dw[c];
+    float sum = dst[c];
 #pragma unroll 8
     for (int64_t b = 0; b < n_blocks; b++)
         sum += partial[b * n + c];
-    dw[c] = sum;
+    dst[c] = sum;
 }
 
 /* Slices of token blocks ascending, as many as scratch holds. */
-static void norm_dw(Tensor *dw, const NormBackward *a, const Tensor *starts, int64_t T)
+void cuda_token_sums(Tensor *dst, const TokenSums *a, const Tensor *starts, int64_t n_tokens)
 {
-    const int64_t S = tensor_len(starts) - 1, n_blocks = T / NORM_BLOCK + S;
+    if (n_tokens == 0 || a->n == 0)
+        return;
+    const int64_t S = tensor_len(starts) - 1, n_blocks = n_tokens / NORM_BLOCK + S;
     const int64_t row_bytes = a->n * (int64_t)sizeof(float), room = CUDA_SCRATCH_BYTES / row_bytes;
     const int64_t at_once = room < 1 ? 1 : room < DW_BLOCKS ? room : (int64_t)DW_BLOCKS;
-    float *partial = (float *)cuda_scratch(dw, (size_t)(at_once * row_bytes));
+    float *partial = (float *)cuda_scratch(dst, (size_t)(at_once * row_bytes));
     for (int64_t b = 0; b < n_blocks; b += at_once) {
         const int64_t n = n_blocks - b < at_once ? n_blocks - b : at_once;
         dim3 grid(cuda_blocks(a->n, DW_THREADS), (unsigned)n);
-        LAUNCH(rmsnorm_dw_kernel, grid, DW_THREADS, 0, cuda_stream(dw), partial, *a,
-               i32_data(starts), S, b);
-        LAUNCH(rmsnorm_dw_sum_kernel, grid.x, DW_THREADS, 0, cuda_stream(dw), f32_data(dw), partial,
-               n, a->n);
+        LAUNCH(token_sums_kernel, grid, DW_THREADS, 0, cuda_stream(dst), partial, *a, i32_data(starts), S, b);
+        LAUNCH(partials_add_kernel, grid.x, DW_THREADS, 0, cuda_stream(dst), f32_data(dst), partial, n, a->n);
     }
 }
 
@@ -183,6 +183,7 @@ void cuda_rmsnorm_backward(Tensor *dx, Tensor *dw, const Tensor *dy, const Tenso
     bool staged = 2 * n <= NORM_STAGE;
     LAUNCH(rmsnorm_dx_kernel, cuda_blocks(T, 1), norm_block(n),
            (size_t)(staged ? 2 * n : 1) * sizeof(float), cuda_stream(dx), a, staged);
+    TokenSums sums = {a.dy, a.x, a.rstd, a.dy_stride, a.x_stride, n};
     if (dw->n_dims)
-        norm_dw(dw, &a, starts, T);
+        cuda_token_sums(dw, &sums, starts, T);
 }

@@ -1,0 +1,15 @@
+/* token_sums.h - gradients of vectors that every token shares (norm.cu; also for bias.cu). */
+#ifndef RLHF_RUNTIME_CUDA_TOKEN_SUMS_H
+#define RLHF_RUNTIME_CUDA_TOKEN_SUMS_H
+
+#include "common/runtime/cuda/cuda.h"
+
+/* dst[c] += sum_t dy[t][c] * (x[t][c] * rstd[t]), or of dy alone where x is NULL: partials over NORM_BLOCK tokens
+ * counted from each sequence's start, added ascending. dst: (n); dy, x: rows of n. */
+typedef struct {
+    const float *dy, *x, *rstd;
+    int64_t dy_stride, x_stride, n;
+} TokenSums;
+void cuda_token_sums(Tensor *dst, const TokenSums *a, const Tensor *starts, int64_t n_tokens);
+
+#endif
