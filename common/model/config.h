@@ -1,4 +1,5 @@
-/* config.h - what a Hugging Face config.json says about a Llama-family model. */
+/* config.h - what a Hugging Face config.json says about a model: Llama 2 and 3, SmolLM2, Mistral without a
+ * window, Qwen2 and Qwen2.5, Qwen3. All of them are one architecture with flags. */
 #ifndef RLHF_MODEL_CONFIG_H
 #define RLHF_MODEL_CONFIG_H
 
@@ -9,11 +10,23 @@ enum { MODEL_MAX_EOS = 8 };
 
 typedef enum { HEAD_LM, HEAD_SCALAR } HeadKind;
 
+/* How RoPE's frequencies are stretched for contexts longer than those of pretraining. */
+typedef enum { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 } RopeKind;
+typedef struct {
+    RopeKind kind;
+    double factor;                /* linear, llama3: low frequencies are divided by it */
+    double low_freq, high_freq;   /* llama3: wavelengths per original context, ends of the mixed band */
+    double original_max_position; /* llama3 */
+} RopeScaling;
+
 typedef struct {
     char architecture[64]; /* "LlamaForCausalLM" without the head part: "Llama" */
     HeadKind head;         /* ...ForSequenceClassification with one label = HEAD_SCALAR */
     int64_t C, F, V, L, H, K, D; /* hidden, intermediate, vocab, layers, heads, kv heads, head size */
     double norm_eps, rope_theta;
+    RopeScaling rope;
+    bool qkv_bias, o_bias; /* biases on q, k, v and on the attention's output */
+    bool qk_norm;          /* RMSNorm over each head of q and k before RoPE (Qwen3) */
     bool tied;             /* lm_head is embed_tokens */
     int64_t max_position;
     int32_t bos, pad;      /* -1 unless given */
@@ -21,8 +34,8 @@ typedef struct {
     int n_eos;
 } ModelConfig;
 
-/* Both dialects (transformers 4 and 5). Fields this code cannot honour (rope scaling, sliding
- * window, biases, other activations) are ERR_DATA naming the field and its value. */
+/* Both dialects (transformers 4 and 5). Fields this code cannot honour (other RoPE scalings, sliding
+ * windows, biases in the MLP, other activations) are ERR_DATA naming the field and its value. */
 int model_config_read(ModelConfig *c, const char *folder);
 int model_config_check(const ModelConfig *c, const char *where); /* divisibility, ranges */
 

@@ -220,6 +220,27 @@ static void scalar_keys(JsonWriter *w, const ModelConfig *c, const char *base_fo
     jw_kint(w, "pad_token_id", scalar_pad(c, base_folder));
 }
 
+/* transformers 4 does not look into rope_parameters: what is there alone is said in its words too. */
+static void rope_keys(JsonWriter *w, const ModelConfig *c, const Json *base)
+{
+    static const char *const kind[] = {"default", "linear", "llama3"};
+    JsonKind scaling = json_kind(json_get(base, "rope_scaling"));
+    if (!json_get(base, "rope_theta"))
+        jw_knum(w, "rope_theta", c->rope_theta);
+    if (c->rope.kind == ROPE_DEFAULT || scaling == JSON_OBJ)
+        return;
+    jw_key(w, "rope_scaling");
+    jw_object(w);
+    jw_kstr(w, "rope_type", kind[c->rope.kind]);
+    jw_knum(w, "factor", c->rope.factor);
+    if (c->rope.kind == ROPE_LLAMA3) {
+        jw_knum(w, "low_freq_factor", c->rope.low_freq);
+        jw_knum(w, "high_freq_factor", c->rope.high_freq);
+        jw_kint(w, "original_max_position_embeddings", (int64_t)c->rope.original_max_position);
+    }
+    jw_object_end(w);
+}
+
 static int extra_keys(JsonWriter *w, const HfExtra *extra, int n)
 {
     for (int i = 0; i < n; i++) {
@@ -259,6 +280,8 @@ static int config_write(const ParamTable *t, const char *folder, const char *bas
         const char *key = json_iter_key(it);
         if (is_ours(key, scalar) || find_extra(extra, n_extra, key))
             continue;
+        if (!strcmp(key, "rope_scaling") && json_kind(json_iter_value(it)) == JSON_NIL)
+            continue; /* says nothing, and rope_keys may say it */
         if (!strcmp(key, "dtype")) { /* transformers 5's name */
             jw_kstr(&w, key, dtype_text);
             continue;
@@ -266,8 +289,7 @@ static int config_write(const ParamTable *t, const char *folder, const char *bas
         jw_key(&w, key);
         jw_json(&w, json_iter_value(it));
     }
-    if (!json_get(base, "rope_theta")) /* transformers 4 does not look into rope_parameters */
-        jw_knum(&w, "rope_theta", c->rope_theta);
+    rope_keys(&w, c, base);
     jw_kstr(&w, "torch_dtype", dtype_text);
     if (scalar)
         scalar_keys(&w, c, base_folder);

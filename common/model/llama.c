@@ -15,13 +15,31 @@
 
 /* ---- constants ------------------------------------------------------------------------------ */
 
-static void rope_fill(Tensor *rope, double theta)
+/* Angle a token of the pair (i, i + D/2): theta^(-2i/D), stretched as the model was trained to. llama3 divides
+ * low frequencies by the factor, keeps high ones and mixes the two in between, by the number of turns that a
+ * pair makes in the original context (transformers, modeling_rope_utils.py). */
+static double rope_frequency(const ModelConfig *c, int64_t i)
+{
+    const RopeScaling *r = &c->rope;
+    double f = pow(c->rope_theta, -2 * (double)i / (double)c->D);
+    if (r->kind == ROPE_DEFAULT)
+        return f;
+    double turns = r->original_max_position * f / (2 * M_PI);
+    if (r->kind == ROPE_LINEAR || turns < r->low_freq)
+        return f / r->factor;
+    if (turns > r->high_freq)
+        return f;
+    double keep = (turns - r->low_freq) / (r->high_freq - r->low_freq);
+    return (1 - keep) * f / r->factor + keep * f;
+}
+
+static void rope_fill(Tensor *rope, const ModelConfig *c)
 {
     int64_t P = rope->dim[0], half = rope->dim[1] / 2;
     real_t *row = xmalloc((size_t)(2 * half) * sizeof *row);
     for (int64_t t = 0; t < P; t++) {
         for (int64_t i = 0; i < half; i++) {
-            double angle = (double)t * pow(theta, -(double)i / (double)half);
+            double angle = (double)t * rope_frequency(c, i);
             row[i] = (real_t)cos(angle);
             row[half + i] = (real_t)sin(angle);
         }
@@ -44,7 +62,7 @@ int model_init(Model *m, const ModelConfig *c, Device *dev, Arena *a, int64_t ma
     m->max_positions = max_positions;
     m->rope = arena_rows2(a, DTYPE_REAL, max_positions, c->D);
     if (m->rope.data)
-        rope_fill(&m->rope, c->rope_theta);
+        rope_fill(&m->rope, c);
     return 0;
 }
 

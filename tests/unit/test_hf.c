@@ -40,6 +40,9 @@ static char *at(const char *name)
     "\"num_attention_heads\": 4"
 #define CAUSAL "{\"architectures\": [\"LlamaForCausalLM\"], " BASE
 
+#define FAMILY(name, more)                                                                         \
+    "{\"architectures\": [\"" name "ForCausalLM\"], \"num_key_value_heads\": 2, " more ", " BASE "}"
+
 static int config_of(ModelConfig *c, const char *text)
 {
     assert_int_equal(file_write_atomic(at("config.json"), text, strlen(text)), 0);
@@ -77,6 +80,36 @@ static void config_dialects(void **state)
     assert_true(c.head == HEAD_SCALAR);
 }
 
+static void config_families(void **state)
+{
+    (void)state;
+    ModelConfig c;
+    assert_int_equal(config_of(&c, CAUSAL ", \"attention_bias\": true}"), 0);
+    assert_true(c.qkv_bias && c.o_bias && !c.qk_norm && c.rope.kind == ROPE_DEFAULT);
+    assert_int_equal(config_of(&c, FAMILY("Mistral", "\"sliding_window\": null, \"model_type\": \"mistral\"")), 0);
+    assert_true(!c.qkv_bias && !c.o_bias && !c.qk_norm && c.D == 8 && c.K == 2);
+    assert_string_equal(c.architecture, "Mistral");
+    assert_int_equal(config_of(&c, FAMILY("Qwen2", "\"use_sliding_window\": false, \"sliding_window\": 32768, "
+                                                   "\"max_window_layers\": 21")),
+                     0);
+    assert_true(c.qkv_bias && !c.o_bias && !c.qk_norm);
+    assert_int_equal(config_of(&c, FAMILY("Qwen3", "\"head_dim\": 16, \"attention_bias\": false, \"layer_types\": "
+                                                   "[\"full_attention\", \"full_attention\"]")),
+                     0);
+    assert_true(!c.qkv_bias && !c.o_bias && c.qk_norm && c.D == 16);
+
+#define LLAMA3                                                                                     \
+    "{\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, " \
+    "\"original_max_position_embeddings\": 8192, \"rope_theta\": 7e5}"
+    static const char *const dialects[] = {CAUSAL ", \"rope_theta\": 7e5, \"rope_scaling\": " LLAMA3 "}",
+                                           CAUSAL ", \"rope_parameters\": " LLAMA3 "}"};
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(config_of(&c, dialects[i]), 0);
+        assert_true(c.rope.kind == ROPE_LLAMA3 && c.rope.factor == 8 && c.rope.low_freq == 1);
+        assert_true(c.rope.high_freq == 4 && c.rope.original_max_position == 8192 && c.rope_theta == 7e5);
+    }
+}
+
 static void config_refusals(void **state)
 {
     (void)state;
@@ -92,13 +125,26 @@ static void config_refusals(void **state)
          "one label"},
         {"{\"architectures\": [\"LlamaForCausalLM\"], \"vocab_size\": 64}",
          "hidden_size is missing"},
-        {CAUSAL ", \"attention_bias\": true}", "attention_bias is true"},
         {CAUSAL ", \"mlp_bias\": true}", "mlp_bias"},
         {CAUSAL ", \"sliding_window\": 4096}", "sliding_window is 4096"},
         {CAUSAL ", \"quantization_config\": {}}", "quantization_config"},
         {CAUSAL ", \"hidden_act\": \"gelu\"}", "gelu"},
-        {CAUSAL ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}", "linear"},
-        {CAUSAL ", \"rope_parameters\": {\"rope_type\": \"llama3\", \"factor\": 8}}", "llama3"},
+        {CAUSAL ", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2}}", "yarn"},
+        {CAUSAL ", \"rope_scaling\": {\"factor\": 2}}", "supported rope_type"},
+        {CAUSAL ", \"rope_scaling\": {\"type\": \"linear\"}}", "factor is missing"},
+        {CAUSAL ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 0}}", "factor is 0"},
+        {CAUSAL ", \"rope_parameters\": {\"rope_type\": \"llama3\", \"factor\": 8}}", "low_freq_factor is missing"},
+        {CAUSAL ", \"rope_parameters\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, "
+                "\"high_freq_factor\": 4, \"original_max_position_embeddings\": 16}}",
+         "must be above low_freq_factor"},
+        {"{\"architectures\": [\"MistralForCausalLM\"], " BASE "}", "num_key_value_heads is missing"},
+        {FAMILY("Mistral", "\"sliding_window\": 4096"), "sliding_window is 4096"},
+        {FAMILY("Mistral", "\"attention_bias\": true"), "attention_bias is true"},
+        {FAMILY("Qwen2", "\"use_sliding_window\": true"), "use_sliding_window is true"},
+        {FAMILY("Qwen2", "\"layer_types\": [\"full_attention\", \"sliding_attention\"]"), "layer_types"},
+        {FAMILY("Qwen2", "\"model_type\": \"llama\""), "model_type is \"llama\""},
+        {FAMILY("Qwen3", "\"tie_word_embeddings\": true"), "head_dim is missing"},
+        {FAMILY("Qwen4", "\"head_dim\": 8"), "Qwen4ForCausalLM"},
         {CAUSAL ", \"partial_rotary_factor\": 0.5}", "partial_rotary_factor"},
         {CAUSAL ", \"num_key_value_heads\": 3}", "num_key_value_heads 3"},
         {CAUSAL ", \"head_dim\": 7}", "head_dim 7 is odd"},
@@ -366,7 +412,7 @@ static void shards(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(config_dialects), cmocka_unit_test(config_refusals),
+        cmocka_unit_test(config_dialects), cmocka_unit_test(config_families), cmocka_unit_test(config_refusals),
         cmocka_unit_test(save_and_load),   cmocka_unit_test(scalar_from_causal),
         cmocka_unit_test(keys_and_files),  cmocka_unit_test(shards),  cmocka_unit_test(contradictions),
     };
