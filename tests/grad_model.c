@@ -97,7 +97,8 @@ static double loss_run(Setup *s, bool backward)
     return sum;
 }
 
-static void setup_open(Setup *s, Loss loss, bool tied)
+/* extras: what some families add to a layer. */
+static void setup_open(Setup *s, Loss loss, bool tied, bool extras)
 {
     const ModelConfig c = {.architecture = "Llama",
                            .head = loss == LOSS_SCORE ? HEAD_SCALAR : HEAD_LM,
@@ -110,6 +111,10 @@ static void setup_open(Setup *s, Loss loss, bool tied)
                            .D = 6,
                            .norm_eps = 1e-5,
                            .rope_theta = 100,
+                           .rope = {extras ? ROPE_LLAMA3 : ROPE_DEFAULT, 4, 1, 4, 32},
+                           .qkv_bias = extras,
+                           .o_bias = extras,
+                           .qk_norm = extras,
                            .tied = tied,
                            .max_position = 70,
                            .bos = 1,
@@ -227,10 +232,10 @@ static Errors parameter_errors(Setup *s, int index)
     return (Errors){sqrt(off / size), sqrt(off_planted / size)};
 }
 
-static void model_check(Loss loss, bool tied)
+static void model_check(Loss loss, bool tied, bool extras)
 {
     Setup s;
-    setup_open(&s, loss, tied);
+    setup_open(&s, loss, tied, extras);
     loss_run(&s, true);
     for (int i = 0; i < s.m.table.n; i++) {
         if (!grads_is_own(&s.m.table, i))
@@ -247,30 +252,37 @@ static void model_check(Loss loss, bool tied)
 static void xent_tied(void **state)
 {
     (void)state;
-    model_check(LOSS_XENT, true);
+    model_check(LOSS_XENT, true, false);
 }
 
 static void xent_untied(void **state)
 {
     (void)state;
-    model_check(LOSS_XENT, false);
+    model_check(LOSS_XENT, false, false);
 }
 
 static void policy_tied(void **state)
 {
     (void)state;
-    model_check(LOSS_POLICY, true);
+    model_check(LOSS_POLICY, true, false);
 }
 
 static void score(void **state)
 {
     (void)state;
-    model_check(LOSS_SCORE, true); /* tied in config.json: no head to tie to, so untied */
+    model_check(LOSS_SCORE, true, false); /* tied in config.json: no head to tie to, so untied */
+}
+
+static void xent_extras(void **state)
+{
+    (void)state;
+    model_check(LOSS_XENT, true, true);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(xent_tied), cmocka_unit_test(xent_untied),
-                                       cmocka_unit_test(policy_tied), cmocka_unit_test(score)};
+                                       cmocka_unit_test(policy_tied), cmocka_unit_test(score),
+                                       cmocka_unit_test(xent_extras)};
     return cmocka_run_group_tests_name("grad_model", tests, NULL, NULL);
 }

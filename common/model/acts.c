@@ -12,7 +12,8 @@
 
 typedef enum { LIFE_LAYER, LIFE_PASS, LIFE_BACKWARD } Lifetime;
 
-/* width: '1' a vector (T), C channels, Q = H * D, G = K * D, H heads, F feed-forward. */
+/* width: '1' a vector (T), C channels, Q = H * D, G = K * D, H heads, K kv heads,
+ * F feed-forward. */
 static const struct {
     const char *name;
     char width;
@@ -24,6 +25,10 @@ static const struct {
     [A_Q] = {"q", 'Q', LIFE_LAYER},
     [A_K] = {"k", 'G', LIFE_LAYER},
     [A_V] = {"v", 'G', LIFE_LAYER},
+    [A_Q_RAW] = {"q_raw", 'Q', LIFE_LAYER},
+    [A_K_RAW] = {"k_raw", 'G', LIFE_LAYER},
+    [A_RSTD_Q] = {"rstd_q", 'H', LIFE_LAYER},
+    [A_RSTD_K] = {"rstd_k", 'K', LIFE_LAYER},
     [A_O] = {"o", 'Q', LIFE_LAYER},
     [A_LSE] = {"lse", 'H', LIFE_LAYER},
     [A_MID] = {"mid", 'C', LIFE_LAYER},
@@ -41,6 +46,8 @@ static const struct {
     [A_DQ] = {"dq", 'Q', LIFE_BACKWARD},
     [A_DK] = {"dk", 'G', LIFE_BACKWARD},
     [A_DV] = {"dv", 'G', LIFE_BACKWARD},
+    [A_DQ_RAW] = {"dq_raw", 'Q', LIFE_BACKWARD},
+    [A_DK_RAW] = {"dk_raw", 'G', LIFE_BACKWARD},
     [A_DO] = {"do", 'Q', LIFE_BACKWARD},
     [A_DELTA] = {"delta", 'H', LIFE_BACKWARD},
     [A_DACT] = {"dact", 'F', LIFE_BACKWARD},
@@ -53,8 +60,25 @@ struct Acts {
     Tensor *at[ACTS_SLOTS]; /* n_copies() tensors of max_tokens rows */
 };
 
+bool acts_has(const Acts *a, ActSlot slot)
+{
+    switch (slot) {
+    case A_Q_RAW:
+    case A_K_RAW:
+    case A_RSTD_Q:
+    case A_RSTD_K:
+    case A_DQ_RAW:
+    case A_DK_RAW:
+        return a->config.qk_norm;
+    default:
+        return true;
+    }
+}
+
 static int64_t n_copies(const Acts *a, ActSlot slot)
 {
+    if (!acts_has(a, slot))
+        return 0;
     switch (slots[slot].life) {
     case LIFE_LAYER:
         return a->backward ? a->config.L : 1;
@@ -77,6 +101,8 @@ static int64_t width_of(const ModelConfig *c, char letter)
         return c->K * c->D;
     case 'H':
         return c->H;
+    case 'K':
+        return c->K;
     case 'F':
         return c->F;
     default:

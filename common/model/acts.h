@@ -17,6 +17,10 @@ typedef enum {
     A_Q, /* after rope */
     A_K,
     A_V,
+    A_Q_RAW, /* of models with qk_norm: before it, and its rstd */
+    A_K_RAW,
+    A_RSTD_Q,
+    A_RSTD_K,
     A_O,   /* attention output */
     A_LSE, /* of attention */
     A_MID, /* residual stream after attention */
@@ -36,6 +40,8 @@ typedef enum {
     A_DQ,
     A_DK,
     A_DV,
+    A_DQ_RAW,
+    A_DK_RAW,
     A_DO,
     A_DELTA,
     A_DACT,
@@ -45,23 +51,25 @@ typedef enum {
 /* The first T rows of a slot; layer is ignored for slots that have one copy. */
 Tensor acts_view(const Acts *a, ActSlot slot, int64_t layer, int64_t T);
 const char *acts_slot_name(ActSlot slot);
+bool acts_has(const Acts *a, ActSlot slot); /* this model has use for it */
 bool acts_has_backward(const Acts *a);
 int64_t acts_max_tokens(const Acts *a);
 
 /* ---- linears (llama.c) ---------------------------------------------------------------------- */
 
-/* y (+)= x w^T of parameter `index`. The one place where an adapter adds its part. */
+/* y (+)= x w^T of parameter `index`, and its bias. The one place where an adapter adds its part. */
 void model_linear(Tensor *y, const Tensor *x, const ParamSet *p, int index, const Adapter *lora,
                   bool accumulate);
-/* dx (+)= dy w, and the weight's gradient added into g. */
+/* dx (+)= dy w, and the gradients of the weight and its bias added into g. starts: of the batch. */
 void model_linear_backward(Tensor *dx, const Tensor *dy, const Tensor *x, const ParamSet *p,
-                           int index, const Adapter *lora, Grads *g, bool accumulate);
+                           int index, const Adapter *lora, Grads *g, const Tensor *starts,
+                           bool accumulate);
 
 /* ---- shared by the packed forward and by model_extend (llama.c) ----------------------------- */
 
 /* Views of one layer's buffers, T rows each. out may be x. */
 typedef struct {
-    Tensor x, rstd1, n1, q, k, v, o, lse, mid, rstd2, n2, gate, up, act, out;
+    Tensor x, rstd1, n1, q, k, v, q_raw, k_raw, rstd_q, rstd_k, o, lse, mid, rstd2, n2, gate, up, act, out;
 } LayerView;
 
 LayerView layer_view(const Acts *a, int64_t layer, int64_t L, int64_t T);

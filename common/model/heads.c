@@ -90,7 +90,7 @@ void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, 
 
         Tensor dx = tensor_slice(&h->dhidden, 0, n);
         op_logprob_backward(&logits, &dlogp, &lse, &target, inv_temp);
-        model_linear_backward(&dx, &logits, &x, p, m->table.head, NULL, g, false);
+        model_linear_backward(&dx, &logits, &x, p, m->table.head, NULL, g, NULL, false);
         op_scatter_rows(dhidden, &dx, &rows);
     }
     params_release(p, group);
@@ -132,7 +132,7 @@ void scalar_head_backward(ScalarHead *h, const Model *m, const ParamSet *p, int6
     Tensor rows = tensor_slice(&h->rows, 0, R), x = tensor_slice(&h->hidden, 0, R);
     Tensor dscore = tensor_slice(&h->dscore, 0, R), dx = tensor_slice(&h->dhidden, 0, R);
     params_acquire(p, (int)m->table.config.L);
-    model_linear_backward(&dx, &dscore, &x, p, m->table.head, NULL, g, false);
+    model_linear_backward(&dx, &dscore, &x, p, m->table.head, NULL, g, NULL, false);
     op_scatter_rows(dhidden, &dx, &rows);
     params_release(p, (int)m->table.config.L);
 }

@@ -109,12 +109,19 @@ void model_linear(Tensor *y, const Tensor *x, const ParamSet *p, int index, cons
 {
     CHECK(!lora, "adapters on %s", p->table->def[index].name);
     op_linear(y, x, &p->w[index], accumulate);
+    int bias = p->table->def[index].bias;
+    if (bias >= 0)
+        op_bias(y, &p->w[bias]);
 }
 
 void model_linear_backward(Tensor *dx, const Tensor *dy, const Tensor *x, const ParamSet *p,
-                           int index, const Adapter *lora, Grads *g, bool accumulate)
+                           int index, const Adapter *lora, Grads *g, const Tensor *starts,
+                           bool accumulate)
 {
     CHECK(!lora, "adapters on %s", p->table->def[index].name);
+    int bias = p->table->def[index].bias;
+    if (bias >= 0)
+        op_bias_backward(&g->g[bias], dy, starts);
     op_linear_dw(&g->g[index], dy, x, DTYPE_REAL, true);
     op_linear_dx(dx, dy, &p->w[index], accumulate);
 }
@@ -126,6 +133,30 @@ static double attention_scale(const ModelConfig *c)
     return 1 / sqrt((double)c->D);
 }
 
+/* Rows of n heads as rows of one head, and the statistic of each. */
+static Tensor heads_of(const Tensor *t, int64_t head_dim)
+{
+    return tensor_view2(t, tensor_len(t) / head_dim, head_dim);
+}
+
+static Tensor stat_of(const Tensor *t)
+{
+    return tensor_make1(t->data, t->dev, t->dtype, tensor_len(t));
+}
+
+/* q or k: the product, each head's norm where the model has one, RoPE. raw: before the norm. */
+static void project(const Model *m, const ParamSet *p, const Adapter *lora, int linear, int norm, Tensor *y,
+                    Tensor *raw, Tensor *rstd, const Tensor *x, const Tensor *pos)
+{
+    const ModelConfig *c = &m->table.config;
+    model_linear(norm < 0 ? y : raw, x, p, linear, lora, false);
+    if (norm >= 0) {
+        Tensor to = heads_of(y, c->D), from = heads_of(raw, c->D), stat = stat_of(rstd);
+        op_rmsnorm(&to, &stat, &from, &p->w[norm], c->norm_eps);
+    }
+    op_rope(y, pos, &m->rope, c->D, false);
+}
+
 void layer_forward(const Model *m, const ParamSet *p, const Adapter *lora, int64_t layer,
                    LayerView *t, const Tensor *pos, AttendTo *to)
 {
@@ -134,11 +165,11 @@ void layer_forward(const Model *m, const ParamSet *p, const Adapter *lora, int64
     params_acquire(p, (int)layer);
 
     op_rmsnorm(&t->n1, &t->rstd1, &t->x, &p->w[base + P_NORM1], c->norm_eps);
-    model_linear(&t->q, &t->n1, p, base + P_Q, lora, false);
-    model_linear(&t->k, &t->n1, p, base + P_K, lora, false);
+    project(m, p, lora, base + P_Q, param_layer(&m->table, layer, P_Q_NORM), &t->q, &t->q_raw, &t->rstd_q,
+            &t->n1, pos);
+    project(m, p, lora, base + P_K, param_layer(&m->table, layer, P_K_NORM), &t->k, &t->k_raw, &t->rstd_k,
+            &t->n1, pos);
     model_linear(&t->v, &t->n1, p, base + P_V, lora, false);
-    op_rope(&t->q, pos, &m->rope, c->D, false);
-    op_rope(&t->k, pos, &m->rope, c->D, false);
     if (to->starts) {
         op_attention(&t->o, &t->lse, &t->q, &t->k, &t->v, to->starts, c->D, attention_scale(c));
     } else {
@@ -159,6 +190,12 @@ void layer_forward(const Model *m, const ParamSet *p, const Adapter *lora, int64
     params_release(p, (int)layer);
 }
 
+/* The slot, or nothing where the model has no use for it. */
+static Tensor view_if(const Acts *a, ActSlot slot, int64_t layer, int64_t T)
+{
+    return acts_has(a, slot) ? acts_view(a, slot, layer, T) : (Tensor){0};
+}
+
 LayerView layer_view(const Acts *a, int64_t layer, int64_t L, int64_t T)
 {
     return (LayerView){
@@ -168,6 +205,10 @@ LayerView layer_view(const Acts *a, int64_t layer, int64_t L, int64_t T)
         .q = acts_view(a, A_Q, layer, T),
         .k = acts_view(a, A_K, layer, T),
         .v = acts_view(a, A_V, layer, T),
+        .q_raw = view_if(a, A_Q_RAW, layer, T),
+        .k_raw = view_if(a, A_K_RAW, layer, T),
+        .rstd_q = view_if(a, A_RSTD_Q, layer, T),
+        .rstd_k = view_if(a, A_RSTD_K, layer, T),
         .o = acts_view(a, A_O, layer, T),
         .lse = acts_view(a, A_LSE, layer, T),
         .mid = acts_view(a, A_MID, layer, T),
@@ -204,6 +245,24 @@ void model_forward(const Model *m, const ParamSet *p, const Adapter *lora, const
 
 /* ---- backward ------------------------------------------------------------------------------- */
 
+/* From dy, the gradient of q or k, which is overwritten: dx (+)= that of the layer's input. */
+static void project_backward(const Model *m, const ParamSet *p, const Adapter *lora, int linear, int norm,
+                             Tensor *dx, Tensor *dy, Tensor *draw, const Tensor *raw, const Tensor *rstd,
+                             const Tensor *x, const Batch *b, Grads *g, bool accumulate)
+{
+    const ModelConfig *c = &m->table.config;
+    op_rope(dy, &b->pos, &m->rope, c->D, true);
+    if (norm >= 0) {
+        Tensor to = heads_of(draw, c->D), from = heads_of(dy, c->D), value = heads_of(raw, c->D);
+        Tensor stat = stat_of(rstd);
+        op_fill(draw, 0);
+        op_rmsnorm_backward(&to, &g->g[norm], &from, &value, &p->w[norm], &stat, &b->starts,
+                            dy->dim[1] / c->D);
+        dy = draw;
+    }
+    model_linear_backward(dx, dy, x, p, linear, lora, g, &b->starts, accumulate);
+}
+
 /* dx: gradient of the layer's output on entry, of its input on return. */
 static void layer_backward(const Model *m, const ParamSet *p, const Adapter *lora, int64_t layer,
                            const Batch *b, Acts *a, Tensor *dx, Grads *g)
@@ -217,23 +276,24 @@ static void layer_backward(const Model *m, const ParamSet *p, const Adapter *lor
     Tensor delta = acts_view(a, A_DELTA, 0, b->T);
     params_acquire(p, (int)layer);
 
-    model_linear_backward(&dact, dx, &t.act, p, base + P_DOWN, lora, g, false);
+    model_linear_backward(&dact, dx, &t.act, p, base + P_DOWN, lora, g, &b->starts, false);
     op_swiglu_backward(&t.gate, &t.up, &dact, &t.gate, &t.up); /* gate, up become their gradients */
-    model_linear_backward(&dn, &t.gate, &t.n2, p, base + P_GATE, lora, g, false);
-    model_linear_backward(&dn, &t.up, &t.n2, p, base + P_UP, lora, g, true);
+    model_linear_backward(&dn, &t.gate, &t.n2, p, base + P_GATE, lora, g, &b->starts, false);
+    model_linear_backward(&dn, &t.up, &t.n2, p, base + P_UP, lora, g, &b->starts, true);
     op_rmsnorm_backward(dx, &g->g[base + P_NORM2], &dn, &t.mid, &p->w[base + P_NORM2], &t.rstd2,
-                        &b->starts);
+                        &b->starts, 1);
 
-    model_linear_backward(&d_o, dx, &t.o, p, base + P_O, lora, g, false);
+    model_linear_backward(&d_o, dx, &t.o, p, base + P_O, lora, g, &b->starts, false);
     op_attention_backward(&dq, &dk, &dv, &delta, &d_o, &t.o, &t.lse, &t.q, &t.k, &t.v, &b->starts,
                           c->D, attention_scale(c));
-    op_rope(&dq, &b->pos, &m->rope, c->D, true);
-    op_rope(&dk, &b->pos, &m->rope, c->D, true);
-    model_linear_backward(&dn, &dq, &t.n1, p, base + P_Q, lora, g, false);
-    model_linear_backward(&dn, &dk, &t.n1, p, base + P_K, lora, g, true);
-    model_linear_backward(&dn, &dv, &t.n1, p, base + P_V, lora, g, true);
+    Tensor dq_raw = view_if(a, A_DQ_RAW, 0, b->T), dk_raw = view_if(a, A_DK_RAW, 0, b->T);
+    project_backward(m, p, lora, base + P_Q, param_layer(&m->table, layer, P_Q_NORM), &dn, &dq, &dq_raw,
+                     &t.q_raw, &t.rstd_q, &t.n1, b, g, false);
+    project_backward(m, p, lora, base + P_K, param_layer(&m->table, layer, P_K_NORM), &dn, &dk, &dk_raw,
+                     &t.k_raw, &t.rstd_k, &t.n1, b, g, true);
+    model_linear_backward(&dn, &dv, &t.n1, p, base + P_V, lora, g, &b->starts, true);
     op_rmsnorm_backward(dx, &g->g[base + P_NORM1], &dn, &t.x, &p->w[base + P_NORM1], &t.rstd1,
-                        &b->starts);
+                        &b->starts, 1);
 
     params_release(p, (int)layer);
 }
@@ -249,7 +309,7 @@ void model_backward(const Model *m, const ParamSet *p, const Adapter *lora, cons
 
     op_fill(&dx, 0);
     params_acquire(p, (int)c->L);
-    op_rmsnorm_backward(&dx, &g->g[norm], &dhidden, &last, &p->w[norm], &rstd, &b->starts);
+    op_rmsnorm_backward(&dx, &g->g[norm], &dhidden, &last, &p->w[norm], &rstd, &b->starts, 1);
     params_release(p, (int)c->L);
     for (int64_t l = c->L - 1; l >= 0; l--)
         layer_backward(m, p, lora, l, b, a, &dx, g);

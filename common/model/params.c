@@ -18,6 +18,8 @@
 
 /* ---- the table ------------------------------------------------------------------------------ */
 
+typedef enum { ALWAYS, WITH_QKV_BIAS, WITH_O_BIAS, WITH_QK_NORM } Presence;
+
 /* One row per parameter of a layer, in the order of LayerParam. rows, cols: letters of ModelConfig,
  * Q = H * D, G = K * D (the keys' and values' width); '-' = a vector. */
 static const struct {
@@ -25,17 +27,38 @@ static const struct {
     char rows, cols;
     bool residual; /* writes into the residual stream: init divided by sqrt(2 L) */
     ParamAxis axis;
-} layer_rows[PARAMS_PER_LAYER] = {
-    {"norm1", "input_layernorm", 'C', '-', false, AXIS_NONE},
-    {"attn.q", "self_attn.q_proj", 'Q', 'C', false, AXIS_OUT},
-    {"attn.k", "self_attn.k_proj", 'G', 'C', false, AXIS_OUT},
-    {"attn.v", "self_attn.v_proj", 'G', 'C', false, AXIS_OUT},
-    {"attn.o", "self_attn.o_proj", 'C', 'Q', true, AXIS_IN},
-    {"norm2", "post_attention_layernorm", 'C', '-', false, AXIS_NONE},
-    {"mlp.gate", "mlp.gate_proj", 'F', 'C', false, AXIS_OUT},
-    {"mlp.up", "mlp.up_proj", 'F', 'C', false, AXIS_OUT},
-    {"mlp.down", "mlp.down_proj", 'C', 'F', true, AXIS_IN},
+    Presence when;
+} layer_rows[LAYER_PARAMS] = {
+    {"norm1", "input_layernorm.weight", 'C', '-', false, AXIS_NONE, ALWAYS},
+    {"attn.q", "self_attn.q_proj.weight", 'Q', 'C', false, AXIS_OUT, ALWAYS},
+    {"attn.k", "self_attn.k_proj.weight", 'G', 'C', false, AXIS_OUT, ALWAYS},
+    {"attn.v", "self_attn.v_proj.weight", 'G', 'C', false, AXIS_OUT, ALWAYS},
+    {"attn.o", "self_attn.o_proj.weight", 'C', 'Q', true, AXIS_IN, ALWAYS},
+    {"norm2", "post_attention_layernorm.weight", 'C', '-', false, AXIS_NONE, ALWAYS},
+    {"mlp.gate", "mlp.gate_proj.weight", 'F', 'C', false, AXIS_OUT, ALWAYS},
+    {"mlp.up", "mlp.up_proj.weight", 'F', 'C', false, AXIS_OUT, ALWAYS},
+    {"mlp.down", "mlp.down_proj.weight", 'C', 'F', true, AXIS_IN, ALWAYS},
+    {"attn.q.bias", "self_attn.q_proj.bias", 'Q', '-', false, AXIS_OUT, WITH_QKV_BIAS},
+    {"attn.k.bias", "self_attn.k_proj.bias", 'G', '-', false, AXIS_OUT, WITH_QKV_BIAS},
+    {"attn.v.bias", "self_attn.v_proj.bias", 'G', '-', false, AXIS_OUT, WITH_QKV_BIAS},
+    {"attn.o.bias", "self_attn.o_proj.bias", 'C', '-', false, AXIS_NONE, WITH_O_BIAS},
+    {"attn.q.norm", "self_attn.q_norm.weight", 'D', '-', false, AXIS_NONE, WITH_QK_NORM},
+    {"attn.k.norm", "self_attn.k_norm.weight", 'D', '-', false, AXIS_NONE, WITH_QK_NORM},
 };
+
+static bool is_present(const ModelConfig *c, Presence when)
+{
+    switch (when) {
+    case WITH_QKV_BIAS:
+        return c->qkv_bias;
+    case WITH_O_BIAS:
+        return c->o_bias;
+    case WITH_QK_NORM:
+        return c->qk_norm;
+    default:
+        return true;
+    }
+}
 
 static int64_t width_of(const ModelConfig *c, char letter)
 {
@@ -48,6 +71,8 @@ static int64_t width_of(const ModelConfig *c, char letter)
         return c->H * c->D;
     case 'G':
         return c->K * c->D;
+    case 'D':
+        return c->D;
     default:
         return 0;
     }
@@ -63,6 +88,7 @@ static ParamDef *def_add(ParamTable *t, int group, int64_t rows, int64_t cols)
                     .init_std = cols ? 1 / sqrt((double)cols) : 0,
                     .decay = cols > 0,
                     .tied_to = -1,
+                    .bias = -1,
                     .shard_axis = cols ? AXIS_OUT : AXIS_NONE,
                     .tp_axis = AXIS_NONE};
     return d;
@@ -76,10 +102,38 @@ static void names_set(ParamDef *d, const char *name, const char *hf_name)
 
 static const double EMBED_STD = 0.05;
 
+static bool is_bias(LayerParam p)
+{
+    return p >= P_Q_BIAS && p <= P_O_BIAS;
+}
+
+static void layer_add(ParamTable *t, int64_t l)
+{
+    const ModelConfig *c = &t->config;
+    for (LayerParam p = 0; p < LAYER_PARAMS; p++) {
+        if (t->in_layer[p] < 0)
+            continue;
+        ParamDef *d = def_add(t, (int)l, width_of(c, layer_rows[p].rows), width_of(c, layer_rows[p].cols));
+        snprintf(d->name, sizeof d->name, "layers.%lld.%s", (long long)l, layer_rows[p].name);
+        snprintf(d->hf_name, sizeof d->hf_name, "model.layers.%lld.%s", (long long)l,
+                 layer_rows[p].hf_name);
+        d->lora_target = d->dim[1] > 0;
+        d->tp_axis = layer_rows[p].axis;
+        if (layer_rows[p].residual)
+            d->init_std /= sqrt(2 * (double)c->L);
+        if (is_bias(p)) {
+            d->init = INIT_ZERO;
+            t->def[param_layer(t, l, P_Q + (p - P_Q_BIAS))].bias = t->n - 1;
+        }
+    }
+}
+
 void param_table_init(ParamTable *t, const ModelConfig *c)
 {
     *t = (ParamTable){.config = *c};
-    t->def = xcalloc((size_t)(1 + PARAMS_PER_LAYER * c->L + 2), sizeof *t->def);
+    for (LayerParam p = 0; p < LAYER_PARAMS; p++)
+        t->in_layer[p] = is_present(c, layer_rows[p].when) ? t->per_layer++ : -1;
+    t->def = xcalloc((size_t)(1 + t->per_layer * c->L + 2), sizeof *t->def);
     bool tied = c->tied && c->head == HEAD_LM;
 
     t->embed = t->n;
@@ -90,17 +144,7 @@ void param_table_init(ParamTable *t, const ModelConfig *c)
     embed->tp_axis = AXIS_OUT;
 
     for (int64_t l = 0; l < c->L; l++)
-        for (int i = 0; i < PARAMS_PER_LAYER; i++) {
-            ParamDef *d = def_add(t, (int)l, width_of(c, layer_rows[i].rows),
-                                  width_of(c, layer_rows[i].cols));
-            snprintf(d->name, sizeof d->name, "layers.%lld.%s", (long long)l, layer_rows[i].name);
-            snprintf(d->hf_name, sizeof d->hf_name, "model.layers.%lld.%s.weight", (long long)l,
-                     layer_rows[i].hf_name);
-            d->lora_target = d->dim[1] > 0;
-            d->tp_axis = layer_rows[i].axis;
-            if (layer_rows[i].residual)
-                d->init_std /= sqrt(2 * (double)c->L);
-        }
+        layer_add(t, l);
 
     t->final_norm = t->n;
     names_set(def_add(t, (int)c->L, c->C, 0), "norm", "model.norm.weight");
@@ -131,7 +175,7 @@ int param_layer(const ParamTable *t, int64_t layer, LayerParam p)
 {
     CHECK(layer >= 0 && layer < t->config.L, "layer %lld of %lld", (long long)layer,
           (long long)t->config.L);
-    return 1 + (int)layer * PARAMS_PER_LAYER + (int)p;
+    return t->in_layer[p] < 0 ? -1 : 1 + (int)layer * t->per_layer + t->in_layer[p];
 }
 
 int64_t param_table_count(const ParamTable *t)

@@ -27,24 +27,43 @@ typedef struct {
     double init_std;
     bool decay;         /* weight decay applies (matrices; not norms) */
     int tied_to;        /* index of the parameter whose bytes this one is; -1 */
+    int bias;           /* of a matrix: index of the vector added to its product; -1 */
     bool lora_target;
     ParamAxis shard_axis, tp_axis;
 } ParamDef;
 
-enum { PARAMS_PER_LAYER = 9 };
-/* Order inside a layer. */
-typedef enum { P_NORM1, P_Q, P_K, P_V, P_O, P_NORM2, P_GATE, P_UP, P_DOWN } LayerParam;
+/* Order inside a layer: what every family has, then what some have. */
+typedef enum {
+    P_NORM1,
+    P_Q,
+    P_K,
+    P_V,
+    P_O,
+    P_NORM2,
+    P_GATE,
+    P_UP,
+    P_DOWN,
+    P_Q_BIAS,
+    P_K_BIAS,
+    P_V_BIAS,
+    P_O_BIAS,
+    P_Q_NORM, /* over each head */
+    P_K_NORM,
+    LAYER_PARAMS
+} LayerParam;
 
 typedef struct {
     ModelConfig config;
     ParamDef *def;
     int n;                          /* entries, tied ones included */
+    int per_layer;
+    int in_layer[LAYER_PARAMS];     /* place among a layer's parameters; -1: this model has none */
     int embed, final_norm, head;    /* indices; head: lm_head or score */
 } ParamTable;
 
 void param_table_init(ParamTable *t, const ModelConfig *c); /* xmalloc'ed rows */
 void param_table_free(ParamTable *t);
-int param_layer(const ParamTable *t, int64_t layer, LayerParam p); /* index */
+int param_layer(const ParamTable *t, int64_t layer, LayerParam p); /* index; -1: there is none */
 int64_t param_table_count(const ParamTable *t);  /* parameters, tied counted once */
 
 typedef struct {

@@ -173,7 +173,7 @@ void op_rmsnorm(Tensor *y, Tensor *rstd, const Tensor *x, const Tensor *w, doubl
 }
 
 void op_rmsnorm_backward(Tensor *dx, Tensor *dw, const Tensor *dy, const Tensor *x, const Tensor *w,
-                         const Tensor *rstd, const Tensor *starts)
+                         const Tensor *rstd, const Tensor *starts, int64_t per_token)
 {
     want_rows("rmsnorm_backward", "x", x, ANY, ANY);
     want_rows("rmsnorm_backward", "dx", dx, x->dim[0], x->dim[1]);
@@ -182,8 +182,10 @@ void op_rmsnorm_backward(Tensor *dx, Tensor *dw, const Tensor *dy, const Tensor 
     want_vec("rmsnorm_backward", "rstd", rstd, x->dim[0]);
     if (dw->n_dims)
         want_vec("rmsnorm_backward", "dw", dw, x->dim[1]);
-    want_starts("rmsnorm_backward", starts, x->dim[0]);
-    RUN(rmsnorm_backward, dx, dw, dy, x, w, rstd, starts);
+    CHECK(per_token > 0 && x->dim[0] % per_token == 0, "op_rmsnorm_backward: %lld rows, %lld a token",
+          (long long)x->dim[0], (long long)per_token);
+    want_starts("rmsnorm_backward", starts, x->dim[0] / per_token);
+    RUN(rmsnorm_backward, dx, dw, dy, x, w, rstd, starts, per_token);
 }
 
 /* ---- elementwise

@@ -59,9 +59,10 @@ void op_rmsnorm(Tensor *y, Tensor *rstd, const Tensor *x, const Tensor *w, doubl
  * dw += sum_t dy * (x * r) as partials over NORM_BLOCK tokens counted from each sequence's start,
  * tokens ascending inside a block from +0, blocks added ascending. starts: i32 (S + 1),
  * offsets of the sequences, starts[0] = 0, starts[S] = T. dw may be an empty tensor
- * (data NULL, n_dims 0): frozen. */
+ * (data NULL, n_dims 0): frozen. A token may have several rows of its own, side by side (heads, each
+ * normed): then T = starts[S] * per_token, and blocks are of NORM_BLOCK rows. */
 void op_rmsnorm_backward(Tensor *dx, Tensor *dw, const Tensor *dy, const Tensor *x, const Tensor *w,
-                         const Tensor *rstd, const Tensor *starts);
+                         const Tensor *rstd, const Tensor *starts, int64_t per_token);
 
 /* ---- biases (cpu/bias.c) -----------------------------------------------------------------------
  */

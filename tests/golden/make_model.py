@@ -1,6 +1,6 @@
-"""Golden values of the model: tiny random Llamas run by PyTorch and transformers in double precision.
+"""Golden values of the model: tiny random models of every family run by PyTorch and transformers in double precision.
 
-    python tests/golden/make_model.py tests/golden/model
+    python tests/golden/make_model.py tests/golden/model [NAME ...]      (all unless named)
 
 For each model a Hugging Face folder, and golden.safetensors beside its weights:
   ids, starts           packed sequences
@@ -12,14 +12,14 @@ For each model a Hugging Face folder, and golden.safetensors beside its weights:
   losses                11 losses: before and after each of 10 AdamW steps (lr 1e-3, betas 0.9, 0.95,
                         eps 1e-5, decay 0.1 on matrices only, no clipping)
 Weights are stored in BF16 (gqa_tied in F32) and used as stored. Everything is computed in double and stored in f32 (losses in double as two f32: value and rest).
-Made with torch 2.5.1, transformers 4.46.3.
+Made with torch 2.5.1, transformers 4.46.3; the families beside plain Llama with transformers 4.57.3.
 """
 import os
 import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+import transformers
 
 MODELS = {
     "gqa_tied": dict(hidden_size=32, intermediate_size=56, num_attention_heads=4, num_key_value_heads=2,
@@ -30,6 +30,20 @@ MODELS = {
                 vocab_size=50, tie_word_embeddings=False),
     "score": dict(hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2,
                   vocab_size=64, num_labels=1, pad_token_id=0),
+    "llama3": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2,
+                   vocab_size=50, head_dim=16, rope_theta=500.0,
+                   rope_scaling=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                     original_max_position_embeddings=16)),
+    "linear_bias": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2,
+                        vocab_size=50, attention_bias=True, rope_scaling=dict(rope_type="linear", factor=4.0)),
+    "mistral": dict(family="Mistral", hidden_size=32, intermediate_size=40, num_attention_heads=4,
+                    num_key_value_heads=2, vocab_size=50, head_dim=10, sliding_window=None),
+    "qwen2": dict(family="Qwen2", hidden_size=32, intermediate_size=40, num_attention_heads=4,
+                  num_key_value_heads=2, vocab_size=50, tie_word_embeddings=True),
+    "qwen2_score": dict(family="Qwen2", hidden_size=32, intermediate_size=40, num_attention_heads=4,
+                        num_key_value_heads=2, vocab_size=50, num_labels=1, pad_token_id=0),
+    "qwen3": dict(family="Qwen3", hidden_size=32, intermediate_size=40, num_attention_heads=4,
+                  num_key_value_heads=2, vocab_size=50, head_dim=12, tie_word_embeddings=True),
 }
 LENGTHS = [9, 1, 17, 5]
 
@@ -68,13 +82,15 @@ def score_loss(model, ids):
 
 def make(out, name, settings):
     torch.manual_seed(sum(map(ord, name)))
-    scalar = name == "score"
-    config = LlamaConfig(num_hidden_layers=2, max_position_embeddings=64, rms_norm_eps=1e-5,
-                         bos_token_id=1, eos_token_id=2, initializer_range=0.2, **settings)
-    kind = LlamaForSequenceClassification if scalar else LlamaForCausalLM
+    scalar = name.endswith("score")
+    family = settings.pop("family", "Llama")
+    config = getattr(transformers, family + "Config")(
+        num_hidden_layers=2, max_position_embeddings=64, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2,
+        initializer_range=0.2, **settings)
+    kind = getattr(transformers, family + ("ForSequenceClassification" if scalar else "ForCausalLM"))
     model = kind(config)
     for k, p in model.named_parameters():
-        if "norm" in k:
+        if "norm" in k or "bias" in k:
             p.data += 0.3 * torch.randn_like(p)
     folder = os.path.join(out, name)
     if name != "gqa_tied":
@@ -123,5 +139,5 @@ def make(out, name, settings):
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     torch.set_num_threads(1)
-    for key, value in MODELS.items():
-        make(sys.argv[1], key, value)
+    for key in sys.argv[2:] or MODELS:
+        make(sys.argv[1], key, MODELS[key])

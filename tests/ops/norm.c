@@ -56,7 +56,7 @@ bool test_rmsnorm(Case *c, int variant)
            dx = case_rows(c, "dx", s.t, s.c, FILL_ZERO);
     Tensor dw = case_rows(c, "dw", s.c, 0, FILL_ZERO), starts = two_sequences(c, s.t);
     case_dy(c, &y, &dy);
-    op_rmsnorm_backward(&dx, &dw, &dy, &copy, &w, &rstd, &starts);
+    op_rmsnorm_backward(&dx, &dw, &dy, &copy, &w, &rstd, &starts, 1);
     case_check(c, "dx", &x, &dx);
     case_check(c, "dw", &w, &dw);
     return true;
@@ -75,7 +75,7 @@ static void empty_sequences(Case *c)
     Tensor w = case_rows(c, "w", C, 0, FILL_NORMAL);
     Tensor rstd = case_rows(c, "rstd", T, 0, FILL_POSITIVE);
     Tensor dx = case_rows(c, "dx", T, C, FILL_ZERO), dw = case_rows(c, "dw", C, 0, FILL_NORMAL);
-    op_rmsnorm_backward(&dx, &dw, &dy, &x, &w, &rstd, &starts);
+    op_rmsnorm_backward(&dx, &dw, &dy, &x, &w, &rstd, &starts, 1);
     case_output(c, "dw", &dw);
 }
 
@@ -94,11 +94,28 @@ static void negative_zeros(Case *c)
             *case_at(&x, 0) = (real_t)1e-30;
             *case_at(&dy, 0) = (real_t)-1e-30;
         }
-        op_rmsnorm_backward(&dx, &dw, &dy, &x, &w, &rstd, &starts);
+        op_rmsnorm_backward(&dx, &dw, &dy, &x, &w, &rstd, &starts, 1);
         case_output(c, "dw", &dw);
         case_expect(c, *case_at(&dw, 0) == 0 && signbit(*case_at(&dw, 0)), "dw is %a of %d tokens",
                     (double)*case_at(&dw, 0), t);
     }
+}
+
+/* Three heads a token: the sum over rows in blocks that begin with a sequence's first row. */
+static void heads(Case *c)
+{
+    enum { T = 50, H = 3, D = 5, CUT = 23 };
+    Tensor x = case_rows(c, "x", T * H, D, FILL_NORMAL), dy = case_rows(c, "dy", T * H, D, FILL_NORMAL);
+    Tensor w = case_rows(c, "w", D, 0, FILL_NORMAL), rstd = case_rows(c, "rstd", T * H, 0, FILL_POSITIVE);
+    Tensor dx = case_rows(c, "dx", T * H, D, FILL_ZERO), dw = case_rows(c, "dw", D, 0, FILL_ZERO);
+    Tensor same = case_rows(c, "same", D, 0, FILL_ZERO), dx2 = case_rows(c, "dx2", T * H, D, FILL_ZERO);
+    Tensor tokens = case_i32(c, "tokens", (int32_t[]){0, CUT, T}, 3);
+    Tensor rows = case_i32(c, "rows", (int32_t[]){0, CUT * H, T * H}, 3);
+    op_rmsnorm_backward(&dx, &dw, &dy, &x, &w, &rstd, &tokens, H);
+    op_rmsnorm_backward(&dx2, &same, &dy, &x, &w, &rstd, &rows, 1);
+    case_output(c, "dx", &dx);
+    case_output(c, "dw", &dw);
+    case_expect(c, memcmp(dw.data, same.data, tensor_bytes(&dw)) == 0, "heads and rows sum differently");
 }
 
 bool test_rmsnorm_backward(Case *c, int variant)
@@ -107,6 +124,7 @@ bool test_rmsnorm_backward(Case *c, int variant)
     if (!case_grad(c) && !case_perf(c) && variant == sizeof shapes / sizeof *shapes) {
         empty_sequences(c);
         negative_zeros(c);
+        heads(c);
         return true;
     }
     if (case_grad(c) || !pick(c, variant, &s))
@@ -121,20 +139,20 @@ bool test_rmsnorm_backward(Case *c, int variant)
     Tensor dx2 = case_rows(c, "dx2", s.t, s.c, FILL_ZERO), frozen = {0};
     op_convert(&cut, &dw);
     CASE_RUN(c)
-    op_rmsnorm_backward(&dx, &dw, &dy, &x, &w, &rstd, &starts);
+    op_rmsnorm_backward(&dx, &dw, &dy, &x, &w, &rstd, &starts, 1);
     case_flops(c, 8.0 * s.t * s.c, 4.0 * sizeof(real_t) * s.t * s.c);
     case_output(c, "dx", &dx);
     case_output(c, "dw", &dw);
     if (case_perf(c))
         return true;
-    op_rmsnorm_backward(&dx2, &frozen, &dy, &x, &w, &rstd, &starts); /* no dw */
+    op_rmsnorm_backward(&dx2, &frozen, &dy, &x, &w, &rstd, &starts, 1); /* no dw */
     /* One call per sequence: the same weight gradient. */
     for (int i = 0, from = 0; i < 2; i++) {
         int to = i ? s.t : s.t / 3;
         Tensor xs = tensor_slice(&x, from, to - from), dys = tensor_slice(&dy, from, to - from);
         Tensor rs = tensor_slice(&rstd, from, to - from), dxs = tensor_slice(&dx2, from, to - from);
         Tensor one = case_i32(c, "one", (int32_t[]){0, to - from}, 2);
-        op_rmsnorm_backward(&dxs, &cut, &dys, &xs, &w, &rs, &one);
+        op_rmsnorm_backward(&dxs, &cut, &dys, &xs, &w, &rs, &one, 1);
         from = to;
     }
     case_expect(c, memcmp(cut.data, dw.data, tensor_bytes(&dw)) == 0,

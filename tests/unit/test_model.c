@@ -7,7 +7,9 @@
 #include <math.h>
 #include <stdio.h>
 
-static const char *const causal[] = {"gqa_tied", "gqa_untied", "mha"};
+static const char *const causal[] = {"gqa_tied",    "gqa_untied", "mha",   "llama3",
+                                     "linear_bias", "mistral",    "qwen2", "qwen3"};
+static const char *const scalar[] = {"score", "qwen2_score"};
 
 enum { MAX_TOKENS = 256 };
 
@@ -175,38 +177,40 @@ static void golden_causal(void **state)
 static void golden_score(void **state)
 {
     (void)state;
-    Golden gold = {0};
-    Fixture f = {0};
-    char folder[128];
-    golden_open(&gold, folder, "score");
-    fixture_open(&f, folder, 2, MAX_TOKENS);
-    Tensor hidden = fixture_forward(&f, gold.ids, gold.starts, 0, gold.n_seqs);
-    logits_check(&gold, &f, &hidden);
+    for (size_t i = 0; i < sizeof scalar / sizeof *scalar; i++) {
+        Golden gold = {0};
+        Fixture f = {0};
+        char folder[128];
+        golden_open(&gold, folder, scalar[i]);
+        fixture_open(&f, folder, 2, MAX_TOKENS);
+        Tensor hidden = fixture_forward(&f, gold.ids, gold.starts, 0, gold.n_seqs);
+        logits_check(&gold, &f, &hidden);
 
-    Tensor dhidden = acts_dhidden(f.acts, &f.batch);
-    double sum = 0;
-    float loss[2];
-    for (int s = 0; s < gold.n_seqs; s++) {
-        ((int32_t *)f.scalar.rows.data)[s] = gold.starts[s + 1] - 1;
-        ((float *)f.scalar.dscore.data)[s] = (float)(s + 1);
+        Tensor dhidden = acts_dhidden(f.acts, &f.batch);
+        double sum = 0;
+        float loss[2];
+        for (int s = 0; s < gold.n_seqs; s++) {
+            ((int32_t *)f.scalar.rows.data)[s] = gold.starts[s + 1] - 1;
+            ((float *)f.scalar.dscore.data)[s] = (float)(s + 1);
+        }
+        scalar_head_forward(&f.scalar, &f.m, &f.p, gold.n_seqs, &hidden);
+        for (int s = 0; s < gold.n_seqs; s++)
+            sum += (s + 1) * (double)((float *)f.scalar.score.data)[s];
+        assert_int_equal(read_all(&gold, "loss", loss, 2), 2);
+        assert_close("weighted scores", sum, (double)loss[0] + loss[1], 2e-5);
+        scalar_head_backward(&f.scalar, &f.m, &f.p, gold.n_seqs, &dhidden, &f.g);
+        model_backward(&f.m, &f.p, NULL, &f.batch, f.acts, &f.g);
+        grads_finish(&f.g);
+        gradients_check(&gold, &f);
+        fixture_close(&f);
+        safetensors_close(&gold.file);
     }
-    scalar_head_forward(&f.scalar, &f.m, &f.p, gold.n_seqs, &hidden);
-    for (int s = 0; s < gold.n_seqs; s++)
-        sum += (s + 1) * (double)((float *)f.scalar.score.data)[s];
-    assert_int_equal(read_all(&gold, "loss", loss, 2), 2);
-    assert_close("weighted scores", sum, (double)loss[0] + loss[1], 2e-5);
-    scalar_head_backward(&f.scalar, &f.m, &f.p, gold.n_seqs, &dhidden, &f.g);
-    model_backward(&f.m, &f.p, NULL, &f.batch, f.acts, &f.g);
-    grads_finish(&f.g);
-    gradients_check(&gold, &f);
-    fixture_close(&f);
-    safetensors_close(&gold.file);
 }
 
 /* ---- bits ----------------------------------------------------------------------------------- */
 
 /* Tied, more layers than the golden ones, sequences longer than a key tile and a norm block. */
-static const ModelConfig bits_config = {.architecture = "Llama",
+static ModelConfig bits_config = {.architecture = "Llama",
                                         .head = HEAD_LM,
                                         .C = 48,
                                         .F = 72,
@@ -240,13 +244,48 @@ static size_t grads_copy(const Grads *g, char **to)
     return n;
 }
 
+/* The same tests on a model with everything that some family adds to a layer. */
+static int with_extras(void **state)
+{
+    (void)state;
+    bits_config.qkv_bias = bits_config.o_bias = bits_config.qk_norm = true;
+    bits_config.rope = (RopeScaling){ROPE_LLAMA3, 4, 1, 4, 32};
+    return 0;
+}
+
+static int without_extras(void **state)
+{
+    (void)state;
+    bits_config.qkv_bias = bits_config.o_bias = bits_config.qk_norm = false;
+    bits_config.rope.kind = ROPE_DEFAULT;
+    return 0;
+}
+
+static void fill_around_one(void *ctx, int64_t first, int64_t n, real_t *dst)
+{
+    Rng *r = ctx;
+    (void)first;
+    for (int64_t i = 0; i < n; i++)
+        dst[i] = (real_t)(1 + 0.3 * rng_next_normal(r));
+}
+
+/* Random weights, vectors too: biases of 0 and norms of 1 hide mistakes. */
+static void bits_open(Fixture *f, int threads)
+{
+    Rng r = rng_make(3, RNG_TEST, 0, 0, 0);
+    fixture_open(f, NULL, threads, MAX_TOKENS);
+    for (int i = 0; i < f->m.table.n; i++)
+        if (!f->m.table.def[i].dim[1])
+            param_store(&f->p.w[i], fill_around_one, &r);
+}
+
 /* Gradients of all sequences, cut into micro-batches at the given sequences. */
 static size_t cut_grads(const int *cuts, int threads, char **to)
 {
     Fixture f = {.config = bits_config};
     int32_t ids[BITS_TOKENS];
     random_ids(ids, BITS_TOKENS, bits_config.V, 5);
-    fixture_open(&f, NULL, threads, MAX_TOKENS);
+    bits_open(&f, threads);
     for (; cuts[1] >= 0; cuts++)
         fixture_train(&f, ids, bits_starts, cuts[0], cuts[1], BITS_TOKENS - BITS_SEQS);
     size_t n = grads_copy(&f.g, to);
@@ -280,7 +319,7 @@ static void bits_of_packing(void **state)
     Fixture f = {.config = bits_config};
     int32_t ids[BITS_TOKENS];
     random_ids(ids, BITS_TOKENS, bits_config.V, 6);
-    fixture_open(&f, NULL, 2, MAX_TOKENS);
+    bits_open(&f, 2);
     Tensor hidden = fixture_forward(&f, ids, bits_starts, 0, BITS_SEQS);
     float *packed = xmalloc(tensor_bytes(&hidden));
     memcpy(packed, hidden.data, tensor_bytes(&hidden));
@@ -341,7 +380,7 @@ static void shared_pages_are_copied_on_write(void **state)
     KvCache kv = {0};
     Arena a;
     int32_t ids[MAX_TOKENS] = {0}, other[MAX_TOKENS], starts[2] = {0, FIRST};
-    fixture_open(&f, NULL, 2, MAX_TOKENS);
+    bits_open(&f, 2);
     random_ids(ids, FIRST, bits_config.V, 8);
     memcpy(other, ids, sizeof ids);
     random_ids(other + COMMON, FIRST - COMMON, bits_config.V, 9);
@@ -398,7 +437,7 @@ static void bits_of_extend(void **state)
     Arena a;
     int32_t ids[BITS_TOKENS];
     random_ids(ids, BITS_TOKENS, bits_config.V, 7);
-    fixture_open(&f, NULL, 2, MAX_TOKENS);
+    bits_open(&f, 2);
     ExtendWork *w = extend_new(&f.m, BITS_TOKENS);
     arena_init(&a, f.dev, ARENA_DEVICE, "cache");
     for (int pass = 0; pass < 2; pass++) {
@@ -491,6 +530,10 @@ int main(void)
         cmocka_unit_test(bits_of_extend),
         cmocka_unit_test(shared_pages_are_copied_on_write),  cmocka_unit_test(head_chunks),
         cmocka_unit_test(table_and_init),
+        cmocka_unit_test_setup_teardown(bits_of_packing, with_extras, without_extras),
+        cmocka_unit_test_setup_teardown(bits_of_cuts_and_threads, with_extras, without_extras),
+        cmocka_unit_test_setup_teardown(bits_of_extend, with_extras, without_extras),
+        cmocka_unit_test_setup_teardown(shared_pages_are_copied_on_write, with_extras, without_extras),
     };
     return cmocka_run_group_tests_name("model", tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@ enum { COLUMN_BLOCK = 64 }; /* columns whose partial sums are on the stack */
 typedef struct {
     Tensor *y, *rstd_out, *dx, *dw;
     const Tensor *dy, *x, *w, *rstd, *starts;
+    int64_t per_token;
     real_t eps;
 } NormCtx;
 
@@ -80,17 +81,19 @@ static void rmsnorm_dw_part(int part, int n_parts, void *ctx)
     int64_t n_seq = tensor_len(c->starts) - 1, from, to;
     part_range(c->x->dim[1], COLUMN_BLOCK, part, n_parts, &from, &to);
     for (int64_t s = 0; s < n_seq; s++)
-        for (int64_t t = starts[s]; t < starts[s + 1]; t += NORM_BLOCK) {
-            int64_t end = t + NORM_BLOCK < starts[s + 1] ? t + NORM_BLOCK : starts[s + 1];
+        for (int64_t t = starts[s] * c->per_token, last = starts[s + 1] * c->per_token; t < last;
+             t += NORM_BLOCK) {
+            int64_t end = t + NORM_BLOCK < last ? t + NORM_BLOCK : last;
             for (int64_t i = from; i < to; i += COLUMN_BLOCK)
                 rmsnorm_dw_block(c, t, end, i, i + COLUMN_BLOCK < to ? i + COLUMN_BLOCK : to);
         }
 }
 
 void CPU_OP(rmsnorm_backward)(Tensor *dx, Tensor *dw, const Tensor *dy, const Tensor *x,
-                              const Tensor *w, const Tensor *rstd, const Tensor *starts)
+                              const Tensor *w, const Tensor *rstd, const Tensor *starts,
+                              int64_t per_token)
 {
-    NormCtx c = {.dx = dx, .dw = dw, .dy = dy, .x = x, .w = w, .rstd = rstd, .starts = starts};
+    NormCtx c = {.dx = dx, .dw = dw, .dy = dy, .x = x, .w = w, .rstd = rstd, .starts = starts, .per_token = per_token};
     cpu_run(dx->dev, rmsnorm_dx_part, &c, (double)tensor_len(x));
     if (dw->n_dims)
         cpu_run(dx->dev, rmsnorm_dw_part, &c, (double)tensor_len(x));

@@ -23,6 +23,6 @@ void cuda_bias(Tensor *y, const Tensor *b)
 void cuda_bias_backward(Tensor *db, const Tensor *dy, const Tensor *starts)
 {
     TokenSums a = {.dy = f32_data(dy), .x = NULL, .rstd = NULL, .dy_stride = dy->stride, .x_stride = 0,
-                   .n = dy->dim[1]};
+                   .n = dy->dim[1], .per_token = 1};
     cuda_token_sums(db, &a, starts, dy->dim[0]);
 }

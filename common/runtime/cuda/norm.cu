@@ -103,22 +103,23 @@ static __global__ void __launch_bounds__(NORM_THREADS)
         dx[i] = real_fma(r, real_fma(-s, x[i], product_at(dy, w, i)), dx[i]);
 }
 
-/* Token blocks are numbered without a list: those of sequence s begin at number
- * starts[s] / NORM_BLOCK + s, which leaves room for them all; numbers in between have no tokens.
- * Returns the number of tokens of block b, and the first in *from. */
+/* Blocks of rows are numbered without a list: those of sequence s begin at number
+ * (first row of s) / NORM_BLOCK + s, which leaves room for them all; numbers in between have no rows.
+ * Returns the number of rows of block b, and the first in *from. */
 static __device__ __forceinline__ int token_block(int64_t *from, const int32_t *starts, int64_t S,
-                                                  int64_t b)
+                                                  int64_t per_token, int64_t b)
 {
     int64_t lo = 0, hi = S; /* the last sequence that begins at or before b */
     while (hi - lo > 1) {
         int64_t mid = (lo + hi) / 2;
-        if (starts[mid] / NORM_BLOCK + mid <= b)
+        if (starts[mid] * per_token / NORM_BLOCK + mid <= b)
             lo = mid;
         else
             hi = mid;
     }
-    *from = starts[lo] + (b - (starts[lo] / NORM_BLOCK + lo)) * NORM_BLOCK;
-    int64_t left = starts[lo + 1] - *from;
+    const int64_t first = starts[lo] * per_token;
+    *from = first + (b - (first / NORM_BLOCK + lo)) * NORM_BLOCK;
+    int64_t left = starts[lo + 1] * per_token - *from;
     return left <= 0 ? 0 : left < NORM_BLOCK ? (int)left : (int)NORM_BLOCK;
 }
 
@@ -131,7 +132,7 @@ static __global__ void __launch_bounds__(DW_THREADS)
     if (c >= a.n)
         return;
     int64_t t;
-    const int n = token_block(&t, starts, S, first + b);
+    const int n = token_block(&t, starts, S, a.per_token, first + b);
     const float *x = a.x ? a.x + t * a.x_stride + c : NULL, *dy = a.dy + t * a.dy_stride + c;
     float sum = n ? 0.0f : -0.0f;
 #pragma unroll 4
@@ -155,11 +156,11 @@ static __global__ void __launch_bounds__(DW_THREADS)
 }
 
 /* Slices of token blocks ascending, as many as scratch holds. */
-void cuda_token_sums(Tensor *dst, const TokenSums *a, const Tensor *starts, int64_t n_tokens)
+void cuda_token_sums(Tensor *dst, const TokenSums *a, const Tensor *starts, int64_t n_rows)
 {
-    if (n_tokens == 0 || a->n == 0)
+    if (n_rows == 0 || a->n == 0)
         return;
-    const int64_t S = tensor_len(starts) - 1, n_blocks = n_tokens / NORM_BLOCK + S;
+    const int64_t S = tensor_len(starts) - 1, n_blocks = n_rows / NORM_BLOCK + S;
     const int64_t row_bytes = a->n * (int64_t)sizeof(float), room = CUDA_SCRATCH_BYTES / row_bytes;
     const int64_t at_once = room < 1 ? 1 : room < DW_BLOCKS ? room : (int64_t)DW_BLOCKS;
     float *partial = (float *)cuda_scratch(dst, (size_t)(at_once * row_bytes));
@@ -172,7 +173,8 @@ void cuda_token_sums(Tensor *dst, const TokenSums *a, const Tensor *starts, int6
 }
 
 void cuda_rmsnorm_backward(Tensor *dx, Tensor *dw, const Tensor *dy, const Tensor *x,
-                           const Tensor *w, const Tensor *rstd, const Tensor *starts)
+                           const Tensor *w, const Tensor *rstd, const Tensor *starts,
+                           int64_t per_token)
 {
     int64_t T = x->dim[0], n = x->dim[1];
     NormBackward a = {f32_data(dx), f32_data(dy),   f32_data(x),
@@ -183,7 +185,7 @@ void cuda_rmsnorm_backward(Tensor *dx, Tensor *dw, const Tensor *dy, const Tenso
     bool staged = 2 * n <= NORM_STAGE;
     LAUNCH(rmsnorm_dx_kernel, cuda_blocks(T, 1), norm_block(n),
            (size_t)(staged ? 2 * n : 1) * sizeof(float), cuda_stream(dx), a, staged);
-    TokenSums sums = {a.dy, a.x, a.rstd, a.dy_stride, a.x_stride, n};
+    TokenSums sums = {a.dy, a.x, a.rstd, a.dy_stride, a.x_stride, n, per_token};
     if (dw->n_dims)
         cuda_token_sums(dw, &sums, starts, T);
 }

@@ -5,11 +5,12 @@
 #include "common/runtime/cuda/cuda.h"
 
 /* dst[c] += sum_t dy[t][c] * (x[t][c] * rstd[t]), or of dy alone where x is NULL: partials over NORM_BLOCK tokens
- * counted from each sequence's start, added ascending. dst: (n); dy, x: rows of n. */
+ * (rows, where a token has several) counted from each sequence's start, added ascending. dst: (n); dy, x: rows of n. */
 typedef struct {
     const float *dy, *x, *rstd;
     int64_t dy_stride, x_stride, n;
+    int64_t per_token; /* rows a token */
 } TokenSums;
-void cuda_token_sums(Tensor *dst, const TokenSums *a, const Tensor *starts, int64_t n_tokens);
+void cuda_token_sums(Tensor *dst, const TokenSums *a, const Tensor *starts, int64_t n_rows);
 
 #endif
