@@ -143,8 +143,8 @@ void op_linear_dw(Tensor *dw, const Tensor *dy, const Tensor *x, DType operands,
 
 void op_embedding(Tensor *y, const Tensor *ids, const Tensor *w)
 {
-    want("embedding", "w", w, w->dtype == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_REAL, w->layout == LAYOUT_PANEL ? LAYOUT_PANEL : LAYOUT_ROWS,
-         ANY, ANY);
+    want("embedding", "w", w, w->dtype == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_REAL,
+         w->layout == LAYOUT_PANEL ? LAYOUT_PANEL : LAYOUT_ROWS, ANY, ANY);
     want_i32("embedding", "ids", ids, ANY);
     want_rows("embedding", "y", y, ids->dim[0], w->dim[1]);
     want_below("embedding", "ids", ids, w->dim[0]);
@@ -562,6 +562,8 @@ void op_adamw(Tensor *w, Tensor *m, Tensor *v, Tensor *copy, const Tensor *grad,
         CHECK(copy->dtype == DTYPE_BF16, "op_adamw: copy is %s, expected bf16", tensor_text(copy));
         want_any("adamw", "copy", copy, w);
         want_dense("adamw", "copy", copy);
+        CHECK(copy->layout == w->layout, "op_adamw: copy is %s of %s", tensor_text(copy),
+              tensor_text(w));
     }
     RUN(adamw, w, m, v, copy, grad, args);
 }

@@ -58,6 +58,16 @@ int64_t tensor_slots(const Tensor *t)
     return tensor_len(t);
 }
 
+int64_t tensor_slot(const Tensor *t, int64_t row, int64_t col)
+{
+    int64_t K = tensor_cols(t), panel = row / PANEL_N, lane = row % PANEL_N;
+    if (t->layout != LAYOUT_PANEL)
+        return row * (t->n_dims > 1 ? t->stride : 0) + col;
+    if (t->dtype != DTYPE_BF16)
+        return (panel * K + col) * PANEL_N + lane;
+    return (panel * (K + K % 2) + col - col % 2) * PANEL_N + 2 * lane + 1 - col % 2;
+}
+
 size_t tensor_bytes(const Tensor *t)
 {
     return (size_t)tensor_slots(t) * dtype_bytes(t->dtype);

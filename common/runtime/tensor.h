@@ -57,6 +57,7 @@ const char *dtype_name(DType t); /* "f32" */
 int64_t tensor_len(const Tensor *t);    /* product of dims */
 size_t tensor_bytes(const Tensor *t);   /* bytes of storage, panel padding included */
 int64_t tensor_slots(const Tensor *t);  /* elements of storage: what AdamW and the norm walk over */
+int64_t tensor_slot(const Tensor *t, int64_t row, int64_t col); /* where ROWS or PANEL keeps an element */
 int64_t tensor_rows(const Tensor *t);   /* product of all dims but the last; 1 for rank 0 and 1 */
 int64_t tensor_cols(const Tensor *t);   /* last dim */
 bool tensor_same_shape(const Tensor *a, const Tensor *b);

@@ -194,6 +194,77 @@ static void convert_alike(Case *c, const Tensor *x, const Tensor *half, const Te
         case_expect(c, *case_at(&gaps, e) == *case_at(x, e), "gaps[%lld]", (long long)e);
 }
 
+/* Where a bf16 panel keeps element (n, k): word pair * PANEL_N + lane holds the pair's earlier column in its
+ * upper half. */
+static uint16_t in_pairs(const Tensor *t, int64_t n, int64_t k)
+{
+    int64_t pairs = (t->dim[1] + 1) / 2;
+    uint32_t word = ((uint32_t *)t->data)[(n / PANEL_N * pairs + k / 2) * PANEL_N + n % PANEL_N];
+    return (uint16_t)(k % 2 ? word : word >> 16);
+}
+
+/* Every pair of layouts and of f32 and bf16: what two steps by way of dense f32 give. */
+static void convert_all(Case *c, const Tensor *x)
+{
+    int64_t dims[] = {x->dim[0], x->dim[1]};
+    Tensor flat = case_tensor(c, "flat", DTYPE_F32, LAYOUT_ROWS, 2, dims, FILL_ZERO);
+    op_convert(&flat, x);
+    for (int from = 0; from < 4; from++)
+        for (int to = 0; to < 4; to++) {
+            DType d[2] = {from % 2 ? DTYPE_BF16 : DTYPE_F32, to % 2 ? DTYPE_BF16 : DTYPE_F32};
+            Tensor a = case_tensor(c, "from", d[0], from < 2 ? LAYOUT_ROWS : LAYOUT_PANEL, 2, dims, FILL_ZERO);
+            Tensor b = case_tensor(c, "to", d[1], to < 2 ? LAYOUT_ROWS : LAYOUT_PANEL, 2, dims, FILL_ZERO);
+            memset(b.data, 0x55, tensor_bytes(&b));
+            op_convert(&a, &flat);
+            op_convert(&b, &a);
+            case_output(c, "to", &b);
+            for (int64_t e = 0; e < tensor_slots(&b) && to >= 2; e++) {
+                bool bf16 = d[1] == DTYPE_BF16;
+                int64_t columns = bf16 ? (dims[1] + 1) / 2 : dims[1], word = bf16 ? e / 2 : e;
+                int64_t n = word / PANEL_N / columns * PANEL_N + word % PANEL_N;
+                int64_t k = word / PANEL_N % columns * (bf16 ? 2 : 1) + (bf16 && e % 2 == 0);
+                bool used = n < dims[0] && k < dims[1];
+                uint32_t got = bf16 ? ((uint16_t *)b.data)[e] : ((uint32_t *)b.data)[e];
+                case_expect(c, used || got == 0, "padding %lld of %s", (long long)e, tensor_text(&b));
+            }
+            for (int64_t e = 0; e < tensor_len(x); e++) {
+                int64_t n = e / dims[1], k = e % dims[1];
+                float v = (float)*case_at(&flat, e), got;
+                uint16_t half = bf16_of(v);
+                uint32_t bits = (uint32_t)half << 16;
+                if (to % 2 == 0) {
+                    if (from % 2)
+                        memcpy(&v, &bits, sizeof v);
+                    got = (float)*case_at(&b, e);
+                    case_expect(c, memcmp(&got, &v, sizeof v) == 0, "%lld of %s from %s", (long long)e,
+                                tensor_text(&b), tensor_text(&a));
+                    continue;
+                }
+                uint16_t have = to < 2 ? ((uint16_t *)b.data)[e] : in_pairs(&b, n, k);
+                case_expect(c, have == half, "%lld of %s from %s is %04x, not %04x", (long long)e,
+                            tensor_text(&b), tensor_text(&a), have, half);
+            }
+        }
+}
+
+/* NaN stays NaN (quiet), infinities and the largest values round as they must. */
+static void convert_special(Case *c)
+{
+    static const uint32_t in[] = {0x7fc00000, 0x7f800001, 0xff80ffff, 0x7f800000, 0xff800000, 0x7f7fffff,
+                                  0x00000001, 0x80008000, 0x00008001, 0x3f808000, 0x3f818000, 0x7f7f7fff};
+    static const uint16_t out[] = {0x7fc0, 0x7fc0, 0xffc0, 0x7f80, 0xff80, 0x7f80,
+                                   0x0000, 0x8000, 0x0001, 0x3f80, 0x3f82, 0x7f7f};
+    enum { N = sizeof in / sizeof *in };
+    int64_t dims[] = {N, 1};
+    Tensor x = case_tensor(c, "special", DTYPE_F32, LAYOUT_ROWS, 2, dims, FILL_ZERO);
+    Tensor y = case_tensor(c, "special half", DTYPE_BF16, LAYOUT_ROWS, 2, dims, FILL_ZERO);
+    memcpy(x.data, in, sizeof in);
+    op_convert(&y, &x);
+    for (int i = 0; i < N; i++)
+        case_expect(c, ((uint16_t *)y.data)[i] == out[i], "bf16 of %08x is %04x, not %04x", in[i],
+                    ((uint16_t *)y.data)[i], out[i]);
+}
+
 /* x -> panel -> bf16 rows -> f64 rows, from any layout to any other. */
 bool test_convert(Case *c, int variant)
 {
@@ -215,8 +286,11 @@ bool test_convert(Case *c, int variant)
     op_convert(&half, &panel);
     op_convert(&half_panel, &half);
     op_convert(&wide, &half_panel);
-    if (!case_perf(c))
+    if (!case_perf(c)) {
         convert_alike(c, &x, &half, &half_panel);
+        convert_all(c, &x);
+        convert_special(c);
+    }
     case_output(c, "panel", &panel);
     case_output(c, "half", &half);
     case_output(c, "half panel", &half_panel);

@@ -49,10 +49,8 @@ bool case_forward_only(const Case *c)
 
 int64_t case_slot(const Tensor *t, int64_t e)
 {
-    int64_t cols = tensor_cols(t), row = e / cols, col = e % cols;
-    if (t->layout == LAYOUT_PANEL)
-        return (row / PANEL_N * cols + col) * PANEL_N + row % PANEL_N;
-    return t->layout == LAYOUT_ROWS && t->n_dims > 1 ? row * t->stride + col : e;
+    int64_t cols = tensor_cols(t);
+    return t->layout == LAYOUT_KV_PAGE || t->n_dims < 2 ? e : tensor_slot(t, e / cols, e % cols);
 }
 
 real_t *case_at(const Tensor *t, int64_t e)

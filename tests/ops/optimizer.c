@@ -3,6 +3,7 @@
 #include "tests/ops/test_ops.h"
 
 #include <math.h>
+#include <string.h>
 
 bool test_sumsq(Case *c, int variant)
 {
@@ -29,18 +30,54 @@ bool test_sumsq(Case *c, int variant)
     return true;
 }
 
+/* w, m, v of `t` updated with a copy made in the same pass. */
+typedef struct {
+    Tensor at[3], copy;
+} WithCopy;
+
+static WithCopy with_copy(Case *c, const Tensor *t, AdamwArgs a)
+{
+    int64_t dims[2] = {t[0].dim[0], t[0].n_dims > 1 ? t[0].dim[1] : 1};
+    WithCopy o;
+    for (int i = 0; i < 3; i++) {
+        o.at[i] = case_tensor(c, "again", DTYPE_REAL, t[0].layout, t[0].n_dims, dims, FILL_ZERO);
+        op_convert(&o.at[i], &t[i]);
+    }
+    o.copy = case_tensor(c, "copy", DTYPE_BF16, t[0].layout, t[0].n_dims, dims, FILL_ZERO);
+    memset(o.copy.data, 0x55, tensor_bytes(&o.copy));
+    op_adamw(&o.at[0], &o.at[1], &o.at[2], &o.copy, &t[3], a);
+    case_output(c, "copy", &o.copy);
+    return o;
+}
+
+/* The copy is what op_convert makes of the new weight; the rest is what it is without one. */
+static void copy_check(Case *c, const WithCopy *o, const Tensor *t)
+{
+    Tensor want = case_tensor(c, "want", DTYPE_BF16, t[0].layout, t[0].n_dims, t[0].dim, FILL_ZERO);
+    op_convert(&want, &t[0]);
+    for (int i = 0; i < 3; i++)
+        case_expect(c, memcmp(o->at[i].data, t[i].data, tensor_bytes(&t[i])) == 0,
+                    "%c has other bits with a copy", "wmv"[i]);
+    case_expect(c, memcmp(o->copy.data, want.data, tensor_bytes(&want)) == 0,
+                "the copy is not the rounded weight");
+}
+
+/* Layouts and sizes: of vectors, then panels, the second of odd width; then rows. */
 bool test_adamw(Case *c, int variant)
 {
     static const int sizes[] = {1, 31, 33, 100, 5000};
-    if (case_grad(c) || (size_t)variant > sizeof sizes / sizeof *sizes)
+    enum { VECTORS = sizeof sizes / sizeof *sizes };
+    if (case_grad(c) || variant > VECTORS + 2)
         return false;
-    bool panel = (size_t)variant == sizeof sizes / sizeof *sizes;
+    bool panel = variant == VECTORS || variant == VECTORS + 1;
+    int64_t d1 = variant == VECTORS + 1 ? 34 : variant == VECTORS + 2 ? 130 : 333;
     Tensor t[4], was[3];
     const char *const name[] = {"w", "m", "v", "grad"};
     for (int i = 0; i < 4; i++) {
         Fill fill = i == 2 ? FILL_POSITIVE : FILL_NORMAL;
-        t[i] = panel ? case_panel(c, name[i], 45, 333, fill)
-                     : case_rows(c, name[i], case_perf(c) ? 1 << 20 : sizes[variant], 0, fill);
+        t[i] = panel ? case_panel(c, name[i], case_perf(c) ? 3200 : 45, d1, fill)
+               : variant > VECTORS ? case_rows(c, name[i], 45, d1, fill)
+               : case_rows(c, name[i], case_perf(c) ? 1 << 20 : sizes[variant], 0, fill);
         if (i < 3) {
             was[i] = case_rows(c, "was", tensor_rows(&t[i]), tensor_cols(&t[i]), FILL_ZERO);
             for (int64_t e = 0; e < tensor_len(&t[i]); e++)
@@ -54,9 +91,11 @@ bool test_adamw(Case *c, int variant)
                    .decay = 0.1,
                    .grad_scale = 0.5,
                    .step = variant == 0 ? 1 : 7};
+    WithCopy other = with_copy(c, t, a);
     CASE_RUN(c)
-    op_adamw(&t[0], &t[1], &t[2], NULL, &t[3], a);
-    case_flops(c, 0, 7.0 * (double)tensor_bytes(&t[0]));
+    op_adamw(&t[0], &t[1], &t[2], case_perf(c) && panel ? &other.copy : NULL, &t[3], a);
+    case_flops(c, 0, (panel ? 7.5 : 7.0) * (double)tensor_bytes(&t[0]));
+    copy_check(c, &other, t);
     for (int i = 0; i < 3; i++)
         case_output(c, name[i], &t[i]);
     for (int64_t e = 0; !case_perf(c) && e < tensor_len(&t[0]); e++) {

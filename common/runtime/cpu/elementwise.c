@@ -4,6 +4,7 @@
 #include "common/base/error.h"
 #include "common/runtime/cpu/cpu.h"
 #include "common/runtime/cpu/formula.h"
+#include "common/runtime/cpu/transpose.h"
 
 #include <string.h>
 
@@ -134,15 +135,159 @@ void CPU_OP(rope)(Tensor *x, const Tensor *pos, const Tensor *table, int64_t hea
     cpu_run(x->dev, rope_part, &c, (double)tensor_len(x));
 }
 
-/* ---- convert, axpy, fill: any layout
- * ------------------------------------------------------------------- */
+/* ---- convert: between f32 and bf16 by tiles, with f64 one by one
+ * ------------------------------------------------------------------------------------------------- */
 
-/* Where row r of a matrix lies: first element, and elements from one column to the next. */
+/* PANEL_N rows x TILE_K columns as bits of f32, columns first: what a panel of f32 holds. Every layout
+ * and dtype is read into one and written from one, so each pair of them costs two passes of L1. */
+enum { TILE_K = 64 };
+typedef struct {
+    uint32_t at[TILE_K][PANEL_N];
+} Tile;
+
+static void widen(uint32_t *restrict dst, const uint16_t *restrict src, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        dst[i] = (uint32_t)src[i] << 16;
+}
+
+static void narrow(uint16_t *restrict dst, const uint32_t *restrict src, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        dst[i] = (uint16_t)(formula_bf16_bits(src[i]) >> 16);
+}
+
+/* Rows [row, row + rows) and columns [k, k + cols) of x; rows beyond them become zero. */
+static void tile_read(Tile *t, const Tensor *x, int64_t row, int64_t rows, int64_t k, int64_t cols)
+{
+    const int64_t at = tensor_slot(x, row, k);
+    uint32_t line[PANEL_N][TILE_K];
+    if (x->layout == LAYOUT_PANEL && x->dtype == DTYPE_F32) {
+        memcpy(t->at, (const float *)x->data + at, (size_t)cols * sizeof t->at[0]);
+    } else if (x->layout == LAYOUT_PANEL) {
+        const uint32_t *pair = (const uint32_t *)x->data + at / 2; /* k is even: (k, lane 0) is odd */
+        for (int64_t j = 0; j < cols; j += 2, pair += PANEL_N)
+            for (int n = 0; n < PANEL_N; n++) {
+                t->at[j][n] = pair[n] & 0xffff0000;
+                t->at[j + 1][n] = pair[n] << 16;
+            }
+    } else {
+        if (rows < PANEL_N)
+            memset(t->at, 0, sizeof t->at);
+        for (int64_t r = 0; x->dtype == DTYPE_BF16 && r < rows; r++)
+            widen(line[r], (const uint16_t *)x->data + at + r * x->stride, cols);
+        if (x->dtype == DTYPE_BF16)
+            transpose_words(t->at[0], PANEL_N, line[0], TILE_K, rows, cols);
+        else
+            transpose_words(t->at[0], PANEL_N, (const uint32_t *)x->data + at, x->stride, rows, cols);
+    }
+}
+
+static void tile_write(Tensor *y, Tile *t, int64_t row, int64_t rows, int64_t k, int64_t cols)
+{
+    const int64_t at = tensor_slot(y, row, k);
+    uint32_t line[PANEL_N][TILE_K];
+    if (y->layout == LAYOUT_PANEL && y->dtype == DTYPE_F32) {
+        memcpy((float *)y->data + at, t->at, (size_t)cols * sizeof t->at[0]);
+    } else if (y->layout == LAYOUT_PANEL) {
+        uint32_t *pair = (uint32_t *)y->data + at / 2;
+        if (cols % 2) /* the last of an odd K is paired with zero */
+            memset(t->at[cols], 0, sizeof t->at[0]);
+        for (int64_t j = 0; j < cols; j += 2, pair += PANEL_N)
+            for (int n = 0; n < PANEL_N; n++)
+                pair[n] = formula_bf16_pair(t->at[j][n], t->at[j + 1][n]);
+    } else if (y->dtype == DTYPE_F32) {
+        transpose_words((uint32_t *)y->data + at, y->stride, t->at[0], PANEL_N, cols, rows);
+    } else {
+        transpose_words(line[0], TILE_K, t->at[0], PANEL_N, cols, rows);
+        for (int64_t r = 0; r < rows; r++)
+            narrow((uint16_t *)y->data + at + r * y->stride, line[r], cols);
+    }
+}
+
+static void convert_tiles_part(int part, int n_parts, void *ctx)
+{
+    const ElementCtx *c = ctx;
+    const int64_t N = c->y->dim[0], K = c->y->dim[1];
+    int64_t from, to;
+    Tile t;
+    part_range(N, PANEL_N, part, n_parts, &from, &to);
+    for (int64_t row = from; row < to; row += PANEL_N)
+        for (int64_t k = 0; k < K; k += TILE_K) {
+            int64_t rows = to - row < PANEL_N ? to - row : PANEL_N;
+            int64_t cols = K - k < TILE_K ? K - k : TILE_K;
+            tile_read(&t, c->a, row, rows, k, cols);
+            tile_write(c->y, &t, row, rows, k, cols);
+        }
+}
+
+/* Elements that lie in the same order on both sides: n of them from offsets y0 and x0. */
+static void convert_run(Tensor *y, int64_t y0, const Tensor *x, int64_t x0, int64_t n)
+{
+    char *to = (char *)y->data + (size_t)y0 * dtype_bytes(y->dtype);
+    const char *from = (const char *)x->data + (size_t)x0 * dtype_bytes(x->dtype);
+    if (y->dtype == x->dtype)
+        memcpy(to, from, (size_t)n * dtype_bytes(y->dtype));
+    else if (y->dtype == DTYPE_F32 && x->dtype == DTYPE_BF16)
+        widen((uint32_t *)to, (const uint16_t *)from, n);
+    else if (y->dtype == DTYPE_BF16 && x->dtype == DTYPE_F32)
+        narrow((uint16_t *)to, (const uint32_t *)from, n);
+    else
+        for (int64_t i = 0; i < n; i++)
+            formula_write(to, y->dtype, i, formula_read(from, x->dtype, i));
+}
+
+static void convert_runs_part(int part, int n_parts, void *ctx)
+{
+    const ElementCtx *c = ctx;
+    int64_t from, to, n = tensor_cols(c->y);
+    if (is_dense(c->y) && is_dense(c->a)) {
+        part_range(tensor_slots(c->y), RUN, part, n_parts, &from, &to);
+        if (from < to)
+            convert_run(c->y, from, c->a, from, to - from);
+        return;
+    }
+    part_range(tensor_rows(c->y), 1, part, n_parts, &from, &to);
+    for (int64_t r = from; r < to; r++)
+        convert_run(c->y, tensor_slot(c->y, r, 0), c->a, tensor_slot(c->a, r, 0), n);
+}
+
+/* Whatever the others do not know: f64, which only tests use, in or out of a panel. */
+static void convert_elements(Tensor *y, const Tensor *x)
+{
+    if (y->layout == LAYOUT_PANEL)
+        memset(y->data, 0, tensor_bytes(y)); /* padding */
+    for (int64_t r = 0; r < y->dim[0]; r++)
+        for (int64_t k = 0; k < y->dim[1]; k++)
+            formula_write(y->data, y->dtype, tensor_slot(y, r, k),
+                          formula_read(x->data, x->dtype, tensor_slot(x, r, k)));
+}
+
+void CPU_OP(convert)(Tensor *y, const Tensor *x)
+{
+    ElementCtx c = {.y = y, .a = x};
+    bool panels = y->layout == LAYOUT_PANEL || x->layout == LAYOUT_PANEL;
+    if (tensor_len(y) == 0)
+        return;
+    if (!panels || (y->layout == x->layout && y->dtype == x->dtype)) {
+        cpu_run(y->dev, convert_runs_part, &c, (double)tensor_len(y));
+        return;
+    }
+    CHECK(y->dtype <= DTYPE_F64 && y->layout != LAYOUT_KV_PAGE && x->layout != LAYOUT_KV_PAGE,
+          "op_convert: %s from %s", tensor_text(y), tensor_text(x));
+    if (y->dtype <= DTYPE_BF16 && x->dtype <= DTYPE_BF16)
+        cpu_run(y->dev, convert_tiles_part, &c, (double)tensor_len(y));
+    else
+        convert_elements(y, x);
+}
+
+/* ---- axpy, fill: any layout
+ * ------------------------------------------------------------------------------------------------- */
+
+/* Where row r of a matrix of reals lies: first element, and elements from one column to the next. */
 static int64_t row_offset(const Tensor *t, int64_t r)
 {
-    if (t->layout == LAYOUT_PANEL)
-        return r / PANEL_N * t->dim[1] * PANEL_N + r % PANEL_N;
-    return r * (t->n_dims > 1 ? t->stride : 0);
+    return tensor_slot(t, r, 0);
 }
 
 static int64_t column_step(const Tensor *t)
@@ -150,60 +295,20 @@ static int64_t column_step(const Tensor *t)
     return t->layout == LAYOUT_PANEL ? PANEL_N : 1;
 }
 
-/* Lanes n >= N of the last panel stay zero. */
+/* Lanes n >= N of the last panel stay zero, and what an odd K leaves of the pairs of a bf16 panel, which
+ * are words of 4 bytes here. */
 static void clear_padding(Tensor *t)
 {
-    if (t->layout != LAYOUT_PANEL || t->dim[0] % PANEL_N == 0)
+    if (t->layout != LAYOUT_PANEL)
         return;
-    size_t b = dtype_bytes(t->dtype);
-    unsigned char *p = t->data;
-    p += (size_t)(t->dim[0] / PANEL_N * t->dim[1] * PANEL_N) * b;
-    for (int64_t k = 0; k < t->dim[1]; k++, p += PANEL_N * b)
-        memset(p + (size_t)(t->dim[0] % PANEL_N) * b, 0,
-               (size_t)(PANEL_N - t->dim[0] % PANEL_N) * b);
-}
-
-/* f32 <-> f32 between layouts: moves bits, 32 rows of a panel at a time. */
-static void convert_row_f32(Tensor *y, const Tensor *x, int64_t r)
-{
-    uint32_t *to = (uint32_t *)y->data + row_offset(y, r);
-    const uint32_t *from = (const uint32_t *)x->data + row_offset(x, r);
-    int64_t to_step = column_step(y), from_step = column_step(x), n = tensor_cols(y);
-    for (int64_t i = 0; i < n; i++)
-        to[i * to_step] = from[i * from_step];
-}
-
-static void convert_part(int part, int n_parts, void *ctx)
-{
-    const ElementCtx *c = ctx;
-    Tensor *y = c->y;
-    const Tensor *x = c->a;
-    int64_t from, to, n = tensor_cols(y);
-    part_range(tensor_rows(y), PANEL_N, part, n_parts, &from, &to);
-    for (int64_t r = from; r < to; r++) {
-        if (y->dtype == DTYPE_F32 && x->dtype == DTYPE_F32) {
-            convert_row_f32(y, x, r);
-            continue;
-        }
-        int64_t y0 = row_offset(y, r), x0 = row_offset(x, r);
-        for (int64_t i = 0; i < n; i++)
-            formula_write(y->data, y->dtype, y0 + i * column_step(y),
-                          formula_read(x->data, x->dtype, x0 + i * column_step(x)));
-    }
-}
-
-void CPU_OP(convert)(Tensor *y, const Tensor *x)
-{
-    if (y->dtype == x->dtype && y->layout == x->layout && is_dense(y) && is_dense(x)) {
-        if (tensor_len(y))
-            memcpy(y->data, x->data, tensor_bytes(y));
-        return;
-    }
-    CHECK(y->dtype <= DTYPE_F64 && y->layout != LAYOUT_KV_PAGE && x->layout != LAYOUT_KV_PAGE,
-          "op_convert: %s from %s", tensor_text(y), tensor_text(x));
-    ElementCtx c = {.y = y, .a = x};
-    cpu_run(y->dev, convert_part, &c, (double)tensor_len(y) * 2);
-    clear_padding(y);
+    const bool pairs = t->dtype == DTYPE_BF16;
+    const int64_t N = t->dim[0], used = N % PANEL_N, columns = pairs ? (t->dim[1] + 1) / 2 : t->dim[1];
+    const size_t bytes = pairs ? 4 : dtype_bytes(t->dtype);
+    unsigned char *last = (unsigned char *)t->data + (size_t)(N / PANEL_N * columns * PANEL_N) * bytes;
+    for (int64_t k = 0; used && k < columns; k++)
+        memset(last + (size_t)(k * PANEL_N + used) * bytes, 0, (size_t)(PANEL_N - used) * bytes);
+    for (int64_t n = 0; pairs && t->dim[1] % 2 && n < N; n++)
+        ((uint16_t *)t->data)[tensor_slot(t, n, t->dim[1] - 1) - 1] = 0;
 }
 
 static void axpy_run(real_t *y, real_t a, const real_t *x, int64_t n, bool accumulate)

@@ -31,6 +31,20 @@ K_INLINE void formula_rope(real_t *a, real_t *b, real_t cosine, real_t sine)
     *b = real_fma(y, cosine, x * sine);
 }
 
+/* bf16 is the upper half of an f32. These are the bits of f rounded to nearest even, lower half zero; a
+ * NaN stays one. */
+K_INLINE uint32_t formula_bf16_bits(uint32_t f)
+{
+    uint32_t even = f + 0x7fff + (f >> 16 & 1);
+    return ((f & 0x7fffffff) > 0x7f800000 ? f | 0x400000 : even) & 0xffff0000;
+}
+
+/* A pair of a bf16 panel as one little-endian word: the earlier element in the odd slot, its upper half. */
+K_INLINE uint32_t formula_bf16_pair(uint32_t earlier, uint32_t later)
+{
+    return formula_bf16_bits(earlier) | formula_bf16_bits(later) >> 16;
+}
+
 /* Element `at` of f32, f64 or bf16 storage: exact. */
 K_INLINE double formula_read(const void *data, DType dtype, int64_t at)
 {
@@ -59,8 +73,7 @@ K_INLINE void formula_write(void *data, DType dtype, int64_t at, double value)
     }
     uint32_t u;
     memcpy(&u, &f, sizeof u);
-    uint32_t even = u + 0x7fff + (u >> 16 & 1);
-    ((uint16_t *)data)[at] = (uint16_t)((f != f ? u | 0x400000 : even) >> 16);
+    ((uint16_t *)data)[at] = (uint16_t)(formula_bf16_bits(u) >> 16);
 }
 
 /* ---- vocabulary rows ------------------------------------------------------------------------- */
