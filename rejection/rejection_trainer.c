@@ -126,12 +126,14 @@ static int rejection_alloc(Trainer *t)
         memory_plan_add(&t->plan, &p->work);
         memory_plan_add(&t->plan, &p->host);
     }
-    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens, (int)longest, false));
+    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens, (int)longest, false,
+                           trainer_dtype(t)));
     if (p->has_safety)
-        TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens, (int)longest, false));
+        TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens, (int)longest, false,
+                           trainer_dtype(t)));
     if (c->k) {
         TRY(model_init(&p->model, &p->policy_config, t->dev, &p->weights, longest));
-        params_alloc(&p->policy, &p->model.table, &p->weights, "policy", true);
+        params_alloc(&p->policy, &p->model.table, &p->weights, "policy", true, trainer_dtype(t));
         if (!p->gen)
             p->gen = generator_new(&p->model, c->slots, longest, tokens);
         generator_alloc(p->gen, &p->work, &p->host);

@@ -16,10 +16,11 @@
 typedef struct {
     const char *model, *out, *device;
     ConfigList data;
-    int template_kind, on_bad_row, on_long, isa;
+    int template_kind, on_bad_row, on_long, isa, dtype;
     int64_t max_length, micro_batch_tokens, threads;
     const char *helpful, *safety, *in, *compare;
     double precision;
+    const char *dtype_where; /* file:line of key dtype; set by tool_main */
 } ToolConfig;
 
 #define AT(m) offsetof(ToolConfig, m)
@@ -30,7 +31,8 @@ typedef struct {
     {"micro_batch_tokens", CFG_INT, AT(micro_batch_tokens), "8192", 2, 1e9, .flags = CFG_NO_RESULT, .help = "tokens per forward; never changes a score"}, \
     {"device", CFG_STRING, AT(device), "auto", .flags = CFG_NO_RESULT, .help = "auto, cpu, cuda or cuda:N"}, \
     {"threads", CFG_INT, AT(threads), "0", 0, 1024, .flags = CFG_NO_RESULT, .help = "CPU threads; 0 = all"}, \
-    {"isa", CFG_ENUM, AT(isa), "auto", .choices = "auto|plain|avx2|avx512", .flags = CFG_NO_RESULT, .help = "CPU bodies; never changes a result"}
+    {"isa", CFG_ENUM, AT(isa), "auto", .choices = "auto|plain|avx2|avx512", .flags = CFG_NO_RESULT, .help = "CPU bodies; never changes a result"}, \
+    DTYPE_FIELD(ToolConfig, dtype)
 
 static const CfgField eval_fields[] = {
     {"model", CFG_STRING, AT(model), .flags = CFG_REQUIRED, .help = "reward model folder"},
@@ -92,6 +94,12 @@ static int64_t pack_tokens(const ToolConfig *c)
     return c->micro_batch_tokens > c->max_length ? c->micro_batch_tokens : c->max_length;
 }
 
+static int open_device(Device **dev, const ToolConfig *c)
+{
+    int rc = device_open(dev, &(DeviceOptions){c->device, (int)c->threads, (CpuIsa)c->isa});
+    return rc < 0 ? rc : device_check_dtype(*dev, (DType)c->dtype, c->dtype_where);
+}
+
 /* A model with its arenas, ready to score. */
 typedef struct {
     RewardModel rm;
@@ -109,13 +117,13 @@ static int load(Loaded *l, const char *folder, const Tokenizer *tok, Device *dev
     arena_init(&l->work, dev, ARENA_DEVICE, "activations");
     memory_plan_add(&l->plan, &l->weights);
     memory_plan_add(&l->plan, &l->work);
-    TRY(reward_model_alloc(&l->rm, &l->weights, &l->work, tokens, length, false));
+    TRY(reward_model_alloc(&l->rm, &l->weights, &l->work, tokens, length, false, (DType)c->dtype));
     if (dry_run) {
         memory_plan_print(&l->plan);
         return 0;
     }
     TRY(memory_plan_commit(&l->plan, "micro_batch_tokens, max_length"));
-    TRY(reward_model_alloc(&l->rm, &l->weights, &l->work, tokens, length, false));
+    TRY(reward_model_alloc(&l->rm, &l->weights, &l->work, tokens, length, false, (DType)c->dtype));
     TRY(reward_model_load(&l->rm));
 fail:
     return rc;
@@ -209,7 +217,7 @@ static int eval_run(ToolConfig *c, bool dry_run)
     PairOptions o = {.on_long = (OnLong)c->on_long, .on_bad_row = (BadRow)c->on_bad_row};
     TRY(resolve_max_length(c, c->model));
     o.max_length = c->max_length;
-    TRY(device_open(&e.dev, &(DeviceOptions){c->device, (int)c->threads, (CpuIsa)c->isa}));
+    TRY(open_device(&e.dev, c));
     TRY(tokenizer_open(&e.tok, c->model));
     TRY(template_init(&e.chat, (TemplateKind)c->template_kind, e.tok));
     TRY(pair_set_read(&e.set, c->data.at, c->data.n, &e.chat, &o, &e.records));
@@ -379,7 +387,7 @@ static int score_run(ToolConfig *c, bool dry_run)
     if (!first[0])
         return error_set(ERR_CONFIG, "give helpful=DIR, safety=DIR or both");
     TRY(resolve_max_length(c, first));
-    TRY(device_open(&dev, &(DeviceOptions){c->device, (int)c->threads, (CpuIsa)c->isa}));
+    TRY(open_device(&dev, c));
     TRY(tokenizer_open(&tok, first));
     TRY(template_init(&chat, (TemplateKind)c->template_kind, tok));
     TRY(read_lines(&s, c, &chat));
@@ -413,8 +421,11 @@ static int tool_main(const CliSpec *spec, int (*run)(ToolConfig *, bool), int ar
     Cli cli = {0};
     log_init(0);
     int rc = cli_parse(&cli, spec, argc, argv);
-    if (rc == 0)
-        rc = run(config_data(cli.config), cli.dry_run);
+    if (rc == 0) {
+        ToolConfig *c = config_data(cli.config);
+        c->dtype_where = config_where(cli.config, "dtype");
+        rc = run(c, cli.dry_run);
+    }
     int code = rc < 0 ? cli_fail(spec->program, rc) : 0;
     cli_free(&cli);
     return code;

@@ -177,7 +177,8 @@ static int reward_alloc(Trainer *t)
         memory_plan_add(&t->plan, &p->work);
         memory_plan_add(&t->plan, &p->host);
     }
-    TRY(reward_model_alloc(&p->rm, &p->weights, &p->work, (int)n, (int)p->c->max_length, true));
+    TRY(reward_model_alloc(&p->rm, &p->weights, &p->work, (int)n, (int)p->c->max_length, true,
+                           trainer_dtype(t)));
     grads_alloc(&p->grads, &p->rm.model.table, &p->gradients);
     optim_alloc(&p->optim, &p->c->optim, &p->rm.params, &p->grads, &p->moments);
     Tensor *const rows[] = {&p->pair_score, &p->pair_dscore, &p->label_score, &p->label_dscore,

@@ -25,7 +25,7 @@
 typedef struct {
     const char *model, *reference, *prompts_path, *prompt, *out, *device;
     bool raw;
-    int template_kind, on_bad_row, on_long, isa;
+    int template_kind, on_bad_row, on_long, isa, dtype;
     double temperature;
     int64_t samples, max_prompt_length, max_new_tokens, seed, round, slots, micro_batch_tokens, threads;
 } GenerateConfig;
@@ -53,6 +53,7 @@ static const CfgField fields[] = {
     {"device", CFG_STRING, AT(device), "auto", .flags = CFG_NO_RESULT, .help = "auto, cpu, cuda or cuda:N"},
     {"threads", CFG_INT, AT(threads), "0", 0, 1024, .flags = CFG_NO_RESULT, .help = "CPU threads; 0 = all"},
     {"isa", CFG_ENUM, AT(isa), "auto", .choices = "auto|plain|avx2|avx512", .flags = CFG_NO_RESULT, .help = "CPU bodies; never changes a result"},
+    DTYPE_FIELD(GenerateConfig, dtype),
     {0},
 };
 
@@ -76,6 +77,7 @@ static const CliSpec spec = {
 
 typedef struct {
     const GenerateConfig *c;
+    const char *dtype_where; /* file:line of key dtype */
     Device *dev;
     Tokenizer *tok;
     ChatTemplate chat;
@@ -145,6 +147,7 @@ static int open_inputs(Generate *g)
     const GenerateConfig *c = g->c;
     int rc = 0;
     TRY(device_open(&g->dev, &(DeviceOptions){c->device, (int)c->threads, (CpuIsa)c->isa}));
+    TRY(device_check_dtype(g->dev, (DType)c->dtype, g->dtype_where));
     TRY(tokenizer_open(&g->tok, c->model));
     TRY(model_config_read(&g->config, c->model));
     if (g->config.head != HEAD_LM) {
@@ -184,12 +187,13 @@ static int alloc(Generate *g, bool planning)
         memory_plan_add(&g->plan, &g->host);
     }
     TRY(model_init(&g->model, &g->config, g->dev, &g->weights, longest));
-    params_alloc(&g->policy, &g->model.table, &g->weights, "model", true);
+    params_alloc(&g->policy, &g->model.table, &g->weights, "model", true, (DType)c->dtype);
     if (!g->gen)
         g->gen = generator_new(&g->model, c->slots, longest, tokens);
     generator_alloc(g->gen, &g->work, &g->host);
     if (c->reference[0]) {
-        params_alloc(&g->reference, &g->model.table, &g->weights, "reference", true);
+        params_alloc(&g->reference, &g->model.table, &g->weights, "reference", true,
+                     (DType)c->dtype);
         logp_alloc(&g->logp, &g->model, &g->work, &g->host, tokens);
     }
 fail:
@@ -365,6 +369,7 @@ int generate_main(int argc, char **argv)
     int rc = cli_parse(&cli, &spec, argc, argv);
     if (rc == 0) {
         g.c = config_data(cli.config);
+        g.dtype_where = config_where(cli.config, "dtype");
         rc = run(&g, cli.dry_run);
     }
     int code = rc < 0 ? cli_fail(spec.program, rc) : 0;

@@ -131,6 +131,7 @@ int hf_load_params(ParamSet *p, const char *folder, HeadInit head, uint64_t seed
         TensorFill f = {file, found};
         param_store(&p->w[i], fill_from_file, &f);
     }
+    params_refresh(p);
 fail:
     weights_close(&w);
     return rc;

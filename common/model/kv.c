@@ -188,7 +188,7 @@ Tensor model_extend(const Model *m, const ParamSet *p, const Adapter *lora, KvCa
 
     params_acquire(p, -1);
     Tensor x = acts_view(w->acts, A_X, 0, R);
-    op_embedding(&x, &tokens, &p->w[m->table.embed]);
+    op_embedding(&x, &tokens, &p->in[m->table.embed]);
     params_release(p, -1);
     for (int64_t l = 0; l < c->L; l++) {
         LayerView t = layer_view(w->acts, l, c->L, R);
@@ -200,7 +200,7 @@ Tensor model_extend(const Model *m, const ParamSet *p, const Adapter *lora, KvCa
     }
     params_acquire(p, (int)c->L);
     Tensor rstd = acts_view(w->acts, A_RSTD, 0, R), hidden = acts_view(w->acts, A_HIDDEN, 0, R);
-    op_rmsnorm(&hidden, &rstd, &x, &p->w[m->table.final_norm], c->norm_eps);
+    op_rmsnorm(&hidden, &rstd, &x, &p->in[m->table.final_norm], c->norm_eps);
     params_release(p, (int)c->L);
     return hidden;
 }

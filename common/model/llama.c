@@ -108,10 +108,10 @@ void model_linear(Tensor *y, const Tensor *x, const ParamSet *p, int index, cons
                   bool accumulate)
 {
     CHECK(!lora, "adapters on %s", p->table->def[index].name);
-    op_linear(y, x, &p->w[index], accumulate);
+    op_linear(y, x, &p->in[index], accumulate);
     int bias = p->table->def[index].bias;
     if (bias >= 0)
-        op_bias(y, &p->w[bias]);
+        op_bias(y, &p->in[bias]);
 }
 
 void model_linear_backward(Tensor *dx, const Tensor *dy, const Tensor *x, const ParamSet *p,
@@ -122,8 +122,8 @@ void model_linear_backward(Tensor *dx, const Tensor *dy, const Tensor *x, const 
     int bias = p->table->def[index].bias;
     if (bias >= 0)
         op_bias_backward(&g->g[bias], dy, starts);
-    op_linear_dw(&g->g[index], dy, x, DTYPE_REAL, true);
-    op_linear_dx(dx, dy, &p->w[index], accumulate);
+    op_linear_dw(&g->g[index], dy, x, p->in[index].dtype, true);
+    op_linear_dx(dx, dy, &p->in[index], accumulate);
 }
 
 /* ---- forward -------------------------------------------------------------------------------- */
@@ -152,7 +152,7 @@ static void project(const Model *m, const ParamSet *p, const Adapter *lora, int 
     model_linear(norm < 0 ? y : raw, x, p, linear, lora, false);
     if (norm >= 0) {
         Tensor to = heads_of(y, c->D), from = heads_of(raw, c->D), stat = stat_of(rstd);
-        op_rmsnorm(&to, &stat, &from, &p->w[norm], c->norm_eps);
+        op_rmsnorm(&to, &stat, &from, &p->in[norm], c->norm_eps);
     }
     op_rope(y, pos, &m->rope, c->D, false);
 }
@@ -164,7 +164,7 @@ void layer_forward(const Model *m, const ParamSet *p, const Adapter *lora, int64
     int base = param_layer(&m->table, layer, 0);
     params_acquire(p, (int)layer);
 
-    op_rmsnorm(&t->n1, &t->rstd1, &t->x, &p->w[base + P_NORM1], c->norm_eps);
+    op_rmsnorm(&t->n1, &t->rstd1, &t->x, &p->in[base + P_NORM1], c->norm_eps);
     project(m, p, lora, base + P_Q, param_layer(&m->table, layer, P_Q_NORM), &t->q, &t->q_raw, &t->rstd_q,
             &t->n1, pos);
     project(m, p, lora, base + P_K, param_layer(&m->table, layer, P_K_NORM), &t->k, &t->k_raw, &t->rstd_k,
@@ -180,7 +180,7 @@ void layer_forward(const Model *m, const ParamSet *p, const Adapter *lora, int64
     model_linear(&t->mid, &t->o, p, base + P_O, lora, false);
     op_add(&t->mid, &t->x, &t->mid);
 
-    op_rmsnorm(&t->n2, &t->rstd2, &t->mid, &p->w[base + P_NORM2], c->norm_eps);
+    op_rmsnorm(&t->n2, &t->rstd2, &t->mid, &p->in[base + P_NORM2], c->norm_eps);
     model_linear(&t->gate, &t->n2, p, base + P_GATE, lora, false);
     model_linear(&t->up, &t->n2, p, base + P_UP, lora, false);
     op_swiglu(&t->act, &t->gate, &t->up);
@@ -226,7 +226,7 @@ void model_forward(const Model *m, const ParamSet *p, const Adapter *lora, const
     const ModelConfig *c = &m->table.config;
     params_acquire(p, -1);
     Tensor x = acts_view(a, A_X, 0, b->T);
-    op_embedding(&x, &b->ids, &p->w[m->table.embed]);
+    op_embedding(&x, &b->ids, &p->in[m->table.embed]);
     params_release(p, -1);
     for (int64_t l = 0; l < c->L; l++) {
         LayerView t = layer_view(a, l, c->L, b->T);
@@ -235,7 +235,7 @@ void model_forward(const Model *m, const ParamSet *p, const Adapter *lora, const
     params_acquire(p, (int)c->L);
     Tensor last = acts_view(a, A_LAST, 0, b->T), rstd = acts_view(a, A_RSTD, 0, b->T);
     Tensor hidden = acts_hidden(a, b);
-    op_rmsnorm(&hidden, &rstd, &last, &p->w[m->table.final_norm], c->norm_eps);
+    op_rmsnorm(&hidden, &rstd, &last, &p->in[m->table.final_norm], c->norm_eps);
     params_release(p, (int)c->L);
     if (acts_has_backward(a)) {
         Tensor d = acts_dhidden(a, b);
@@ -256,7 +256,7 @@ static void project_backward(const Model *m, const ParamSet *p, const Adapter *l
         Tensor to = heads_of(draw, c->D), from = heads_of(dy, c->D), value = heads_of(raw, c->D);
         Tensor stat = stat_of(rstd);
         op_fill(draw, 0);
-        op_rmsnorm_backward(&to, &g->g[norm], &from, &value, &p->w[norm], &stat, &b->starts,
+        op_rmsnorm_backward(&to, &g->g[norm], &from, &value, &p->in[norm], &stat, &b->starts,
                             dy->dim[1] / c->D);
         dy = draw;
     }
@@ -280,7 +280,7 @@ static void layer_backward(const Model *m, const ParamSet *p, const Adapter *lor
     op_swiglu_backward(&t.gate, &t.up, &dact, &t.gate, &t.up); /* gate, up become their gradients */
     model_linear_backward(&dn, &t.gate, &t.n2, p, base + P_GATE, lora, g, &b->starts, false);
     model_linear_backward(&dn, &t.up, &t.n2, p, base + P_UP, lora, g, &b->starts, true);
-    op_rmsnorm_backward(dx, &g->g[base + P_NORM2], &dn, &t.mid, &p->w[base + P_NORM2], &t.rstd2,
+    op_rmsnorm_backward(dx, &g->g[base + P_NORM2], &dn, &t.mid, &p->in[base + P_NORM2], &t.rstd2,
                         &b->starts, 1);
 
     model_linear_backward(&d_o, dx, &t.o, p, base + P_O, lora, g, &b->starts, false);
@@ -292,7 +292,7 @@ static void layer_backward(const Model *m, const ParamSet *p, const Adapter *lor
     project_backward(m, p, lora, base + P_K, param_layer(&m->table, layer, P_K_NORM), &dn, &dk, &dk_raw,
                      &t.k_raw, &t.rstd_k, &t.n1, b, g, true);
     model_linear_backward(&dn, &dv, &t.n1, p, base + P_V, lora, g, &b->starts, true);
-    op_rmsnorm_backward(dx, &g->g[base + P_NORM1], &dn, &t.x, &p->w[base + P_NORM1], &t.rstd1,
+    op_rmsnorm_backward(dx, &g->g[base + P_NORM1], &dn, &t.x, &p->in[base + P_NORM1], &t.rstd1,
                         &b->starts, 1);
 
     params_release(p, (int)layer);
@@ -309,7 +309,7 @@ void model_backward(const Model *m, const ParamSet *p, const Adapter *lora, cons
 
     op_fill(&dx, 0);
     params_acquire(p, (int)c->L);
-    op_rmsnorm_backward(&dx, &g->g[norm], &dhidden, &last, &p->w[norm], &rstd, &b->starts, 1);
+    op_rmsnorm_backward(&dx, &g->g[norm], &dhidden, &last, &p->in[norm], &rstd, &b->starts, 1);
     params_release(p, (int)c->L);
     for (int64_t l = c->L - 1; l >= 0; l--)
         layer_backward(m, p, lora, l, b, a, &dx, g);

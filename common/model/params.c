@@ -8,6 +8,7 @@
 #include "common/base/error.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
+#include "common/runtime/bf16.h"
 #include "common/runtime/device.h"
 #include "common/runtime/ops.h"
 
@@ -192,25 +193,50 @@ int64_t param_table_count(const ParamTable *t)
 /* Panel p of a PANEL tensor as a tensor of its own; a panel's bytes are contiguous. */
 static Tensor panel_of(const Tensor *w, int64_t p)
 {
-    int64_t K = w->dim[1], left = w->dim[0] - p * PANEL_N;
+    int64_t left = w->dim[0] - p * PANEL_N;
     Tensor v = *w;
-    v.data = (char *)w->data + (size_t)(p * PANEL_N * K) * dtype_bytes(w->dtype);
     v.dim[0] = left < PANEL_N ? left : PANEL_N;
+    v.data = (char *)w->data + (size_t)p * tensor_bytes(&v);
     return v;
+}
+
+/* The same tensor in memory of the host. */
+static Tensor on_host(const Tensor *t, void *data)
+{
+    Tensor v = *t;
+    v.data = data;
+    return v;
+}
+
+static void element_set(const Tensor *t, int64_t at, real_t value)
+{
+    if (t->dtype == DTYPE_BF16)
+        ((uint16_t *)t->data)[at] = bf16_of_f32((float)value);
+    else
+        ((real_t *)t->data)[at] = value;
+}
+
+static real_t element_get(const Tensor *t, int64_t at)
+{
+    return t->dtype == DTYPE_BF16 ? (real_t)f32_of_bf16(((const uint16_t *)t->data)[at])
+                                  : ((const real_t *)t->data)[at];
 }
 
 static void store_panels(Tensor *w, ParamFill fill, void *ctx)
 {
-    int64_t K = w->dim[1], slots = K * PANEL_N;
-    real_t *rows = xmalloc((size_t)slots * sizeof *rows);
-    real_t *panel = xmalloc((size_t)slots * sizeof *panel);
+    int64_t K = w->dim[1];
+    real_t *rows = xmalloc((size_t)(K * PANEL_N) * sizeof *rows);
+    Tensor first = panel_of(w, 0);
+    void *panel = xcalloc(1, tensor_bytes(&first)); /* padding is zero */
     for (int64_t p = 0; p * PANEL_N < w->dim[0]; p++) {
-        Tensor v = panel_of(w, p);
-        fill(ctx, p * slots, v.dim[0] * K, rows);
+        Tensor v = panel_of(w, p), host = on_host(&v, panel);
+        fill(ctx, p * PANEL_N * K, v.dim[0] * K, rows);
+        if (v.dim[0] < PANEL_N) /* lanes of the panel before */
+            memset(panel, 0, tensor_bytes(&v));
         for (int64_t k = 0; k < K; k++)
-            for (int64_t n = 0; n < PANEL_N; n++)
-                panel[k * PANEL_N + n] = n < v.dim[0] ? rows[n * K + k] : 0;
-        device_upload(&v, panel, (size_t)slots * sizeof *panel);
+            for (int64_t n = 0; n < v.dim[0]; n++)
+                element_set(&host, tensor_slot(&host, n, k), rows[n * K + k]);
+        device_upload(&v, panel, tensor_bytes(&v));
     }
     free(rows);
     free(panel);
@@ -218,48 +244,84 @@ static void store_panels(Tensor *w, ParamFill fill, void *ctx)
 
 enum { ROWS_RUN = 1 << 18 }; /* elements staged at a time for ROWS tensors */
 
-void param_store(Tensor *w, ParamFill fill, void *ctx)
+/* Elements [first, first + n) of a dense ROWS tensor. */
+static Tensor rows_run(const Tensor *w, int64_t first, int64_t n)
 {
-    CHECK(w->dtype == DTYPE_REAL, "parameter is %s", tensor_text(w));
-    if (w->layout == LAYOUT_PANEL) {
-        store_panels(w, fill, ctx);
-        return;
-    }
+    return tensor_make1((char *)w->data + (size_t)first * dtype_bytes(w->dtype), w->dev, w->dtype, n);
+}
+
+static void store_rows(Tensor *w, ParamFill fill, void *ctx)
+{
     int64_t len = tensor_len(w), run = len < ROWS_RUN ? len : ROWS_RUN;
-    real_t *buffer = xmalloc((size_t)run * sizeof *buffer);
+    real_t *values = xmalloc((size_t)run * sizeof *values);
+    void *half = w->dtype == DTYPE_BF16 ? xmalloc((size_t)run * sizeof(uint16_t)) : NULL;
     for (int64_t at = 0; at < len; at += run) {
         int64_t n = len - at < run ? len - at : run;
-        fill(ctx, at, n, buffer);
-        Tensor v = tensor_make1((real_t *)w->data + at, w->dev, w->dtype, n);
-        device_upload(&v, buffer, (size_t)n * sizeof *buffer);
+        Tensor v = rows_run(w, at, n), host = on_host(&v, half ? half : values);
+        fill(ctx, at, n, values);
+        for (int64_t i = 0; half && i < n; i++)
+            element_set(&host, i, values[i]);
+        device_upload(&v, host.data, tensor_bytes(&v));
     }
-    free(buffer);
+    free(values);
+    free(half);
+}
+
+static void check_kept(const Tensor *w)
+{
+    CHECK(w->dtype == DTYPE_REAL || w->dtype == DTYPE_BF16, "parameter is %s", tensor_text(w));
+}
+
+void param_store(Tensor *w, ParamFill fill, void *ctx)
+{
+    check_kept(w);
+    if (w->layout == LAYOUT_PANEL)
+        store_panels(w, fill, ctx);
+    else
+        store_rows(w, fill, ctx);
+}
+
+static void fetch_rows(const Tensor *w, int64_t first, int64_t n, real_t *dst)
+{
+    enum { RUN = 4096 };
+    uint16_t half[RUN];
+    Tensor v = rows_run(w, first, n);
+    if (w->dtype != DTYPE_BF16) {
+        device_download(dst, &v, (size_t)n * sizeof *dst);
+        return;
+    }
+    for (int64_t at = 0; at < n; at += v.dim[0]) {
+        v = rows_run(w, first + at, n - at < RUN ? n - at : RUN);
+        device_download(half, &v, tensor_bytes(&v));
+        for (int64_t i = 0; i < v.dim[0]; i++)
+            dst[at + i] = (real_t)f32_of_bf16(half[i]);
+    }
 }
 
 void param_fetch(const Tensor *w, int64_t first, int64_t n, real_t *dst)
 {
-    CHECK(w->dtype == DTYPE_REAL && first >= 0 && first + n <= tensor_len(w),
-          "elements %lld + %lld of %s", (long long)first, (long long)n, tensor_text(w));
+    check_kept(w);
+    CHECK(first >= 0 && first + n <= tensor_len(w), "elements %lld + %lld of %s", (long long)first,
+          (long long)n, tensor_text(w));
     if (w->layout != LAYOUT_PANEL) {
-        Tensor v = tensor_make1((real_t *)w->data + first, w->dev, w->dtype, n);
-        device_download(dst, &v, (size_t)n * sizeof *dst);
+        fetch_rows(w, first, n, dst);
         return;
     }
-    int64_t K = w->dim[1], slots = K * PANEL_N;
-    real_t *panel = xmalloc((size_t)slots * sizeof *panel);
+    int64_t K = w->dim[1];
+    Tensor panel = panel_of(w, 0), host = on_host(&panel, xmalloc(tensor_bytes(&panel)));
     for (int64_t i = first, have = -1; i < first + n;) {
         int64_t row = i / K, k = i % K;
         int64_t run = K - k < first + n - i ? K - k : first + n - i;
         if (row / PANEL_N != have) {
             have = row / PANEL_N;
             Tensor v = panel_of(w, have);
-            device_download(panel, &v, (size_t)slots * sizeof *panel);
+            device_download(host.data, &v, tensor_bytes(&v));
         }
         for (int64_t j = 0; j < run; j++)
-            dst[i - first + j] = panel[(k + j) * PANEL_N + row % PANEL_N];
+            dst[i - first + j] = element_get(&host, tensor_slot(&host, row % PANEL_N, k + j));
         i += run;
     }
-    free(panel);
+    free(host.data);
 }
 
 /* ---- sets of bytes -------------------------------------------------------------------------- */
@@ -271,22 +333,54 @@ static Tensor def_tensor(const ParamDef *d, Layout layout, Arena *a)
     return arena_tensor(a, DTYPE_REAL, layout, 2, d->dim);
 }
 
-void params_alloc(ParamSet *p, const ParamTable *t, Arena *a, const char *role, bool frozen)
+/* Whether products read parameter i in bf16 when the set is in bf16. */
+static bool in_bf16(const ParamTable *t, int i)
 {
+    return t->def[i].dim[1] > 0 && !(t->config.head == HEAD_SCALAR && i == t->head);
+}
+
+void params_alloc(ParamSet *p, const ParamTable *t, Arena *a, const char *role, bool frozen,
+                  DType dtype)
+{
+    CHECK(dtype == DTYPE_REAL || dtype == DTYPE_BF16, "parameters in %s", dtype_name(dtype));
     Tensor *w = p->w ? p->w : xcalloc((size_t)t->n, sizeof *w);
-    *p = (ParamSet){.table = t, .w = w, .role = role, .frozen = frozen};
+    Tensor *in = p->in ? p->in : xcalloc((size_t)t->n, sizeof *in);
+    *p = (ParamSet){.table = t, .w = w, .in = in, .role = role, .frozen = frozen, .dtype = dtype};
+    for (int i = 0; i < t->n; i++) {
+        const ParamDef *d = &t->def[i];
+        bool half = dtype == DTYPE_BF16 && in_bf16(t, i);
+        if (d->tied_to >= 0)
+            continue;
+        if (half)
+            in[i] = arena_tensor(a, DTYPE_BF16, d->layout, 2, d->dim);
+        w[i] = half && frozen ? in[i] : def_tensor(d, d->layout, a);
+        if (!half)
+            in[i] = w[i];
+    }
     for (int i = 0; i < t->n; i++)
-        if (t->def[i].tied_to < 0)
-            w[i] = def_tensor(&t->def[i], t->def[i].layout, a);
-    for (int i = 0; i < t->n; i++)
-        if (t->def[i].tied_to >= 0)
+        if (t->def[i].tied_to >= 0) {
             w[i] = w[t->def[i].tied_to];
+            in[i] = in[t->def[i].tied_to];
+        }
 }
 
 void params_free(ParamSet *p)
 {
     free(p->w);
+    free(p->in);
     *p = (ParamSet){0};
+}
+
+Tensor *param_copy(const ParamSet *p, int i)
+{
+    return p->in[i].dtype == p->w[i].dtype ? NULL : &p->in[i];
+}
+
+void params_refresh(ParamSet *p)
+{
+    for (int i = 0; i < p->table->n; i++)
+        if (p->table->def[i].tied_to < 0 && param_copy(p, i))
+            op_convert(&p->in[i], &p->w[i]);
 }
 
 typedef struct {
@@ -334,6 +428,7 @@ void params_init_random(ParamSet *p, uint64_t seed)
     for (int i = 0; i < p->table->n; i++)
         if (p->table->def[i].tied_to < 0)
             param_init_random(p, i, seed);
+    params_refresh(p);
 }
 
 void params_copy(ParamSet *dst, const ParamSet *src)
@@ -342,6 +437,7 @@ void params_copy(ParamSet *dst, const ParamSet *src)
     for (int i = 0; i < src->table->n; i++)
         if (src->table->def[i].tied_to < 0)
             op_convert(&dst->w[i], &src->w[i]);
+    params_refresh(dst);
 }
 
 void params_acquire(const ParamSet *p, int group)

@@ -7,7 +7,13 @@
  * The table alone drives allocation, init, checkpoint names, weight decay, trainability, later
  * sharding and tensor parallelism, and tests. ParamSet = bytes (shared or owned, frozen or trained);
  * forward and backward bracket each group (layer) with params_acquire / params_release: nothing
- * today; gathering of shards and host offload later. */
+ * today; gathering of shards and host offload later.
+ *
+ * dtype says what products multiply. f32: the weights themselves. bf16: copies of the matrices, rounded to
+ * nearest even, beside f32 masters which the optimizer, checkpoints and exports see; op_adamw writes the
+ * copies as it goes, and whoever else writes masters calls params_refresh. A frozen set has no masters
+ * of its matrices: its copies are all there is of them. Vectors (norms) and a scalar head are f32 in
+ * both. */
 #ifndef RLHF_MODEL_PARAMS_H
 #define RLHF_MODEL_PARAMS_H
 
@@ -68,22 +74,35 @@ int64_t param_table_count(const ParamTable *t);  /* parameters, tied counted onc
 
 typedef struct {
     const ParamTable *table;
-    Tensor *w;          /* (n); a tied entry is a view of the same bytes */
+    Tensor *w;          /* (n): where values are kept; a tied entry is a view of the same bytes */
+    Tensor *in;         /* (n): what forward and backward read: the tensor w, or a bf16 copy of it */
     const char *role;   /* "policy", "reference", ...: for messages */
     bool frozen;
+    DType dtype;        /* of products: DTYPE_REAL or DTYPE_BF16 */
 } ParamSet;
 
-/* Tensors of every parameter from the arena (same call for planning and for real; the array itself
- * is made once). dtype DTYPE_REAL. */
-void params_alloc(ParamSet *p, const ParamTable *t, Arena *a, const char *role, bool frozen);
-void params_free(ParamSet *p); /* the array only */
+/* A program's key `dtype`: member `m` of struct S, an int, is a DType. */
+#define DTYPE_FIELD(S, m)                                                                            \
+    {"dtype", CFG_ENUM, offsetof(S, m), "f32", .choices = "f32|bf16", .help = "what matrix products multiply; sums, weights that are trained and the optimizer are f32 in both"}
+
+/* Tensors of every parameter from the arena (same call for planning and for real; the arrays themselves
+ * are made once). */
+void params_alloc(ParamSet *p, const ParamTable *t, Arena *a, const char *role, bool frozen,
+                  DType dtype);
+void params_free(ParamSet *p); /* the arrays only */
+/* The copies become what their masters are; to be called after w was written by anything but op_adamw
+ * and the functions of this file. */
+void params_refresh(ParamSet *p);
+/* The bf16 copy of parameter i that is to follow w[i]; NULL: there is none beside it. */
+Tensor *param_copy(const ParamSet *p, int i);
 void params_init_random(ParamSet *p, uint64_t seed);
-void param_init_random(ParamSet *p, int index, uint64_t seed); /* one parameter, the same values */
-void params_copy(ParamSet *dst, const ParamSet *src); /* same table shapes */
+/* One parameter, the same values. Its copy is stale until params_refresh. */
+void param_init_random(ParamSet *p, int index, uint64_t seed);
+void params_copy(ParamSet *dst, const ParamSet *src); /* same table shapes, whatever the dtypes */
 
 /* Row-major access to a parameter whatever its layout: elements [first, first + n) of the tensor as
  * Hugging Face lays it out. Both go through a staging buffer of one panel of rows, so no second copy
- * of a weight ever exists. */
+ * of a weight ever exists. w: real, or bf16, which is rounded to when stored. */
 typedef void (*ParamFill)(void *ctx, int64_t first, int64_t n, real_t *dst);
 void param_store(Tensor *w, ParamFill fill, void *ctx); /* calls fill for ascending runs */
 void param_fetch(const Tensor *w, int64_t first, int64_t n, real_t *dst);

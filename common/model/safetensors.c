@@ -7,6 +7,7 @@
 #include "common/base/error.h"
 #include "common/base/json.h"
 #include "common/base/stream.h"
+#include "common/runtime/bf16.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -235,7 +236,7 @@ void safetensors_read_f32(const SafeTensors *s, const StTensor *t, int64_t first
     for (int64_t i = 0; i < n; i++) {
         uint16_t h;
         memcpy(&h, src + 2 * i, sizeof h);
-        dst[i] = t->dtype == ST_F16 ? f32_of_f16(h) : f32_of_bits((uint32_t)h << 16);
+        dst[i] = t->dtype == ST_F16 ? f32_of_f16(h) : f32_of_bf16(h);
     }
 }
 
@@ -264,15 +265,6 @@ static int64_t source_len(const StSource *s)
 int64_t safetensors_source_bytes(const StSource *s)
 {
     return source_len(s) * source_bytes(s);
-}
-
-static uint16_t bf16_of_f32(float f)
-{
-    uint32_t b;
-    memcpy(&b, &f, sizeof b);
-    if (isnan(f))
-        return (uint16_t)(b >> 16 | 0x40); /* stays a NaN */
-    return (uint16_t)((b + 0x7fff + (b >> 16 & 1)) >> 16);
 }
 
 static char *header_text(const StSource *sources, int n, size_t *len)

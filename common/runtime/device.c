@@ -125,6 +125,14 @@ void device_close(Device *dev)
     free(dev);
 }
 
+int device_check_dtype(const Device *dev, DType dtype, const char *where)
+{
+    if (dtype != DTYPE_BF16 || !dev->cuda)
+        return 0;
+    return error_set(ERR_CONFIG, "%s: dtype: bf16 runs on a CPU so far; set device: cpu, or dtype: f32",
+                     where);
+}
+
 DeviceKind device_kind(const Device *dev)
 {
     return dev->kind;

@@ -20,6 +20,8 @@ typedef struct {
 int device_open(Device **dev, const DeviceOptions *options); /* 0, ERR_UNAVAILABLE, ERR_CONFIG */
 void device_close(Device *dev);                              /* NULL is fine */
 
+/* ERR_CONFIG, in one line that begins with `where`, when models cannot run in this dtype there. */
+int device_check_dtype(const Device *dev, DType dtype, const char *where);
 DeviceKind device_kind(const Device *dev);
 const char *device_text(const Device *dev); /* "cpu, 2 threads, avx512" */
 int device_threads(const Device *dev);

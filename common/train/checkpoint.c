@@ -60,6 +60,8 @@ static void add_per_param(BlobList *l, const char *prefix, const char *what, con
 void blob_add_params(BlobList *l, const char *prefix, ParamSet *p)
 {
     add_per_param(l, prefix, "w", p->table, p->w);
+    int i = VEC_GROW(l->params, l->n_params, l->cap_params);
+    l->params[i] = p;
 }
 
 void blob_add_optim(BlobList *l, const char *prefix, Optim *o)
@@ -80,6 +82,7 @@ void blob_add_optim(BlobList *l, const char *prefix, Optim *o)
 void blob_list_free(BlobList *l)
 {
     free(l->at);
+    free(l->params);
     memset(l, 0, sizeof *l);
 }
 
@@ -348,6 +351,8 @@ int checkpoint_load(const char *run_dir, int64_t step, const BlobList *l)
         else
             device_upload(&b->tensor, p, b->bytes);
     }
+    for (int i = 0; i < l->n_params; i++)
+        params_refresh(l->params[i]);
 fail:
     stored_close(&s);
     free(dir);

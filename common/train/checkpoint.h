@@ -20,6 +20,8 @@ typedef struct {
 typedef struct {
     Blob *at;
     int n, cap;
+    ParamSet **params; /* sets among the blobs: checkpoint_load refreshes their copies */
+    int n_params, cap_params;
 } BlobList;
 
 void blob_add(BlobList *l, const char *name, void *data, size_t bytes);

@@ -115,7 +115,7 @@ static void update(Optim *o, double lr, double scale)
                           .decay = t->def[i].decay ? c->weight_decay : 0,
                           .grad_scale = scale,
                           .step = o->step};
-        op_adamw(&o->params->w[i], &o->m[i], &o->v[i], NULL, &o->grads->g[i], args);
+        op_adamw(&o->params->w[i], &o->m[i], &o->v[i], param_copy(o->params, i), &o->grads->g[i], args);
     }
 }
 

@@ -25,6 +25,7 @@ typedef struct {
     const char *device;
     int64_t threads;
     int isa; /* CpuIsa */
+    int dtype; /* DType */
     int64_t max_steps;     /* 0 = what the data give */
     int64_t save_steps, keep;
     int64_t eval_steps;
@@ -45,6 +46,7 @@ typedef enum { EXPORT_LAST, EXPORT_BEST } ExportFrom; /* "last|best" */
     {"device", CFG_STRING, offsetof(S, run.device), "auto", .flags = CFG_NO_RESULT, .help = "auto, cpu, cuda or cuda:N"}, \
     {"threads", CFG_INT, offsetof(S, run.threads), "0", 0, 1024, .flags = CFG_NO_RESULT, .help = "CPU threads; 0 = all; never changes a result"}, \
     {"isa", CFG_ENUM, offsetof(S, run.isa), "auto", .choices = "auto|plain|avx2|avx512", .flags = CFG_NO_RESULT, .help = "CPU bodies; never changes a result"}, \
+    DTYPE_FIELD(S, run.dtype), \
     {"max_steps", CFG_INT, offsetof(S, run.max_steps), "0", 0, 1e12, .help = "stop after so many steps; 0 = what the data give"}, \
     {"save_steps", CFG_INT, offsetof(S, run.save_steps), "500", 0, 1e12, .flags = CFG_NO_RESULT, .help = "checkpoint every so many steps; 0 = only when stopped"}, \
     {"keep", CFG_INT, offsetof(S, run.keep), "3", 1, 1e6, .flags = CFG_NO_RESULT, .help = "checkpoints to keep"}, \
@@ -106,5 +108,11 @@ struct Trainer {
 };
 
 int trainer_main(const TrainerDef *def, int argc, char **argv); /* returns the exit code */
+
+/* Of products: what key `dtype` says. */
+static inline DType trainer_dtype(const Trainer *t)
+{
+    return (DType)t->run->dtype;
+}
 
 #endif

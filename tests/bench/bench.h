@@ -81,6 +81,7 @@ typedef struct {
 
 struct Bench {
     const char *device_name;      /* "cpu", "cuda", "cuda:1" */
+    DType dtype;                  /* of the products of steps, decode, ppo */
     const char *test_ops;         /* path of the program beside this one */
     int threads[THREADS_MAX], n_threads;
     int repeat;

@@ -28,6 +28,7 @@ typedef struct {
     LmHead lm;
     ScalarHead scalar;
     Pack pack;
+    DType dtype; /* of products; set before fixture_open */
 } Fixture;
 
 /* A folder of tests/golden/model, or NULL to take f->config as it is with random weights of seed 1.
@@ -45,7 +46,7 @@ static inline void fixture_open(Fixture *f, const char *folder, int threads, int
     arena_init(&f->host, f->dev, ARENA_HOST, "host");
     for (int pass = 0; pass < 2; pass++) {
         assert_int_equal(model_init(&f->m, &f->config, f->dev, &f->arena, positions), 0);
-        params_alloc(&f->p, &f->m.table, &f->arena, "policy", false);
+        params_alloc(&f->p, &f->m.table, &f->arena, "policy", false, f->dtype);
         grads_alloc(&f->g, &f->m.table, &f->arena);
         if (!f->acts)
             f->acts = acts_new(&f->m, max_tokens, true);

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 typedef struct {
+    DType dtype;
     Device *dev;
     Arena arena;
     ParamTable table;
@@ -28,7 +29,7 @@ typedef struct {
 
 static void build(World *w)
 {
-    params_alloc(&w->params, &w->table, &w->arena, "policy", false);
+    params_alloc(&w->params, &w->table, &w->arena, "policy", false, w->dtype);
     grads_alloc(&w->grads, &w->table, &w->arena);
     optim_alloc(&w->o, &w->config, &w->params, &w->grads, &w->arena);
 }

@@ -22,6 +22,7 @@ enum { B = 6, M = 8, TOKENS = 40, LONGEST = 20, V = 40, N_PTX = 3 };
 
 typedef struct {
     char dir[64];
+    DType dtype;
     PpoConfig c;
     Device *dev;
     Ppo p;
@@ -40,14 +41,14 @@ static int build(World *w)
     int rc = 0;
     TRY(model_init(&p->model, &p->policy_config, w->dev, &p->weights, LONGEST));
     TRY(model_init(&p->critic_model, &p->critic_config, w->dev, &p->weights, LONGEST));
-    params_alloc(&p->policy, &p->model.table, &p->weights, "policy", false);
-    params_alloc(&p->reference, &p->model.table, &p->weights, "reference", true);
-    params_alloc(&p->critic, &p->critic_model.table, &p->weights, "critic", false);
+    params_alloc(&p->policy, &p->model.table, &p->weights, "policy", false, w->dtype);
+    params_alloc(&p->reference, &p->model.table, &p->weights, "reference", true, w->dtype);
+    params_alloc(&p->critic, &p->critic_model.table, &p->weights, "critic", false, w->dtype);
     grads_alloc(&p->policy_grads, &p->model.table, &p->weights);
     grads_alloc(&p->critic_grads, &p->critic_model.table, &p->weights);
     optim_alloc(&p->policy_optim, &w->c.policy, &p->policy, &p->policy_grads, &p->weights);
     optim_alloc(&p->critic_optim, &w->c.critic, &p->critic, &p->critic_grads, &p->weights);
-    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, TOKENS, LONGEST, false));
+    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, TOKENS, LONGEST, false, w->dtype));
     if (!p->acts) {
         p->acts = acts_new(&p->model, TOKENS, true);
         p->critic_acts = acts_new(&p->critic_model, TOKENS, true);

@@ -58,7 +58,7 @@ static int score_pairs(Device *dev, const Json *j, float *score)
     arena_init(&weights, dev, ARENA_DEVICE, "weights");
     arena_init(&work, dev, ARENA_DEVICE, "activations");
     for (int pass = 0; pass < 2; pass++) {
-        assert_int_equal(reward_model_alloc(&r, &weights, &work, MAX_TOKENS, MAX_IDS, false), 0);
+        assert_int_equal(reward_model_alloc(&r, &weights, &work, MAX_TOKENS, MAX_IDS, false, DTYPE_F32), 0);
         assert_true(pass || (arena_commit(&weights) == 0 && arena_commit(&work) == 0));
     }
     assert_int_equal(reward_model_load(&r), 0);

@@ -154,7 +154,7 @@ static void widen(uint32_t *restrict dst, const uint16_t *restrict src, int64_t 
 static void narrow(uint16_t *restrict dst, const uint32_t *restrict src, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
-        dst[i] = (uint16_t)(formula_bf16_bits(src[i]) >> 16);
+        dst[i] = (uint16_t)(bf16_round_bits(src[i]) >> 16);
 }
 
 /* Rows [row, row + rows) and columns [k, k + cols) of x; rows beyond them become zero. */
@@ -195,7 +195,7 @@ static void tile_write(Tensor *y, Tile *t, int64_t row, int64_t rows, int64_t k,
             memset(t->at[cols], 0, sizeof t->at[0]);
         for (int64_t j = 0; j < cols; j += 2, pair += PANEL_N)
             for (int n = 0; n < PANEL_N; n++)
-                pair[n] = formula_bf16_pair(t->at[j][n], t->at[j + 1][n]);
+                pair[n] = bf16_pair(t->at[j][n], t->at[j + 1][n]);
     } else if (y->dtype == DTYPE_F32) {
         transpose_words((uint32_t *)y->data + at, y->stride, t->at[0], PANEL_N, cols, rows);
     } else {

@@ -2,6 +2,7 @@
  * additions onto the stored gradient, tokens ascending, so that any cut of the tokens into calls
  * gives the same bits; parts split the columns, never the tokens. Tested by tests/ops/embedding.c.
  */
+#include "common/runtime/bf16.h"
 #include "common/runtime/cpu/cpu.h"
 #include "common/runtime/cpu/kmath.h"
 
@@ -11,14 +12,6 @@ enum {
     COLUMN_BLOCK = 16, /* a cache line of columns */
     AHEAD = 24,
 };
-
-K_INLINE real_t bf16_real(uint16_t bits)
-{
-    uint32_t u = (uint32_t)bits << 16;
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
 
 typedef struct {
     Tensor *dst;
@@ -41,11 +34,11 @@ static void row_of_pairs(real_t *restrict y, const uint32_t *restrict row, int64
     for (int64_t i = 0; i < n / 2; i++) {
         uint32_t pair = row[i * PANEL_N];
         __builtin_prefetch(row + (i + AHEAD) * PANEL_N);
-        y[2 * i] = bf16_real((uint16_t)(pair >> 16));
-        y[2 * i + 1] = bf16_real((uint16_t)pair);
+        y[2 * i] = (real_t)f32_of_bf16((uint16_t)(pair >> 16));
+        y[2 * i + 1] = (real_t)f32_of_bf16((uint16_t)pair);
     }
     if (n % 2)
-        y[n - 1] = bf16_real((uint16_t)(row[n / 2 * PANEL_N] >> 16));
+        y[n - 1] = (real_t)f32_of_bf16((uint16_t)(row[n / 2 * PANEL_N] >> 16));
 }
 
 static void embedding_row(real_t *restrict y, const Tensor *w, int64_t id)
@@ -58,7 +51,7 @@ static void embedding_row(real_t *restrict y, const Tensor *w, int64_t id)
     } else if (w->dtype == DTYPE_BF16) {
         const uint16_t *restrict row = (const uint16_t *)w->data + at;
         for (int64_t i = 0; i < n; i++)
-            y[i] = bf16_real(row[i]);
+            y[i] = (real_t)f32_of_bf16(row[i]);
     } else {
         memcpy(y, real_data(w) + at, (size_t)n * sizeof(real_t));
     }

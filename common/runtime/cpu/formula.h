@@ -4,6 +4,7 @@
 #ifndef RLHF_RUNTIME_CPU_FORMULA_H
 #define RLHF_RUNTIME_CPU_FORMULA_H
 
+#include "common/runtime/bf16.h"
 #include "common/runtime/cpu/kmath.h"
 #include "common/runtime/ops.h"
 
@@ -31,20 +32,6 @@ K_INLINE void formula_rope(real_t *a, real_t *b, real_t cosine, real_t sine)
     *b = real_fma(y, cosine, x * sine);
 }
 
-/* bf16 is the upper half of an f32. These are the bits of f rounded to nearest even, lower half zero; a
- * NaN stays one. */
-K_INLINE uint32_t formula_bf16_bits(uint32_t f)
-{
-    uint32_t even = f + 0x7fff + (f >> 16 & 1);
-    return ((f & 0x7fffffff) > 0x7f800000 ? f | 0x400000 : even) & 0xffff0000;
-}
-
-/* A pair of a bf16 panel as one little-endian word: the earlier element in the odd slot, its upper half. */
-K_INLINE uint32_t formula_bf16_pair(uint32_t earlier, uint32_t later)
-{
-    return formula_bf16_bits(earlier) | formula_bf16_bits(later) >> 16;
-}
-
 /* Element `at` of f32, f64 or bf16 storage: exact. */
 K_INLINE double formula_read(const void *data, DType dtype, int64_t at)
 {
@@ -52,10 +39,7 @@ K_INLINE double formula_read(const void *data, DType dtype, int64_t at)
         return ((const double *)data)[at];
     if (dtype == DTYPE_F32)
         return ((const float *)data)[at];
-    uint32_t u = (uint32_t)((const uint16_t *)data)[at] << 16;
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
+    return f32_of_bf16(((const uint16_t *)data)[at]);
 }
 
 /* f64 -> f32 and f32 -> bf16 round to nearest even; f64 -> bf16 is the two one after the other. A
@@ -71,9 +55,7 @@ K_INLINE void formula_write(void *data, DType dtype, int64_t at, double value)
         ((float *)data)[at] = f;
         return;
     }
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    ((uint16_t *)data)[at] = (uint16_t)(formula_bf16_bits(u) >> 16);
+    ((uint16_t *)data)[at] = bf16_of_f32(f);
 }
 
 /* ---- vocabulary rows ------------------------------------------------------------------------- */

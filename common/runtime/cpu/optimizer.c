@@ -5,8 +5,6 @@
 #include "common/runtime/cpu/cpu.h"
 #include "common/runtime/cpu/formula.h"
 
-#include <string.h>
-
 typedef struct {
     Tensor *w, *m, *v, *copy; /* copy: may be NULL */
     const Tensor *grad;
@@ -61,14 +59,6 @@ K_INLINE void adamw_run(const AdamwCtx *c, int64_t at, int64_t n)
         formula_adamw(&k, w + i, m + i, v + i, grad[i]);
 }
 
-K_INLINE uint32_t f32_bits(real_t x)
-{
-    float f = (float)x;
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    return u;
-}
-
 /* Rows of a weight in the order of its slots, while the new values are near the core. */
 static void adamw_copy_rows(const AdamwCtx *c, int64_t from, int64_t to)
 {
@@ -79,7 +69,7 @@ static void adamw_copy_rows(const AdamwCtx *c, int64_t from, int64_t to)
         const real_t *restrict w = real_data(c->w);
         adamw_run(c, at, end - at);
         for (int64_t i = at; i < end; i++)
-            copy[i] = (uint16_t)(formula_bf16_bits(f32_bits(w[i])) >> 16);
+            copy[i] = bf16_of_f32((float)w[i]);
     }
 }
 
@@ -94,11 +84,11 @@ static void adamw_copy_panel(const AdamwCtx *c, int64_t from, int64_t to)
         if (k + 1 < K) {
             adamw_run(c, at, 2 * PANEL_N);
             for (int n = 0; n < PANEL_N; n++)
-                copy[n] = formula_bf16_pair(f32_bits(w[n]), f32_bits(w[PANEL_N + n]));
+                copy[n] = bf16_pair(f32_bits((float)w[n]), f32_bits((float)w[PANEL_N + n]));
         } else {
             adamw_run(c, at, PANEL_N);
             for (int n = 0; n < PANEL_N; n++)
-                copy[n] = formula_bf16_pair(f32_bits(w[n]), 0);
+                copy[n] = bf16_pair(f32_bits((float)w[n]), 0);
         }
     }
 }
