@@ -24,14 +24,15 @@ typedef struct {
     HeadKind head;         /* ...ForSequenceClassification with one label = HEAD_SCALAR */
     int64_t C, F, V, L, H, K, D; /* hidden, intermediate, vocab, layers, heads, kv heads, head size */
     double norm_eps, rope_theta;
-    RopeScaling rope;
-    bool qkv_bias, o_bias; /* biases on q, k, v and on the attention's output */
-    bool qk_norm;          /* RMSNorm over each head of q and k before RoPE (Qwen3) */
     bool tied;             /* lm_head is embed_tokens */
     int64_t max_position;
     int32_t bos, pad;      /* -1 unless given */
     int32_t eos[MODEL_MAX_EOS];
     int n_eos;
+    /* what some families have beside Llama 2 */
+    RopeScaling rope;
+    bool qkv_bias, o_bias; /* biases on q, k, v and on the attention's output */
+    bool qk_norm;          /* RMSNorm over each head of q and k before RoPE (Qwen3) */
 } ModelConfig;
 
 /* Both dialects (transformers 4 and 5). Fields this code cannot honour (other RoPE scalings, sliding
