@@ -14,6 +14,7 @@ static const struct {
 } commands[] = {
     {"run", run_main, "run the stages of an experiment file; done ones are skipped"},
     {"generate", generate_main, "answer prompts with a model"},
+    {"chat", chat_main, "hold a conversation with a model"},
     {"inspect", inspect_main, "show ids, loss mask and template of records"},
     {"import", import_main, "turn a public data set into records"},
 };

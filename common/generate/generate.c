@@ -252,6 +252,8 @@ static void token_take(Run *r, Slot *slot, int32_t id, real_t logp)
         out->logp[out->n] = (float)logp;
     out->n++;
     slot->last = id;
+    if (o->on_token)
+        o->on_token(o->ctx, slot->request, id);
     out->finished = is_stop(o, id);
     if (out->finished || out->n >= o->max_new_tokens ||
         q->n_prompt + out->n >= r->g->max_length) {

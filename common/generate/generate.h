@@ -17,6 +17,8 @@ typedef struct {
     int max_new_tokens;
     const int32_t *stop; /* ids that end an answer (kept as its last token) */
     int n_stop;
+    void (*on_token)(void *ctx, int64_t request, int32_t id); /* each token as it is drawn; NULL = none */
+    void *ctx;
 } GenOptions;
 
 typedef struct {
