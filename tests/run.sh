@@ -165,6 +165,7 @@ run_emu() {
     limit=${TIMEOUT:-400}
     if build "emu" BUILD="$given" emu emu-tests; then
         { emu_own emu_ "$BUILD/emu" "$limit"
+          echo "emu_test_generate $limit env EMU_PROTECT=1 $BUILD/emu/tests/test_generate"
           echo "emu_protected_test_cuda $limit env EMU_PROTECT=1 $BUILD/emu/tests/test_cuda"
           emu_ops emu_ "$BUILD/emu" "$limit" reverse random:1 ${LONG:+random:2}
           echo "emu_programs $limit env BUILD=$BUILD/emu tests/e2e/test_cuda.sh"; } | run_jobs

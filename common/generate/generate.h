@@ -48,6 +48,11 @@ Generator *generator_new(const Model *m, int64_t n_slots, int64_t max_length, in
 void generator_alloc(Generator *g, Arena *device, Arena *host);
 void generator_free(Generator *g);
 
+/* Whether steps run as graphs where the device records them (they do): never changes a bit. */
+void generator_graphs(Generator *g, bool on);
+/* Steps that were the launch of one. */
+int64_t generator_launches(const Generator *g);
+
 /* Rows the model has run for this generator: prompt tokens and answer tokens. */
 int64_t generator_rows(const Generator *g);
 

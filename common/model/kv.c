@@ -162,6 +162,52 @@ void extend_free(ExtendWork *w)
     free(w);
 }
 
+int64_t extend_prepare(const Model *m, KvCache *kv, const int32_t *row_seq, const int32_t *row_pos,
+                       int64_t R)
+{
+    int32_t last = 0;
+    for (int64_t r = 0; r < R; r++) {
+        CHECK(row_seq[r] >= 0 && row_seq[r] < kv->n_slots && row_pos[r] >= 0 &&
+                  row_pos[r] < kv->pages_per_slot * KV_TILE && row_pos[r] < m->max_positions,
+              "row %lld: slot %d, position %d", (long long)r, row_seq[r], row_pos[r]);
+        page_own(kv, row_seq[r], row_pos[r]);
+        last = row_pos[r] > last ? row_pos[r] : last;
+    }
+    pages_sync(kv);
+    return last / KV_TILE + 1;
+}
+
+Tensor extend_rows(const Model *m, const ParamSet *p, const Adapter *lora, KvCache *kv,
+                   ExtendWork *w, const Tensor *ids, const Tensor *row_seq, const Tensor *row_pos,
+                   int64_t pages)
+{
+    const ModelConfig *c = &m->table.config;
+    const int64_t R = ids->dim[0];
+    CHECK(R > 0 && R <= w->max_rows && pages > 0 && pages <= kv->pages_per_slot,
+          "%lld rows in %lld pages, planned for %lld in %lld", (long long)R, (long long)pages,
+          (long long)w->max_rows, (long long)kv->pages_per_slot);
+    Tensor table = kv->page_table;
+    table.dim[1] = pages;
+
+    params_acquire(p, -1);
+    Tensor x = acts_view(w->acts, A_X, 0, R);
+    op_embedding(&x, ids, &p->in[m->table.embed]);
+    params_release(p, -1);
+    for (int64_t l = 0; l < c->L; l++) {
+        LayerView t = layer_view(w->acts, l, c->L, R);
+        AttendTo to = {.k_pages = &kv->k[l],
+                       .v_pages = &kv->v[l],
+                       .page_table = &table,
+                       .seqs = row_seq};
+        layer_forward(m, p, lora, l, &t, row_pos, &to);
+    }
+    params_acquire(p, (int)c->L);
+    Tensor rstd = acts_view(w->acts, A_RSTD, 0, R), hidden = acts_view(w->acts, A_HIDDEN, 0, R);
+    op_rmsnorm(&hidden, &rstd, &x, &p->in[m->table.final_norm], c->norm_eps);
+    params_release(p, (int)c->L);
+    return hidden;
+}
+
 static Tensor upload_rows(const Tensor *room, const int32_t *src, int64_t R)
 {
     Tensor t = tensor_slice(room, 0, R);
@@ -173,34 +219,8 @@ Tensor model_extend(const Model *m, const ParamSet *p, const Adapter *lora, KvCa
                     ExtendWork *w, const int32_t *ids, const int32_t *row_seq,
                     const int32_t *row_pos, int64_t R)
 {
-    const ModelConfig *c = &m->table.config;
-    CHECK(R > 0 && R <= w->max_rows, "%lld rows, planned for %lld", (long long)R,
-          (long long)w->max_rows);
-    for (int64_t r = 0; r < R; r++) {
-        CHECK(row_seq[r] >= 0 && row_seq[r] < kv->n_slots && row_pos[r] >= 0 &&
-                  row_pos[r] < kv->pages_per_slot * KV_TILE && row_pos[r] < m->max_positions,
-              "row %lld: slot %d, position %d", (long long)r, row_seq[r], row_pos[r]);
-        page_own(kv, row_seq[r], row_pos[r]);
-    }
-    pages_sync(kv);
+    int64_t pages = extend_prepare(m, kv, row_seq, row_pos, R);
     Tensor tokens = upload_rows(&w->ids, ids, R), seqs = upload_rows(&w->seqs, row_seq, R);
     Tensor pos = upload_rows(&w->pos, row_pos, R);
-
-    params_acquire(p, -1);
-    Tensor x = acts_view(w->acts, A_X, 0, R);
-    op_embedding(&x, &tokens, &p->in[m->table.embed]);
-    params_release(p, -1);
-    for (int64_t l = 0; l < c->L; l++) {
-        LayerView t = layer_view(w->acts, l, c->L, R);
-        AttendTo to = {.k_pages = &kv->k[l],
-                       .v_pages = &kv->v[l],
-                       .page_table = &kv->page_table,
-                       .seqs = &seqs};
-        layer_forward(m, p, lora, l, &t, &pos, &to);
-    }
-    params_acquire(p, (int)c->L);
-    Tensor rstd = acts_view(w->acts, A_RSTD, 0, R), hidden = acts_view(w->acts, A_HIDDEN, 0, R);
-    op_rmsnorm(&hidden, &rstd, &x, &p->in[m->table.final_norm], c->norm_eps);
-    params_release(p, (int)c->L);
-    return hidden;
+    return extend_rows(m, p, lora, kv, w, &tokens, &seqs, &pos, pages);
 }

@@ -137,5 +137,14 @@ void extend_free(ExtendWork *w);
 Tensor model_extend(const Model *m, const ParamSet *p, const Adapter *lora, KvCache *kv,
                     ExtendWork *w, const int32_t *ids, const int32_t *row_seq, const int32_t *row_pos,
                     int64_t R);
+/* Its two halves. Pages for the rows to be written into, on host and device; returns how many pages
+ * of a slot the rows reach at most. */
+int64_t extend_prepare(const Model *m, KvCache *kv, const int32_t *row_seq, const int32_t *row_pos,
+                       int64_t R);
+/* The ops alone, which a graph may record. ids, row_seq, row_pos: i32 (R) on the device, row_seq -1 for
+ * rows there are not; pages: at least as many as the rows reach. */
+Tensor extend_rows(const Model *m, const ParamSet *p, const Adapter *lora, KvCache *kv,
+                   ExtendWork *w, const Tensor *ids, const Tensor *row_seq, const Tensor *row_pos,
+                   int64_t pages);
 
 #endif

@@ -37,6 +37,12 @@ typedef struct {
     void (*sync)(void *d);
     void (*event_record)(void *d, void **event, int stream);
     void (*event_wait)(void *d, void *event, int stream);
+    void (*event_free)(void *d, void *event);
+    /* Work queued on the compute stream in between is kept instead of run; every graph_launch runs it. */
+    void (*graph_begin)(void *d);
+    void *(*graph_end)(void *d);
+    void (*graph_launch)(void *d, void *graph);
+    void (*graph_free)(void *d, void *graph);
 } CudaBackend;
 
 /* NULL when `hash` is not the hash this library was built with. */

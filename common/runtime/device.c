@@ -275,8 +275,42 @@ void event_wait(Event *e, Device *dev, StreamId on)
         dev->cuda->event_wait(dev->handle, e->handle, (int)on);
 }
 
+void event_free(Event *e, Device *dev)
+{
+    if (dev->cuda && e->handle)
+        dev->cuda->event_free(dev->handle, e->handle);
+    e->handle = NULL;
+}
+
+/* ---- graphs ------------------------------------------------------------------------------------
+ */
+
 bool device_can_capture(const Device *dev)
 {
-    (void)dev;
-    return false;
+    return dev->cuda;
+}
+
+void graph_begin(Device *dev)
+{
+    CHECK(dev->cuda, "%s records no graphs", dev->text);
+    dev->cuda->graph_begin(dev->handle);
+}
+
+void graph_end(Graph *g, Device *dev)
+{
+    CHECK(!g->handle, "a graph is recorded over another");
+    g->handle = dev->cuda->graph_end(dev->handle);
+}
+
+void graph_launch(const Graph *g, Device *dev)
+{
+    CHECK(g->handle, "launch of a graph that was not recorded");
+    dev->cuda->graph_launch(dev->handle, g->handle);
+}
+
+void graph_free(Graph *g, Device *dev)
+{
+    if (g->handle)
+        dev->cuda->graph_free(dev->handle, g->handle);
+    g->handle = NULL;
 }

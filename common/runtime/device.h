@@ -47,6 +47,19 @@ typedef struct {
 void device_sync(Device *dev);
 void event_record(Event *e, Device *dev, StreamId on);
 void event_wait(Event *e, Device *dev, StreamId on);
-bool device_can_capture(const Device *dev); /* CUDA graphs; false on the CPU */
+void event_free(Event *e, Device *dev); /* one that was never recorded, or is freed, is fine */
+
+/* Ops between graph_begin and graph_end are recorded, not run. graph_launch runs them all, in their order
+ * on the compute stream, at the cost of one launch: with the tensors and numbers they were given, on what
+ * is in those tensors then. In between nothing may be copied from or to the host, waited for or allocated,
+ * and ops must have run once before: what a body sets up at its first use it sets up then. */
+typedef struct {
+    void *handle; /* NULL: none */
+} Graph;
+bool device_can_capture(const Device *dev); /* false on the CPU: there the calls below are a CHECK */
+void graph_begin(Device *dev);
+void graph_end(Graph *g, Device *dev);
+void graph_launch(const Graph *g, Device *dev);
+void graph_free(Graph *g, Device *dev); /* none is fine */
 
 #endif

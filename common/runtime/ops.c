@@ -56,15 +56,20 @@ static void want_weight(const char *op, const Tensor *t, int64_t n, int64_t k)
     want(op, "w", t, t->dtype == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_REAL, LAYOUT_PANEL, n, k);
 }
 
-/* Values of an index tensor are in [0, below); looked at where the host can read them. */
-static void want_below(const char *op, const char *arg, const Tensor *t, int64_t below)
+/* Values of an index tensor are in [from, below); looked at where the host can read them. */
+static void want_between(const char *op, const char *arg, const Tensor *t, int from, int64_t below)
 {
     if (device_kind(t->dev) != DEVICE_CPU)
         return;
     const int32_t *id = t->data;
     for (int64_t i = 0, n = tensor_len(t); i < n; i++)
-        CHECK(id[i] >= 0 && id[i] < below, "op_%s: %s[%lld] is %d, not in [0, %lld)", op, arg,
-              (long long)i, (int)id[i], (long long)below);
+        CHECK(id[i] >= from && id[i] < below, "op_%s: %s[%lld] is %d, not in [%d, %lld)", op, arg,
+              (long long)i, (int)id[i], from, (long long)below);
+}
+
+static void want_below(const char *op, const char *arg, const Tensor *t, int64_t below)
+{
+    want_between(op, arg, t, 0, below);
 }
 
 /* starts: i32 (S + 1) from 0 to n_tokens, not descending; looked at where the host can read them. */
@@ -383,13 +388,13 @@ static void want_pages(const char *op, const Tensor *k_pages, const Tensor *v_pa
     want(op, "page_table", page_table, DTYPE_I32, LAYOUT_ROWS, ANY, ANY);
     want_i32(op, "row_seq", row_seq, ANY);
     want_i32(op, "row_pos", row_pos, row_seq->dim[0]);
-    want_below(op, "row_seq", row_seq, page_table->dim[0]);
+    want_between(op, "row_seq", row_seq, -1, page_table->dim[0]);
     want_below(op, "row_pos", row_pos, page_table->dim[1] * KV_TILE);
     if (device_kind(page_table->dev) != DEVICE_CPU)
         return;
     const int32_t *table = page_table->data, *seq = row_seq->data, *pos = row_pos->data;
     for (int64_t r = 0; r < row_seq->dim[0]; r++)
-        for (int64_t i = 0; i <= pos[r] / KV_TILE; i++) {
+        for (int64_t i = 0; seq[r] >= 0 && i <= pos[r] / KV_TILE; i++) {
             int64_t at = table[seq[r] * page_table->stride + i];
             CHECK(at >= 0 && at < k_pages->dim[0],
                   "op_%s: page %lld of slot %d is %lld, there are %lld pages", op, (long long)i,
@@ -463,12 +468,14 @@ void op_logprob_backward(Tensor *logits, const Tensor *dlogp, const Tensor *lse,
     RUN(logprob_backward, logits, dlogp, lse, targets, inv_temp);
 }
 
-void op_sample(Tensor *ids, Tensor *logp, const Tensor *logits, const Tensor *keys, double inv_temp)
+void op_sample(Tensor *ids, Tensor *logp, const Tensor *logits, const Tensor *keys,
+               const Tensor *inv_temp)
 {
     want_rows("sample", "logits", logits, ANY, ANY);
     want_i32("sample", "ids", ids, logits->dim[0]);
     want_vec("sample", "logp", logp, logits->dim[0]);
     want("sample", "keys", keys, DTYPE_I32, LAYOUT_ROWS, logits->dim[0], 6);
+    want_vec("sample", "inv_temp", inv_temp, logits->dim[0]);
     CHECK(logits->dim[1] > 0 || logits->dim[0] == 0, "op_sample: logits is %s",
           tensor_text(logits));
     RUN(sample, ids, logp, logits, keys, inv_temp);

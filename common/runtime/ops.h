@@ -125,14 +125,14 @@ void op_attention_backward(Tensor *dq, Tensor *dk, Tensor *dv, Tensor *delta, co
 /* Puts k, v of row r into the page of (row_seq[r], row_pos[r]).
  * k, v: (R, K * D); k_pages: KV_PAGE (P, K, D, KV_TILE); v_pages: KV_PAGE (P, K, KV_TILE, D);
  * page_table: i32 (S, max pages): page of positions [64 i, 64 i + 64) of slot s; row_seq, row_pos:
- * i32 (R). */
+ * i32 (R). row_seq = -1: there is no such row, nothing is written. */
 void op_kv_write(Tensor *k_pages, Tensor *v_pages, const Tensor *k, const Tensor *v,
                  const Tensor *page_table, const Tensor *row_seq, const Tensor *row_pos);
 /* Page pairs[i][1] becomes a copy of page pairs[i][0], in both tensors. Destinations are distinct and
  * no destination is a source. pairs: i32 (n, 2), dense; n may be 0. */
 void op_kv_copy(Tensor *k_pages, Tensor *v_pages, const Tensor *pairs);
 /* Row r attends to positions 0..row_pos[r] of slot row_seq[r]: bit for bit the row that
- * op_attention gives. o, q: (R, H * D). */
+ * op_attention gives. row_seq = -1: there is no such row, its o stays as it is. o, q: (R, H * D). */
 void op_attention_paged(Tensor *o, const Tensor *q, const Tensor *k_pages, const Tensor *v_pages,
                         const Tensor *page_table, const Tensor *row_seq, const Tensor *row_pos,
                         int64_t head_dim, double scale);
@@ -155,9 +155,9 @@ void op_logprob_backward(Tensor *logits, const Tensor *dlogp, const Tensor *lse,
  * [0, 1) (53 bits) of keys[r], target u * sum walked in f64 over tile sums, then over elements;
  * a rest left by rounding takes the last entry with e > 0. logp is bit for bit op_logprob's.
  * inv_temp = 0: greedy, lowest id among equal maxima, logp at temperature 1.
- * ids: i32 (R); logp: (R); logits: (R, V); keys: i32 (R, 6), rows are RngKey. */
+ * ids: i32 (R); logp, inv_temp: (R); logits: (R, V); keys: i32 (R, 6), rows are RngKey. */
 void op_sample(Tensor *ids, Tensor *logp, const Tensor *logits, const Tensor *keys,
-               double inv_temp);
+               const Tensor *inv_temp);
 
 /* ---- losses (cpu/loss.c): per-sample values and gradients; reductions are the host's, in f64
  * ----- */

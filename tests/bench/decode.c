@@ -1,6 +1,8 @@
 /* decode.c - generation. A call of generate() for one new token runs the prompts, a call for all of them
  * the prompts and the decoding; the difference of the two, taken in one repetition, is decoding alone.
  *
+ * On a device that records graphs also with every op launched by itself.
+ *
  * Its roof: FLOPs of the weights at the ceiling plus the cache's bytes at the rate of a buffer as large
  * as the cache; with one sequence, bytes of weights and cache at the rate of a buffer as large as the
  * weights. The prompts' roof is the FLOPs of a forward pass. */
@@ -87,13 +89,16 @@ static double decode_target(const Shape *s, int B)
 static void measure(Bench *b, const Shape *s, int which, Load l)
 {
     const Ceiling *c = bench_ceiling(b, which);
-    Row prompt = {.unit = "tok/s", .threads = b->threads[which]}, decode = prompt;
+    Row prompt = {.unit = "tok/s", .threads = b->threads[which]}, decode = prompt, by_op;
     prompt.roof = prompt_roof(s, c, l);
     decode.roof = decode_roof(s, c, l);
     decode.target = decode_target(s, l.B);
     decode.floor = l.B == 16 ? 3 : l.B == 64 ? 2.2 : 0;
     snprintf(prompt.name, sizeof prompt.name, "prompt %s B=%d %d", s->name, l.B, l.n_prompt);
     snprintf(decode.name, sizeof decode.name, "decode %s B=%d %d+%d", s->name, l.B, l.n_prompt, l.n_new);
+    by_op = decode;
+    by_op.target = by_op.floor = 0;
+    snprintf(by_op.name, sizeof by_op.name, "decode %s B=%d %d+%d, op by op", s->name, l.B, l.n_prompt, l.n_new);
     if (!bench_wanted(b, prompt.name) && !bench_wanted(b, decode.name))
         return;
     Batching g;
@@ -104,11 +109,19 @@ static void measure(Bench *b, const Shape *s, int which, Load l)
         double first = run(&g, 1, false), all = run(&g, l.n_new, false), share = bench_share(b, which);
         bench_take(&prompt, (double)l.B * l.n_prompt / first, share);
         bench_take(&decode, (double)l.B * (l.n_new - 1) / (all > first ? all - first : all), share);
+        if (generator_launches(g.rig.gen) == 0)
+            continue;
+        generator_graphs(g.rig.gen, false);
+        first = run(&g, 1, false), all = run(&g, l.n_new, false);
+        generator_graphs(g.rig.gen, true);
+        bench_take(&by_op, (double)l.B * (l.n_new - 1) / (all > first ? all - first : all), share);
     }
     batching_close(&g);
     if (l.n_prompt >= 256 || b->quick)
         row_add(&b->rows, prompt);
     row_add(&b->rows, decode);
+    if (by_op.n)
+        row_add(&b->rows, by_op);
 }
 
 /* All answers to one prompt, against decoding alone of as many answers to prompts of their own: what the

@@ -12,6 +12,7 @@
 #ifndef RLHF_EMU_H
 #define RLHF_EMU_H
 
+#include <functional>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -318,6 +319,8 @@ struct EmuLaunch {
     const void *args;
 };
 void emu_launch(const EmuLaunch *launch);
+/* Between cudaStreamBeginCapture and cudaStreamEndCapture of the stream: keeps the work and returns true. */
+bool emu_record(cudaStream_t stream, const std::function<void()> &work);
 
 /* Arguments are converted to the parameters' types once, as by a call, and copied to each thread. */
 template <class... P>
@@ -333,8 +336,14 @@ static inline void emu_launch_args(EmuLaunch launch, void (*kernel)(P...),
         const Call *c = (const Call *)p;
         std::apply(c->kernel, c->args);
     };
+    bool recorded = emu_record(launch.stream, [launch, call]() {
+        EmuLaunch again = launch;
+        again.args = &call;
+        emu_launch(&again);
+    });
     launch.args = &call;
-    emu_launch(&launch);
+    if (!recorded)
+        emu_launch(&launch);
 }
 #define LAUNCH(kernel, grid, block, smem, stream, ...)                                             \
     do {                                                                                           \
@@ -371,6 +380,7 @@ typedef enum {
     cudaErrorNotReady = 600,
     cudaErrorIllegalAddress = 700,
     cudaErrorLaunchFailure = 719,
+    cudaErrorStreamCaptureUnsupported = 900,
 } cudaError_t;
 typedef enum {
     cudaMemcpyHostToHost,
@@ -394,6 +404,12 @@ struct cudaDeviceProp {
     size_t totalGlobalMem, sharedMemPerBlock, sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
 };
 typedef struct EmuEvent *cudaEvent_t;
+typedef struct EmuGraph *cudaGraph_t, *cudaGraphExec_t;
+typedef enum {
+    cudaStreamCaptureModeGlobal,
+    cudaStreamCaptureModeThreadLocal,
+    cudaStreamCaptureModeRelaxed,
+} cudaStreamCaptureMode;
 
 const char *cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetLastError(void);
@@ -433,6 +449,13 @@ cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream = NULL);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventQuery(cudaEvent_t event);
+/* Kernels, copies on the card and memsets of the stream are kept; what needs the host meanwhile is an error. */
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
 /* 48 KiB of dynamic shared memory, more after cudaFuncSetAttribute up to what sm_80 has. */
 enum { EMU_SMEM_DEFAULT = 48 << 10, EMU_SMEM_OPTIN = 163 << 10 };

@@ -11,9 +11,13 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <vector>
 
+struct EmuGraph {
+    std::vector<std::function<void()>> work;
+};
 struct EmuStream {
-    int n_queued;
+    EmuGraph *recording; /* NULL: none */
 };
 struct EmuEvent {
     bool recorded;
@@ -26,7 +30,8 @@ struct Block {
 
 struct Runtime {
     std::map<uintptr_t, Block> memory; /* by address */
-    std::set<const void *> streams, events;
+    std::set<const void *> streams, events, graphs;
+    int n_recording; /* streams that record */
     std::map<const void *, int> smem; /* what kernels opted in to */
     size_t used;
     int n_calls; /* of the call EMU_FAIL names */
@@ -89,6 +94,8 @@ const char *cudaGetErrorString(cudaError_t error)
         return "invalid device ordinal";
     case cudaErrorInvalidResourceHandle:
         return "invalid resource handle";
+    case cudaErrorStreamCaptureUnsupported:
+        return "operation not permitted when stream is capturing";
     case cudaErrorIllegalAddress:
         return "an illegal memory access was encountered";
     default:
@@ -217,9 +224,15 @@ static bool take(void **p, size_t bytes, bool closed)
     return *p != MAP_FAILED;
 }
 
+/* Memory comes and goes, and the host waits, outside recordings. */
+#define NOT_RECORDING                                                                              \
+    if (rt.n_recording)                                                                            \
+    return result(cudaErrorStreamCaptureUnsupported)
+
 cudaError_t emu_malloc(void **p, size_t bytes, const char *call)
 {
     std::lock_guard<std::mutex> guard(lock);
+    NOT_RECORDING;
     *p = NULL;
     cudaError_t error = planned(call);
     if (error != cudaSuccess || bytes == 0)
@@ -238,6 +251,7 @@ cudaError_t emu_malloc(void **p, size_t bytes, const char *call)
 
 static cudaError_t give_back(void *p, bool pinned)
 {
+    NOT_RECORDING;
     if (!p)
         return cudaSuccess;
     auto at = rt.memory.find((uintptr_t)p);
@@ -315,6 +329,12 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpy
 {
     BEGIN;
     STREAM_OK(stream);
+    if (stream && stream->recording) {
+        if (kind != cudaMemcpyDeviceToDevice || !fits(dst, bytes, true) || !fits(src, bytes, true))
+            return result(cudaErrorStreamCaptureUnsupported);
+        stream->recording->work.push_back([=]() { copy(dst, src, bytes, kind); });
+        return cudaSuccess;
+    }
     return copy(dst, src, bytes, kind);
 }
 
@@ -330,9 +350,15 @@ cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t str
     STREAM_OK(stream);
     if (bytes && !fits(dst, bytes, true))
         return result(cudaErrorInvalidValue);
-    emu_card_memory(true);
-    memset(dst, value, bytes);
-    emu_card_memory(false);
+    auto work = [=]() {
+        emu_card_memory(true);
+        memset(dst, value, bytes);
+        emu_card_memory(false);
+    };
+    if (stream && stream->recording)
+        stream->recording->work.push_back(work);
+    else
+        work();
     return cudaSuccess;
 }
 
@@ -359,6 +385,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     BEGIN;
     STREAM_OK(stream);
+    NOT_RECORDING;
     return cudaSuccess;
 }
 
@@ -405,6 +432,80 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
     return cudaEventSynchronize(event);
+}
+
+/* ---- graphs -------------------------------------------------------------------------------------- */
+
+bool emu_record(cudaStream_t stream, const std::function<void()> &work)
+{
+    std::lock_guard<std::mutex> guard(lock);
+    if (!stream || !rt.streams.count(stream) || !stream->recording)
+        return false;
+    stream->recording->work.push_back(work);
+    return true;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
+{
+    BEGIN;
+    STREAM_OK(stream);
+    if (!stream || stream->recording)
+        return result(cudaErrorStreamCaptureUnsupported);
+    stream->recording = new EmuGraph();
+    rt.n_recording++;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+    BEGIN;
+    STREAM_OK(stream);
+    if (!stream || !stream->recording)
+        return result(cudaErrorInvalidValue);
+    *graph = stream->recording;
+    rt.graphs.insert(*graph);
+    stream->recording = NULL;
+    rt.n_recording--;
+    return cudaSuccess;
+}
+
+#define GRAPH_OK(g)                                                                                \
+    if (!rt.graphs.count(g))                                                                       \
+    return result(cudaErrorInvalidResourceHandle)
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
+{
+    BEGIN;
+    GRAPH_OK(graph);
+    *exec = new EmuGraph(*graph);
+    rt.graphs.insert(*exec);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
+{
+    {
+        BEGIN;
+        STREAM_OK(stream);
+        GRAPH_OK(exec);
+    }
+    for (const auto &work : exec->work)
+        work();
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    BEGIN;
+    GRAPH_OK(graph);
+    rt.graphs.erase(graph);
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    return cudaGraphDestroy(exec);
 }
 
 /* ---- kernels' attributes ------------------------------------------------------------------------- */

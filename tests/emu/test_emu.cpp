@@ -254,6 +254,48 @@ static void test_runtime(void)
     cudaGetLastError();
 }
 
+static __global__ void add_kernel(float *x, float a)
+{
+    x[threadIdx.x] += a;
+}
+
+/* Work is kept in its order with the arguments it was given, and runs at every launch. */
+static void test_graphs(void)
+{
+    enum { N = 4 };
+    float *d = NULL, *e = NULL, back[N];
+    cudaStream_t s = NULL;
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t exec = NULL;
+    EXPECT(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking) == cudaSuccess);
+    EXPECT(cudaMalloc(&d, sizeof back) == cudaSuccess && cudaMalloc(&e, sizeof back) == cudaSuccess);
+    EXPECT(cudaMemsetAsync(d, 0, sizeof back, s) == cudaSuccess);
+    EXPECT(cudaStreamEndCapture(s, &graph) == cudaErrorInvalidValue);
+    EXPECT(cudaStreamBeginCapture(s, cudaStreamCaptureModeRelaxed) == cudaSuccess);
+    EXPECT(cudaStreamBeginCapture(s, cudaStreamCaptureModeRelaxed) == cudaErrorStreamCaptureUnsupported);
+    cudaGetLastError();
+    float a = 2;
+    LAUNCH(add_kernel, 1, N, 0, s, d, a);
+    a = 3;
+    LAUNCH(add_kernel, 1, N, 0, s, d, a);
+    EXPECT(cudaMemcpyAsync(e, d, sizeof back, cudaMemcpyDeviceToDevice, s) == cudaSuccess);
+    EXPECT(cudaMemsetAsync(d, 0, sizeof *d, s) == cudaSuccess);
+    EXPECT(cudaMemcpyAsync(back, d, sizeof back, cudaMemcpyDeviceToHost, s) == cudaErrorStreamCaptureUnsupported);
+    EXPECT(cudaStreamSynchronize(s) == cudaErrorStreamCaptureUnsupported);
+    EXPECT(cudaFree(d) == cudaErrorStreamCaptureUnsupported);
+    EXPECT(cudaStreamEndCapture(s, &graph) == cudaSuccess);
+    EXPECT(cudaGraphInstantiate(&exec, graph, 0) == cudaSuccess && cudaGraphDestroy(graph) == cudaSuccess);
+    for (int i = 1; i <= 3; i++) {
+        EXPECT(cudaGraphLaunch(exec, s) == cudaSuccess);
+        EXPECT(cudaMemcpyAsync(back, e, sizeof back, cudaMemcpyDeviceToHost, s) == cudaSuccess);
+        EXPECT(back[0] == 5 && back[N - 1] == 5 * i);
+    }
+    EXPECT(cudaGraphExecDestroy(exec) == cudaSuccess && cudaGraphExecDestroy(exec) == cudaErrorInvalidResourceHandle);
+    EXPECT(cudaGraphLaunch(exec, s) == cudaErrorInvalidResourceHandle);
+    EXPECT(cudaFree(d) == cudaSuccess && cudaFree(e) == cudaSuccess && cudaStreamDestroy(s) == cudaSuccess);
+    cudaGetLastError();
+}
+
 static void test_arithmetic(void)
 {
     EXPECT(max(3, 5u) == 5u && max(-1, 0u) == 0xffffffffu && min((int64_t)-7, (int64_t)2) == -7);
@@ -274,6 +316,7 @@ int main(void)
         test_barriers();
     }
     test_runtime();
+    test_graphs();
     test_arithmetic();
     printf("%d passed, %d failed\n", passed, failed);
     return failed > 0;

@@ -301,6 +301,38 @@ static void copy_overrun(void)
     CUDA_CALL(cudaMemcpyAsync(p, x, sizeof x, cudaMemcpyHostToDevice, NULL));
 }
 
+/* A recording keeps work of the card alone. */
+static cudaStream_t recording(void)
+{
+    cudaStream_t s;
+    CUDA_CALL(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
+    CUDA_CALL(cudaStreamBeginCapture(s, cudaStreamCaptureModeRelaxed));
+    return s;
+}
+static void graph_waits(void)
+{
+    CUDA_CALL(cudaStreamSynchronize(recording()));
+}
+static void graph_uploads(void)
+{
+    float *p = card(4), x[4] = {0};
+    CUDA_CALL(cudaMemcpyAsync(p, x, sizeof x, cudaMemcpyHostToDevice, recording()));
+}
+static void graph_allocates(void)
+{
+    float *p;
+    recording();
+    CUDA_CALL(cudaMalloc(&p, 4));
+}
+static void graph_is_gone(void)
+{
+    cudaStream_t s = recording();
+    cudaGraph_t graph;
+    CUDA_CALL(cudaStreamEndCapture(s, &graph));
+    CUDA_CALL(cudaGraphDestroy(graph));
+    CUDA_CALL(cudaGraphLaunch(graph, s));
+}
+
 /* Managed memory is for both sides, the card's for kernels and copies. */
 static void host_reads_card(void)
 {
@@ -347,6 +379,10 @@ static const struct Fault {
     {"launch_smem", launch_smem, ALWAYS, {"49156 bytes of dynamic shared memory", "49152"}},
     {"launch_stream", launch_stream, ALWAYS, {"a stream that does not exist", ""}},
     {"host_reads_card", host_reads_card, PLAIN, {"the host touched memory of the card", ""}},
+    {"graph_waits", graph_waits, ALWAYS, {"CUDA: operation not permitted when stream is capturing", "cudaStreamSynchronize"}},
+    {"graph_uploads", graph_uploads, ALWAYS, {"CUDA: operation not permitted when stream is capturing", "cudaMemcpyAsync"}},
+    {"graph_allocates", graph_allocates, ALWAYS, {"CUDA: operation not permitted when stream is capturing", "cudaMalloc"}},
+    {"graph_is_gone", graph_is_gone, ALWAYS, {"CUDA: invalid resource handle", "cudaGraphLaunch"}},
     {"copy_overrun", copy_overrun, ALWAYS, {"CUDA: invalid argument", ""}},
 };
 

@@ -330,5 +330,32 @@ bool test_attention_paged(Case *c, int variant)
     for (int64_t t = 0; t < w.T; t++)
         case_expect(c, memcmp(case_at(&all, t * w.HD), case_at(&w.o, t * w.HD), row_bytes) == 0,
                     "row %lld read through pages differs from the packed row", (long long)t);
+
+    /* every third row is none: its o stays, its neighbours' does not change, no page does */
+    Tensor some = case_rows(c, "some o", w.T, w.HD, FILL_ZERO);
+    const size_t page_bytes = tensor_bytes(&p.k);
+    void *before = malloc(2 * page_bytes);
+    memcpy(before, p.k.data, page_bytes);
+    memcpy((char *)before + page_bytes, p.v.data, page_bytes);
+    for (int64_t t = 0; t < w.T; t += 3) {
+        ((int32_t *)row_seq.data)[t] = -1;
+        memset(case_at(&w.k, t * w.KD), 0x7f, (size_t)w.KD * sizeof(real_t));
+        memset(case_at(&w.v, t * w.KD), 0x7f, (size_t)w.KD * sizeof(real_t));
+    }
+    op_kv_write(&p.k, &p.v, &w.k, &w.v, &p.table, &row_seq, &row_pos);
+    op_attention_paged(&some, &w.q, &p.k, &p.v, &p.table, &row_seq, &row_pos, s.D, w.scale);
+    case_output(c, "some o", &some);
+    case_expect(c,
+                memcmp(before, p.k.data, page_bytes) == 0 &&
+                    memcmp((char *)before + page_bytes, p.v.data, page_bytes) == 0,
+                "a row of no slot wrote into a page");
+    free(before);
+    for (int64_t t = 0; t < w.T; t++)
+        for (int64_t e = 0; e < w.HD; e++)
+            case_expect(c,
+                        t % 3 ? memcmp(case_at(&some, t * w.HD + e), case_at(&w.o, t * w.HD + e),
+                                       sizeof(real_t)) == 0
+                              : *case_at(&some, t * w.HD + e) == 0,
+                        "row %lld among rows of no slot", (long long)t);
     return true;
 }

@@ -115,10 +115,13 @@ bool test_sample(Case *c, int variant)
         ((RngKey *)keys.data)[r] = rng_key(7, RNG_SAMPLE, 0, (uint64_t)r, 0, (uint32_t)variant);
     Tensor ids = case_ids(c, "ids", s.R, 1), drawn = case_rows(c, "drawn", s.R, 0, FILL_ZERO);
     cost(c, &s);
+    Tensor inv_temp = case_rows(c, "inv_temp", s.R, 0, FILL_ZERO);
+    op_fill(&inv_temp, s.inv_temp);
     CASE_RUN(c)
-    op_sample(&ids, &drawn, &w.logits, &keys, s.inv_temp);
+    op_sample(&ids, &drawn, &w.logits, &keys, &inv_temp);
     for (int greedy = 0; greedy < 2 && !case_perf(c); greedy++) {
-        op_sample(&ids, &drawn, &w.logits, &keys, greedy ? 0 : s.inv_temp);
+        op_fill(&inv_temp, greedy ? 0 : s.inv_temp);
+        op_sample(&ids, &drawn, &w.logits, &keys, &inv_temp);
         case_output(c, greedy ? "greedy ids" : "ids", &ids);
         case_output(c, greedy ? "greedy logp" : "sampled logp", &drawn);
         op_logprob(&w.logp, &w.lse, &w.entropy, &w.hit, &w.logits, &ids, greedy ? 1 : s.inv_temp);

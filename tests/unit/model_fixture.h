@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 typedef struct {
+    const char *device; /* to open; NULL: cpu */
     Device *dev;
     ModelConfig config;
     Arena arena, host;
@@ -35,7 +36,7 @@ typedef struct {
  */
 static inline void fixture_open(Fixture *f, const char *folder, int threads, int max_tokens)
 {
-    DeviceOptions o = {.name = "cpu", .threads = threads};
+    DeviceOptions o = {.name = f->device ? f->device : "cpu", .threads = threads};
     if (device_open(&f->dev, &o) < 0)
         fail_msg("%s", error_text());
     if (folder && model_config_read(&f->config, folder) < 0)

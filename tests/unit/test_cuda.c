@@ -17,6 +17,7 @@
 #include "common/runtime/ops.h"
 
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -321,7 +322,85 @@ static void events(void **state)
         device_download(down, &y, sizeof down);
         assert_true(down[0] == 2 * i && down[31] == 2 * i);
     }
+    event_free(&e, card);
+    assert_null(e.handle);
+    event_free(&e, card);
+    event_free(&never, card);
     arena_free(&a);
+}
+
+/* Nothing runs while it is recorded; a launch runs all of it on what the tensors hold by then. */
+static void graphs(void **state)
+{
+    (void)state;
+    need_card();
+    assert_true(device_can_capture(card));
+    Arena a;
+    Tensor x = {0}, y = {0}, z = {0};
+    Graph g = {0}, other = {0};
+    float down[32], up[32];
+    arena_init(&a, card, ARENA_DEVICE, "graphs");
+    for (int run = 0; run < 2; run++) {
+        x = card_rows(&a, 4, 8, NULL), y = card_rows(&a, 4, 8, NULL), z = card_rows(&a, 4, 8, NULL);
+        if (!run)
+            assert_int_equal(arena_commit(&a), 0);
+    }
+    for (int run = 0; run < 2; run++) { /* as it is, then recorded */
+        op_fill(&z, 0);
+        if (run)
+            graph_begin(card);
+        op_add(&y, &x, &x);
+        op_convert(&z, &y); /* a copy on the card */
+        op_axpy(&z, 1, &x, true);
+        op_fill(&x, 0);
+    }
+    graph_end(&g, card);
+    for (int i = 0; i < 3; i++) {
+        for (int k = 0; k < 32; k++)
+            up[k] = (float)(i * 100 + k);
+        device_upload(&x, up, sizeof up);
+        device_download(down, &z, sizeof down);
+        assert_true(down[5] == (i ? 3 * (float)(i * 100 - 100 + 5) : 0));
+        graph_launch(&g, card);
+        device_download(down, &z, sizeof down);
+        for (int k = 0; k < 32; k++)
+            assert_true(down[k] == 3 * up[k]);
+        device_download(down, &x, sizeof down);
+        assert_true(down[31] == 0);
+    }
+    graph_free(&g, card);
+    assert_null(g.handle);
+    graph_free(&g, card);
+    graph_begin(card); /* an empty one */
+    graph_end(&other, card);
+    graph_launch(&other, card);
+    graph_free(&other, card);
+    arena_free(&a);
+}
+
+/* A device that records nothing says so, and it is our bug to ask. */
+static void no_graphs_on_the_cpu(void **state)
+{
+    (void)state;
+    Device *cpu;
+    assert_int_equal(device_open(&cpu, &(DeviceOptions){"cpu", 1, ISA_AUTO}), 0);
+    assert_false(device_can_capture(cpu));
+    Event e = {0};
+    event_record(&e, cpu, STREAM_COMPUTE);
+    event_free(&e, cpu);
+    Graph none = {0};
+    graph_free(&none, cpu);
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(open("/dev/null", O_WRONLY), 2);
+        graph_begin(cpu);
+        _exit(0);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    assert_false(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    device_close(cpu);
 }
 
 /* ---- ops ---------------------------------------------------------------------------------------- */
@@ -414,6 +493,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(arenas),
         cmocka_unit_test(too_much_memory_is_refused),
         cmocka_unit_test(events),
+        cmocka_unit_test(graphs),
+        cmocka_unit_test(no_graphs_on_the_cpu),
         cmocka_unit_test(chain_has_the_bits_of_the_cpu),
         cmocka_unit_test(opened_twice),
     };

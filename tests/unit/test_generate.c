@@ -313,6 +313,63 @@ static void a_shared_prompt_runs_once(void **state)
     fixture_close(&f);
 }
 
+/* ---- a card -------------------------------------------------------------------------------- */
+
+/* Continuous batching on a card: prompts that answers share, two temperatures and greedy, chunks of keys,
+ * slots that run out of requests. Steps as graphs, op by op, and the CPU: the same bits. */
+static void graphs_change_nothing(void **state)
+{
+    (void)state;
+    static const int slots[] = {5, 64, 1};
+    static const GenOptions three[3] = {{.seed = 3, .temperature = 0.7, .max_new_tokens = 30,
+                                         .stop = stops, .n_stop = 2},
+                                        {.seed = 3, .round = 1, .temperature = 1.3,
+                                         .max_new_tokens = 9, .stop = stops, .n_stop = 2},
+                                        {.seed = 4, .temperature = 0, .max_new_tokens = 17}};
+    Device *card;
+    if (device_open(&card, &(DeviceOptions){.name = "cuda"}) < 0)
+        skip();
+    device_close(card);
+    enum { K = 3, LONG = 600 };
+    ModelConfig longer = long_config;
+    longer.max_position = LONG;
+    Shared *w = xcalloc(1, sizeof *w), *first = xcalloc(1, sizeof *first);
+    for (int i = 0; i < 7; i++) { /* the CPU, then slots x graphs */
+        Fixture f = {.config = longer, .device = i ? "cuda" : "cpu"};
+        Gen x;
+        fixture_open(&f, NULL, 2, 64);
+        gen_open(&x, &f, slots[(i + 1) / 2 % 3], LONG, 70);
+        generator_graphs(x.g, i % 2);
+        int64_t launched = generator_launches(x.g);
+        for (int twice = 0; twice < 2; twice++) {
+            Shared *to = i ? w : first;
+            int n = shared_make(to, 60, K);
+            static int32_t prompt[LONG]; /* one that grows into a second chunk */
+            random_ids(prompt, LONG, longer.V, 5);
+            to->req[4].prompt = prompt;
+            to->req[4].n_prompt = 500;
+            for (int k = 0; k < n; k++)
+                to->req[k].option = k % 3;
+            assert_int_equal(generate(x.g, &f.p, to->req, n, three, to->out, NULL, NULL, NULL), 0);
+            assert_memory_equal(to->ids, first->ids, sizeof to->ids);
+            assert_memory_equal(to->logp, first->logp, sizeof to->logp);
+        }
+        launched = generator_launches(x.g) - launched;
+        assert_true(i % 2 ? launched > 30 : launched == 0);
+        /* other weights in the same place are seen, weights in another place too */
+        params_init_random(&f.p, 2);
+        Shared *other = xcalloc(1, sizeof *other);
+        int n = shared_make(other, 60, K);
+        assert_int_equal(generate(x.g, &f.p, other->req, n, three, other->out, NULL, NULL, NULL), 0);
+        assert_memory_not_equal(other->ids, first->ids, sizeof other->ids);
+        free(other);
+        gen_close(&x);
+        fixture_close(&f);
+    }
+    free(first);
+    free(w);
+}
+
 /* ---- stories260k ---------------------------------------------------------------------------- */
 
 #define STORIES "../shared/models/stories260k"
@@ -464,8 +521,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sampler_is_trainer), cmocka_unit_test(company_changes_nothing),
         cmocka_unit_test(refusals_and_stop),  cmocka_unit_test(shared_prompts_change_nothing),
-        cmocka_unit_test(a_shared_prompt_runs_once), cmocka_unit_test(stories_greedy),
-        cmocka_unit_test(stories_losses),
+        cmocka_unit_test(a_shared_prompt_runs_once), cmocka_unit_test(graphs_change_nothing),
+        cmocka_unit_test(stories_greedy),     cmocka_unit_test(stories_losses),
     };
     return cmocka_run_group_tests_name("generate", tests, NULL, NULL);
 }

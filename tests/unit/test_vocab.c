@@ -79,7 +79,11 @@ static void run_sample(World *w, Device *dev, double inv_temp)
     Tensor logp = vec(w->logp, dev, w->R), ids = tensor_make1(w->ids, dev, DTYPE_I32, w->R);
     Tensor logits = tensor_make2(w->logits, dev, DTYPE_F32, w->R, w->V);
     Tensor keys = tensor_make2(w->keys, dev, DTYPE_I32, w->R, 6);
-    op_sample(&ids, &logp, &logits, &keys, inv_temp);
+    float *each = xmalloc((size_t)w->R * sizeof *each);
+    Tensor inv_temps = vec(each, dev, w->R);
+    op_fill(&inv_temps, inv_temp);
+    op_sample(&ids, &logp, &logits, &keys, &inv_temps);
+    free(each);
 }
 
 /* Around the reduction width (32) and the tile (512); a Llama vocabulary; two odd ones. */

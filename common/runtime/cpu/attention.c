@@ -317,9 +317,10 @@ void CPU_OP(kv_write)(Tensor *k_pages, Tensor *v_pages, const Tensor *k, const T
 {
     const int64_t K = k_pages->dim[1], D = k_pages->dim[2];
     for (int64_t r = 0; r < k->dim[0]; r++) {
-        const int64_t pos = i32_data(row_pos)[r], lane = pos % KV_TILE;
-        const int64_t page =
-            i32_data(page_table)[i32_data(row_seq)[r] * page_table->stride + pos / KV_TILE];
+        const int64_t pos = i32_data(row_pos)[r], lane = pos % KV_TILE, seq = i32_data(row_seq)[r];
+        if (seq < 0)
+            continue;
+        const int64_t page = i32_data(page_table)[seq * page_table->stride + pos / KV_TILE];
         for (int64_t h = 0; h < K; h++) {
             const int64_t at_page = (page * K + h) * D * KV_TILE;
             const real_t *restrict src = real_data(k) + r * k->stride + h * D;
@@ -344,12 +345,13 @@ void CPU_OP(kv_copy)(Tensor *k_pages, Tensor *v_pages, const Tensor *pairs)
     }
 }
 
-/* Rows [r, result) are one slot's at consecutive positions: a prompt being read. */
+/* Rows [r, result) are one slot's at consecutive positions: a prompt being read; or there is no row
+ * r. */
 static int64_t run_end(const Attention *at, int64_t r)
 {
     const int64_t R = at->q->dim[0];
     int64_t to = r + 1;
-    while (to < R && at->row_seq[to] == at->row_seq[r] &&
+    while (to < R && at->row_seq[r] >= 0 && at->row_seq[to] == at->row_seq[r] &&
            at->row_pos[to] == at->row_pos[to - 1] + 1)
         to++;
     return to;
@@ -362,6 +364,8 @@ static void paged_part(int part, int n_parts, void *ctx)
     Share share = {.total = at->total, .part = part, .n_parts = n_parts};
     for (int64_t r = 0, to; r < at->q->dim[0]; r = to) {
         to = run_end(at, r);
+        if (at->row_seq[r] < 0)
+            continue;
         Unit u = {.row = r, .first = at->row_pos[r]};
         u.page = i32_data(at->page_table) + at->row_seq[r] * at->page_table->stride;
         run_queries(at, u, to - r, &share, &sc);
@@ -387,6 +391,8 @@ void CPU_OP(attention_paged)(Tensor *o, const Tensor *q, const Tensor *k_pages,
     int64_t longest = 0, pairs = 0;
     for (int64_t r = 0, to; r < q->dim[0]; r = to) {
         to = run_end(&at, r);
+        if (at.row_seq[r] < 0)
+            continue;
         longest = to - r > longest ? to - r : longest;
         pairs += causal_pairs(at.row_pos[r], at.row_pos[r] + to - r);
     }

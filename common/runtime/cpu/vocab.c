@@ -98,9 +98,8 @@ static real_t row_logp(const real_t *z, int64_t id, real_t inv_temp, const RowSt
 
 typedef struct {
     Tensor *logp, *lse, *entropy, *hit, *ids;
-    const Tensor *logits, *targets, *keys, *dlogp;
+    const Tensor *logits, *targets, *keys, *dlogp, *inv_temps;
     real_t inv_temp;
-    bool greedy;
 } Vocab;
 
 static double work_ns(const Tensor *logits)
@@ -208,30 +207,29 @@ static void sample_part(int part, int n_parts, void *ctx)
     int64_t from, to;
     part_range(vo->logits->dim[0], 1, part, n_parts, &from, &to);
     for (int64_t r = from; r < to; r++) {
-        const real_t *z = logits_row(vo, r);
-        const RowStats st = row_stats(z, V, vo->inv_temp, NULL, tiles);
+        const real_t *z = logits_row(vo, r), asked = real_data(vo->inv_temps)[r];
+        const real_t inv_temp = asked == 0 ? (real_t)1 : asked;
+        const RowStats st = row_stats(z, V, inv_temp, NULL, tiles);
         int64_t id;
-        if (vo->greedy) {
+        if (asked == 0) {
             id = row_first_top(z, V, st.max);
         } else {
             RngKey key;
             memcpy(&key, i32_data(vo->keys) + r * vo->keys->stride, sizeof key);
-            id = row_draw(z, V, vo->inv_temp, &st, tiles, rng_uniform(&key));
+            id = row_draw(z, V, inv_temp, &st, tiles, rng_uniform(&key));
         }
         ((int32_t *)vo->ids->data)[r] = (int32_t)id;
-        real_data(vo->logp)[r] = row_logp(z, id, vo->inv_temp, &st);
+        real_data(vo->logp)[r] = row_logp(z, id, inv_temp, &st);
     }
 }
 
 void CPU_OP(sample)(Tensor *ids, Tensor *logp, const Tensor *logits, const Tensor *keys,
-                    double inv_temp)
+                    const Tensor *inv_temp)
 {
-    const bool greedy = inv_temp == 0;
     Vocab vo = {.ids = ids,
                 .logp = logp,
                 .logits = logits,
                 .keys = keys,
-                .inv_temp = greedy ? (real_t)1 : (real_t)inv_temp,
-                .greedy = greedy};
+                .inv_temps = inv_temp};
     cpu_run(logits->dev, sample_part, &vo, work_ns(logits));
 }

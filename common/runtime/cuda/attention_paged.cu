@@ -64,7 +64,8 @@ static __device__ void vectors_make(Vectors *x, const Paged *at, int64_t b)
     x->kv_head = part / at->n_parts;
     x->head0 = x->kv_head * at->G + first;
     x->heads = least(at->G - first, at->part_heads);
-    x->n_rows = x->chunk * KV_CHUNK <= x->pos && !joins(at, x->row, rows);
+    x->n_rows = at->row_seq[x->row] >= 0 && x->chunk * KV_CHUNK <= x->pos &&
+                !joins(at, x->row, rows);
     while (x->n_rows && joins(at, x->row + x->n_rows, rows))
         x->n_rows++;
     for (int i = 0; i < VECS; i++)
@@ -277,7 +278,7 @@ static __global__ void __launch_bounds__(PAGED_THREADS, 4) paged_kernel(Paged at
 static __global__ void paged_merge_kernel(Paged at)
 {
     const int64_t row = at.row_from + blockIdx.x / at.H, head = blockIdx.x % at.H;
-    const int64_t n = at.row_pos[row] / KV_CHUNK + 1;
+    const int64_t n = at.row_seq[row] < 0 ? 0 : at.row_pos[row] / KV_CHUNK + 1;
     for (int64_t d = threadIdx.x; n > 1 && d < at.D; d += blockDim.x) {
         const float *st = state_at(&at, row, head, 0);
         float m = st[0], l = st[1], o = st[2 + d];
@@ -355,6 +356,8 @@ static __global__ void kv_write_kernel(Write w)
     if (e >= w.n)
         return;
     const int64_t r = e / width, col = e % width, pos = w.row_pos[r], lane = pos % KV_TILE;
+    if (w.row_seq[r] < 0)
+        return;
     const int64_t page = w.table[w.row_seq[r] * w.table_stride + pos / KV_TILE];
     const int64_t at = (page * w.K + col / w.D) * w.D * KV_TILE, d = col % w.D;
     w.k_pages[at + d * KV_TILE + lane] = w.k[r * w.k_stride + col];

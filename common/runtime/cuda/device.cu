@@ -164,9 +164,48 @@ static void wait(void *p, void *event, int stream)
         CUDA_CALL(cudaStreamWaitEvent(((CudaDevice *)p)->stream[stream], (cudaEvent_t)event, 0));
 }
 
-static const CudaBackend backend = {&cuda_table, count,   open_device, close_device, device_name,
-                                    memory_bytes, alloc,  release,     upload,       download,
-                                    sync,         record, wait};
+static void event_free(void *, void *event)
+{
+    CUDA_CALL(cudaEventDestroy((cudaEvent_t)event));
+}
+
+/* ---- graphs ------------------------------------------------------------------------------------
+ */
+
+/* Relaxed: a kernel's code may still be on its way to the card when it is first launched. */
+static void graph_begin(void *p)
+{
+    CUDA_CALL(cudaStreamBeginCapture(((CudaDevice *)p)->stream[STREAM_COMPUTE],
+                                     cudaStreamCaptureModeRelaxed));
+}
+
+static void *graph_end(void *p)
+{
+    cudaGraph_t recorded = NULL;
+    cudaGraphExec_t graph = NULL;
+    CUDA_CALL(cudaStreamEndCapture(((CudaDevice *)p)->stream[STREAM_COMPUTE], &recorded));
+    CUDA_CALL(cudaGraphInstantiate(&graph, recorded, 0));
+    CUDA_CALL(cudaGraphDestroy(recorded));
+    return graph;
+}
+
+static void graph_launch(void *p, void *graph)
+{
+    CUDA_CALL(
+        cudaGraphLaunch((cudaGraphExec_t)graph, ((CudaDevice *)p)->stream[STREAM_COMPUTE]));
+}
+
+/* Not while it runs: what it holds on the card goes with it. */
+static void graph_free(void *p, void *graph)
+{
+    sync(p);
+    CUDA_CALL(cudaGraphExecDestroy((cudaGraphExec_t)graph));
+}
+
+static const CudaBackend backend = {
+    &cuda_table, count,  open_device, close_device, device_name, memory_bytes, alloc,
+    release,     upload, download,    sync,         record,      wait,         event_free,
+    graph_begin, graph_end, graph_launch, graph_free};
 
 extern "C" __attribute__((visibility("default"))) const CudaBackend *
 rlhf_cuda_backend(uint32_t hash, const BackendHost *h)

@@ -125,7 +125,7 @@ typedef struct {
     const int32_t *targets, *keys;
     int64_t stride, key_stride, V;
     float inv_temp;
-    bool greedy;
+    const float *inv_temps; /* of each row; 0: greedy */
 } Vocab;
 
 static __global__ void __launch_bounds__(VOCAB_THREADS) logprob_kernel(Vocab vo)
@@ -204,14 +204,15 @@ static __global__ void __launch_bounds__(VOCAB_THREADS) sample_kernel(Vocab vo)
     DYN_SHARED(float, tiles);
     const int64_t r = blockIdx.x;
     const float *z = vo.logits + r * vo.stride;
-    const RowStats st = row_stats(&sh, tiles, z, vo.V, vo.inv_temp, false);
-    const int64_t id =
-        vo.greedy ? row_first_top(&sh, z, vo.V, st.max)
-                  : row_draw(&sh, tiles, z, vo.V, vo.inv_temp, &st, vo.keys + r * vo.key_stride);
+    const float asked = vo.inv_temps[r], inv_temp = asked == 0 ? 1.0f : asked;
+    const RowStats st = row_stats(&sh, tiles, z, vo.V, inv_temp, false);
+    const int64_t id = asked == 0 ? row_first_top(&sh, z, vo.V, st.max)
+                                  : row_draw(&sh, tiles, z, vo.V, inv_temp, &st,
+                                             vo.keys + r * vo.key_stride);
     if (threadIdx.x != 0)
         return;
     vo.ids[r] = (int32_t)id;
-    vo.logp[r] = row_logp(z, id, vo.inv_temp, &st);
+    vo.logp[r] = row_logp(z, id, inv_temp, &st);
 }
 
 /* Shared memory for the sums of a row's tiles, `per_tile` of them. */
@@ -244,21 +245,20 @@ void cuda_logprob(Tensor *logp, Tensor *lse, Tensor *entropy, Tensor *hit, const
                 0,
                 logits->dim[1],
                 (float)inv_temp,
-                false};
+                NULL};
     if (logits->dim[0] > 0)
         LAUNCH(logprob_kernel, cuda_blocks(logits->dim[0], 1), row_threads(vo.V),
                tiles_bytes(vo.V, 2), cuda_stream(logits), vo);
 }
 
 void cuda_sample(Tensor *ids, Tensor *logp, const Tensor *logits, const Tensor *keys,
-                 double inv_temp)
+                 const Tensor *inv_temp)
 {
-    bool greedy = inv_temp == 0;
     Vocab vo = {f32_data(logp), NULL,           NULL,
                 NULL,           i32_data(ids),  f32_data(logits),
                 NULL,           i32_data(keys), logits->stride,
-                keys->stride,   logits->dim[1], greedy ? 1.0f : (float)inv_temp,
-                greedy};
+                keys->stride,   logits->dim[1], 0,
+                f32_data(inv_temp)};
     if (logits->dim[0] > 0)
         LAUNCH(sample_kernel, cuda_blocks(logits->dim[0], 1), row_threads(vo.V),
                tiles_bytes(vo.V, 1), cuda_stream(logits), vo);
