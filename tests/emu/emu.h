@@ -95,7 +95,7 @@ static inline EmuIndex *emu_index(void)
 
 typedef enum {
     EMU_SYNCWARP, EMU_SHFL, EMU_BALLOT, EMU_ADD, EMU_MIN, EMU_MAX, EMU_AND, EMU_OR, EMU_XOR,
-    EMU_BARRIER, EMU_BARRIER_COUNT
+    EMU_EXCHANGE, EMU_BARRIER, EMU_BARRIER_COUNT
 } EmuOp;
 /* Waits for the lanes of mask. SHFL: the value of lane `from`; the others combine 32-bit values
  * (MIN and MAX unsigned, of values with `flip` added). */
@@ -200,6 +200,68 @@ static inline int __reduce_min_sync(unsigned mask, int x, EMU_HERE)
 static inline int __reduce_max_sync(unsigned mask, int x, EMU_HERE)
 {
     return (int)(__reduce_max_sync(mask, (unsigned)x ^ 0x80000000u, file, line) ^ 0x80000000u);
+}
+
+/* What operations of a whole warp are made of (common/runtime/cuda/ptx.h): waits for all 32 lanes; what
+ * each has put up, n words of it, stays as it is until the caller's next operation. Orders nothing. */
+enum { EMU_LANE_WORDS = 4 };
+struct EmuLanes {
+    uint64_t word[32][EMU_LANE_WORDS];
+};
+const EmuLanes *emu_exchange(const uint64_t *mine, int n, const char *name, const char *file,
+                             int line);
+
+/* ---- copies that go on while the thread does -------------------------------------------------- */
+
+/* p is a multiple of n bytes in the block's shared memory. */
+void emu_shared_access(const void *p, size_t n, const char *name, const char *file, int line);
+
+/* cp.async: the destination is NaN from here on, and is written only when it is waited for, so that
+ * neither a missing wait nor a buffer still read by others stays unseen. */
+enum { EMU_ASYNC_COPIES = 64, EMU_ASYNC_GROUPS = 16 };
+struct EmuAsync {
+    struct {
+        unsigned char *to;
+        const unsigned char *from;
+        int n;
+    } copy[EMU_ASYNC_COPIES];
+    int end[EMU_ASYNC_GROUPS]; /* of each group's copies */
+    int n_copies, n_groups;
+};
+EmuAsync *emu_async(void); /* of the running thread */
+
+static inline void emu_async_copy(void *to, const void *from, int n, const char *file, int line)
+{
+    EmuAsync *a = emu_async();
+    emu_shared_access(to, 16, "cp_async16", file, line);
+    if (n < 0 || n > 16 || (n > 0 && (uintptr_t)from % 16))
+        emu_fail(file, line, "cp_async16 of %d bytes from %p", n, from);
+    if (a->n_copies == EMU_ASYNC_COPIES)
+        emu_fail(file, line, "cp_async16: more than %d copies on their way", EMU_ASYNC_COPIES);
+    for (int i = 0; i < 16; i++)
+        ((unsigned char *)to)[i] = 0xff;
+    a->copy[a->n_copies++] = {(unsigned char *)to, (const unsigned char *)from, n};
+}
+static inline void emu_async_commit(const char *file, int line)
+{
+    EmuAsync *a = emu_async();
+    if (a->n_groups == EMU_ASYNC_GROUPS)
+        emu_fail(file, line, "cp_async_commit: more than %d groups on their way", EMU_ASYNC_GROUPS);
+    a->end[a->n_groups++] = a->n_copies;
+}
+static inline void emu_async_wait(int left)
+{
+    EmuAsync *a = emu_async();
+    int done = a->n_groups > left ? a->n_groups - left : 0, n = done ? a->end[done - 1] : 0;
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < 16; j++)
+            a->copy[i].to[j] = j < a->copy[i].n ? a->copy[i].from[j] : 0;
+    for (int i = n; i < a->n_copies; i++)
+        a->copy[i - n] = a->copy[i];
+    for (int i = done; i < a->n_groups; i++)
+        a->end[i - done] = a->end[i] - n;
+    a->n_copies -= n;
+    a->n_groups -= done;
 }
 
 /* ---- atomics: integers alone ------------------------------------------------------------------- */

@@ -31,6 +31,7 @@ struct EmuThread {
     unsigned mask;
     uint64_t value, result;
     unsigned n_syncwarp;
+    EmuAsync async;
 };
 
 EmuIndex *emu_now;
@@ -48,6 +49,7 @@ static struct {
     unsigned n_barrier;
     void *dynamic;
     char start_key, end_key, barrier_key[2], warp_key[THREADS_MAX / WARP][2 + WARP];
+    EmuLanes lanes[THREADS_MAX / WARP];
 } sched;
 
 static EmuThread *self(void)
@@ -177,10 +179,21 @@ static uint64_t combine(EmuOp op, uint64_t a, uint64_t b)
     }
 }
 
+/* Word by word: a call of memcpy would be seen by the sanitizers as this fiber's. */
+static uint64_t gather(const EmuThread *lane)
+{
+    EmuLanes *all = &sched.lanes[(lane - thread) / WARP];
+    for (int i = 0; i < WARP; i++)
+        for (int k = 0; k < lane[i].from; k++)
+            all->word[i][k] = ((const volatile uint64_t *)lane[i].value)[k];
+    return (uintptr_t)all;
+}
+
 /* All lanes of the mask of `first` have arrived at its operation. */
 static void finish_warp_op(EmuThread *lane, const EmuThread *first)
 {
     unsigned mask = first->mask;
+    uint64_t gathered = first->op == EMU_EXCHANGE ? gather(lane) : 0;
     uint64_t all = 0;
     bool begun = false;
     for (int i = 0; i < WARP; i++) {
@@ -200,7 +213,7 @@ static void finish_warp_op(EmuThread *lane, const EmuThread *first)
     for (int i = 0; i < WARP; i++)
         if (mask >> i & 1) {
             if (first->op != EMU_SHFL)
-                lane[i].result = all;
+                lane[i].result = first->op == EMU_EXCHANGE ? gathered : all;
             lane[i].state = READY;
         }
 }
@@ -324,6 +337,8 @@ static void run_thread(EmuThread *t, EmuFiber *on)
     emu_now = &t->index;
     EMU_ACQUIRE(&sched.start_key);
     sched.launch->run(sched.launch->args);
+    if (t->async.n_copies)
+        fail_thread(t, "returned, and %d copies of cp_async16 are on their way", t->async.n_copies);
     EMU_RELEASE(&sched.end_key);
     t->state = DONE;
 }
@@ -414,6 +429,17 @@ uint64_t emu_warp(EmuOp op, unsigned mask, uint64_t value, int from, const char 
     return t->result;
 }
 
+const EmuLanes *emu_exchange(const uint64_t *mine, int n, const char *name, const char *file,
+                             int line)
+{
+    return (const EmuLanes *)emu_warp(EMU_EXCHANGE, 0xffffffffu, (uintptr_t)mine, n, name, file, line);
+}
+
+EmuAsync *emu_async(void)
+{
+    return &self()->async;
+}
+
 int emu_barrier(EmuOp op, int value, const char *name, const char *file, int line)
 {
     EmuThread *t = arrive(WAITS_BLOCK, op, name, file, line);
@@ -448,6 +474,17 @@ void *emu_dynamic_shared(const char *file, int line)
     return sched.dynamic;
 }
 
+void emu_shared_access(const void *p, size_t n, const char *name, const char *file, int line)
+{
+    const char *c = (const char *)p, *dynamic = (const char *)sched.dynamic;
+    bool in_static = c >= shared_begin && c + n <= shared_end;
+    bool in_dynamic = dynamic && c >= dynamic && c + n <= dynamic + sched.launch->dynamic_bytes;
+    if (!in_static && !in_dynamic)
+        emu_fail(file, line, "%s at %p, which is not in shared memory", name, p);
+    if ((uintptr_t)p % n)
+        emu_fail(file, line, "%s at %p, which is misaligned", name, p);
+}
+
 static void check_launch(const EmuLaunch *l)
 {
     dim3 g = l->grid, b = l->block;
@@ -478,6 +515,8 @@ static void begin_block(uint64_t at)
         thread[i].state = FRESH;
         thread[i].fiber = NULL;
         thread[i].n_syncwarp = 0;
+        thread[i].async.n_groups = 0;
+        thread[i].file = NULL; /* no operation yet */
     }
     add_ready();
     begin_round();

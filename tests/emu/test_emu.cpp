@@ -1,7 +1,7 @@
 /* test_emu.cpp - the shim does what CUDA does: indices, barriers, warp operations, shared memory,
  * atomics, the runtime's functions; every result is the same in every order of threads and blocks.
  * That it finds mistakes is test_faults.cpp. */
-#include "common/runtime/cuda/cuda.h"
+#include "common/runtime/cuda/ptx.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -188,6 +188,120 @@ static void test_warp(void)
     cudaFree(big);
 }
 
+/* ---- tensor cores: a (16, 16) b (16, 16), both through shared memory ----------------------------- */
+
+enum { MMA_K = 16, MMA_ROW = 24 }; /* a row of 24: others than the next must be told apart */
+
+/* b lies as (column, k), or transposed as (k, column). c: two tiles of 16 x 8 side by side. */
+static __global__ void mma_kernel(float *c, const uint16_t *a, const uint16_t *b, int transposed)
+{
+    __shared__ __align__(16) uint16_t as[16 * MMA_ROW], bs[16 * MMA_ROW];
+    const int lane = (int)threadIdx.x, g = lane / 4, t = lane % 4;
+    for (int i = 0; i < 2; i++) { /* rows of 16 are two copies */
+        const int to = lane / 2 * MMA_ROW + lane % 2 * 8;
+        cp_async16((i ? bs : as) + to, (i ? b : a) + lane * 8, 16);
+        cp_async_commit();
+    }
+    cp_async_wait(1);
+    __syncwarp();
+    uint32_t af[4], bf[4];
+    float sum[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
+    ldmatrix_x4(af, as + lane % 16 * MMA_ROW + lane / 16 * 8);
+    cp_async_wait(0);
+    __syncwarp();
+    if (transposed)
+        ldmatrix_x4_trans(bf, bs + lane % 16 * MMA_ROW + lane / 16 * 8);
+    else
+        ldmatrix_x4(bf, bs + (lane % 8 + lane / 16 * 8) * MMA_ROW + lane / 8 % 2 * 8);
+    for (int tile = 0; tile < 2; tile++) {
+        mma_bf16(sum[tile], af, bf + 2 * tile);
+        for (int i = 0; i < 4; i++)
+            c[(g + i / 2 * 8) * 16 + tile * 8 + 2 * t + i % 2] = sum[tile][i];
+    }
+}
+
+static void test_mma(void)
+{
+    uint16_t *a = (uint16_t *)card(256 * 2), *b = (uint16_t *)card(256 * 2);
+    float *c = (float *)card(256 * 4);
+    for (int i = 0; i < 256; i++) {
+        a[i] = (uint16_t)(k_bits((float)(i * 37 % 101 - 50)) >> 16); /* whole, and few bits */
+        b[i] = (uint16_t)(k_bits((float)(i * 53 % 89) * 0x1p-3f) >> 16);
+    }
+    for (int transposed = 0; transposed < 2; transposed++) {
+        int wrong = 0;
+        LAUNCH(mma_kernel, 1, 32, 0, NULL, c, a, b, transposed);
+        for (int i = 0; i < 256; i++) {
+            float sum = 0;
+            for (int k = 0; k < MMA_K; k++)
+                sum = fmaf(bf16_float(a[i / 16 * 16 + k]),
+                           bf16_float(b[transposed ? k * 16 + i % 16 : i % 16 * 16 + k]), sum);
+            wrong += c[i] != sum;
+        }
+        EXPECT(wrong == 0);
+    }
+    cudaFree(a);
+    cudaFree(b);
+    cudaFree(c);
+}
+
+/* ---- copies in groups: each stage is waited for before it is read; ends fill with zeros ---------- */
+
+static __global__ void async_kernel(uint32_t *out, const uint32_t *in, int n)
+{
+    __shared__ __align__(16) uint32_t s[3][64 * 4];
+    const int tid = (int)threadIdx.x;
+    uint32_t sum = 0;
+    for (int step = 0; step < 6; step++) {
+        if (step < 4) {
+            const int left = n - (step * 64 + tid) * 16;
+            cp_async16(s[step % 3] + 4 * tid, in + (step * 64 + tid) * 4,
+                       left > 16 ? 16 : left > 0 ? left : 0);
+        }
+        cp_async_commit();
+        if (step < 2)
+            continue;
+        cp_async_wait(2);
+        __syncthreads();
+        for (int i = 0; i < 4; i++)
+            sum = sum * 31 + s[(step - 2) % 3][4 * (63 - tid) + i];
+        __syncthreads();
+    }
+    out[tid] = sum;
+}
+
+static void test_async(void)
+{
+    enum { WORDS = 64 * 4 * 4, BYTES = WORDS * 4 - 100 };
+    uint32_t *in = (uint32_t *)card(WORDS * 4), *out = (uint32_t *)card(64 * 4);
+    int wrong = 0;
+    for (uint32_t i = 0; i < WORDS; i++)
+        in[i] = i * 2654435761u;
+    LAUNCH(async_kernel, 1, 64, 0, NULL, out, in, (int)BYTES);
+    for (int tid = 0; tid < 64; tid++) {
+        uint32_t sum = 0;
+        for (int i = 0; i < 16; i++) {
+            const int word = (i / 4 * 64 + 63 - tid) * 4 + i % 4;
+            sum = sum * 31 + (word < BYTES / 4 ? in[word] : 0);
+        }
+        wrong += out[tid] != sum;
+    }
+    EXPECT(wrong == 0);
+    cudaFree(in);
+    cudaFree(out);
+}
+
+static void test_bf16(void)
+{
+    EXPECT(bf16_of(1.0f) == 0x3f80 && bf16_of(-0.0f) == 0x8000 && bf16_float(0xc040) == -3.0f);
+    EXPECT(bf16_of(0x1.01p0f) == 0x3f80 && bf16_of(0x1.03p0f) == 0x3f82); /* ties to even */
+    EXPECT(bf16_of(0x1.010002p0f) == 0x3f81 && bf16_of(0x1.fffffep127f) == 0x7f80);
+    EXPECT(bf16_of(0x1p-133f) == 1 && bf16_float(1) == 0x1p-133f);
+    EXPECT(bf16_float(bf16_of(NAN)) != bf16_float(bf16_of(NAN)));
+    EXPECT(bf16_pair(2.0f, -4.0f) == 0xc0804000u && bf16_low(0xc0804000u) == 2.0f &&
+           bf16_high(0xc0804000u) == -4.0f);
+}
+
 /* ---- barriers that count, atomics, values of a fresh block --------------------------------------- */
 
 static __global__ void barrier_kernel(int *out, int *sum, unsigned long long *most)
@@ -314,7 +428,10 @@ int main(void)
         test_norm();
         test_warp();
         test_barriers();
+        test_mma();
+        test_async();
     }
+    test_bf16();
     test_runtime();
     test_graphs();
     test_arithmetic();

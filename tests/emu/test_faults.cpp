@@ -3,7 +3,7 @@
  * is searched for the check's words. Some checks are in one build only: overruns in the one with the
  * address sanitizer, races in the one with the thread sanitizer. Mistakes that change results with
  * the order of threads or blocks run in four orders, of which two must differ. */
-#include "common/runtime/cuda/cuda.h"
+#include "common/runtime/cuda/ptx.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -235,6 +235,128 @@ static void index_overflow(void)
     LAUNCH(index_kernel, 1, 1, 0, NULL, card(N), 70000, 70000);
 }
 
+/* ---- copies on their way, operations of a whole warp ---------------------------------------------- */
+
+/* One group is waited for, the copy is in the second. */
+static __global__ void async_wait_missing_kernel(float *out, const float *in)
+{
+    __shared__ __align__(16) float s[2 * N];
+    for (int i = 0; i < 2; i++) {
+        if (threadIdx.x < N / 4)
+            cp_async16(s + i * N + 4 * threadIdx.x, in + 4 * threadIdx.x, 16);
+        cp_async_commit();
+    }
+    cp_async_wait(1);
+    __syncthreads();
+    if (s[N + threadIdx.x] != s[N + threadIdx.x])
+        emu_fail(__FILE__, __LINE__, "read NaN");
+    cp_async_wait(0);
+    out[threadIdx.x] = s[threadIdx.x];
+}
+static void async_wait_missing(void)
+{
+    RUN(async_wait_missing_kernel, N);
+}
+
+static __global__ void async_left_kernel(float *out, const float *in)
+{
+    __shared__ __align__(16) float s[4 * N];
+    cp_async16(s + 4 * threadIdx.x, in, 16);
+    cp_async_commit();
+    out[threadIdx.x] = in[threadIdx.x];
+}
+static void async_left(void)
+{
+    RUN(async_left_kernel, N);
+}
+
+/* Copied into again while the other warp may still read. */
+static __global__ void async_reuse_kernel(float *out, const float *in)
+{
+    __shared__ __align__(16) float s[4 * N];
+    float sum = 0;
+    for (int i = 0; i < 2; i++) {
+        cp_async16(s + 4 * threadIdx.x, in + 4 * (threadIdx.x % 16), 16);
+        cp_async_commit();
+        cp_async_wait(0);
+        __syncthreads();
+        sum += s[4 * (N - 1 - threadIdx.x)];
+    }
+    out[threadIdx.x] = sum;
+}
+static void async_reuse(void)
+{
+    RUN(async_reuse_kernel, N);
+}
+
+static __global__ void async_global_kernel(float *out, const float *in)
+{
+    cp_async16(out + 4 * threadIdx.x, in, 16);
+    cp_async_commit();
+    cp_async_wait(0);
+}
+static void async_global(void)
+{
+    RUN(async_global_kernel, 8);
+}
+
+static __global__ void async_misaligned_kernel(float *out, const float *in)
+{
+    __shared__ __align__(16) float s[N + 4];
+    cp_async16(s + threadIdx.x, in, 16);
+    cp_async_commit();
+    cp_async_wait(0);
+    out[threadIdx.x] = s[threadIdx.x];
+}
+static void async_misaligned(void)
+{
+    RUN(async_misaligned_kernel, 8);
+}
+
+static __global__ void mma_divergent_kernel(float *out, const float *in)
+{
+    const uint32_t a[4] = {1, 2, 3, 4};
+    float c[4] = {0, 0, 0, 0};
+    if (threadIdx.x != 40)
+        mma_bf16(c, a, a);
+    out[threadIdx.x] = c[0] + in[threadIdx.x];
+    __syncthreads();
+}
+static void mma_divergent(void)
+{
+    RUN(mma_divergent_kernel, N);
+}
+
+static __global__ void ldmatrix_misaligned_kernel(float *out, const float *in)
+{
+    __shared__ __align__(16) float s[N];
+    uint32_t x[4];
+    s[threadIdx.x] = in[threadIdx.x];
+    s[threadIdx.x + 32] = in[threadIdx.x];
+    __syncwarp();
+    ldmatrix_x4(x, (const uint16_t *)(s + threadIdx.x));
+    out[threadIdx.x] = (float)x[0];
+}
+static void ldmatrix_misaligned(void)
+{
+    RUN(ldmatrix_misaligned_kernel, 32);
+}
+
+/* Rows that other lanes have written, without a barrier. */
+static __global__ void ldmatrix_unordered_kernel(float *out, const float *in)
+{
+    __shared__ __align__(16) float s[4 * 32];
+    uint32_t x[4];
+    for (int i = 0; i < 4; i++)
+        s[4 * threadIdx.x + i] = in[threadIdx.x];
+    ldmatrix_x4(x, (const uint16_t *)(s + 4 * threadIdx.x));
+    out[threadIdx.x] = (float)x[0];
+}
+static void ldmatrix_unordered(void)
+{
+    RUN(ldmatrix_unordered_kernel, 32);
+}
+
 /* ---- order of blocks ----------------------------------------------------------------------------- */
 
 /* A float atomic made of integer ones: its sum depends on who comes first. */
@@ -371,6 +493,14 @@ static const struct Fault {
     {"unwritten", unwritten, ALWAYS, {"read NaN", "thread (7,0,0)"}},
     {"vector_misaligned", vector_misaligned, ALWAYS, {"vector access", "misaligned"}},
     {"vector_null", vector_null, ALWAYS, {"vector access", "null pointer"}},
+    {"async_wait_missing", async_wait_missing, ALWAYS, {"read NaN", "async_wait_missing_kernel"}},
+    {"async_left", async_left, ALWAYS, {"copies of cp_async16 are on their way", "async_left_kernel"}},
+    {"async_reuse", async_reuse, THREAD, {"data race", "in async_reuse_kernel"}},
+    {"async_global", async_global, ALWAYS, {"cp_async16 at", "not in shared memory"}},
+    {"async_misaligned", async_misaligned, ALWAYS, {"cp_async16 at", "misaligned"}},
+    {"mma_divergent", mma_divergent, ALWAYS, {"mma_bf16", "a lane of the mask never arrived: lane 8"}},
+    {"ldmatrix_misaligned", ldmatrix_misaligned, ALWAYS, {"ldmatrix at", "misaligned"}},
+    {"ldmatrix_unordered", ldmatrix_unordered, THREAD, {"data race", "in ldmatrix_x4"}},
     {"atomic_sum", atomic_sum, ORDERS, {}},
     {"neighbour", neighbour, ORDERS, {}},
     {"launch_block", launch_block, ALWAYS, {"a block of (1025,1,1) threads", "empty_kernel"}},
