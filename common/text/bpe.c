@@ -1,16 +1,19 @@
 /* bpe.c - the BPE model: a word to ids, merge by merge, and its two hash tables.
  *
- * The merge order is that of Hugging Face: the pair of the lowest rank, the leftmost among equals.
- * A heap over a linked list of symbols makes that O(n log n), because Llama 2 knows no words: a
- * whole document is one. Short words are remembered. Tested by tests/unit/test_tokenizer.c. */
+ * The merge order is that of Hugging Face: the pair of the lowest rank, the leftmost among equals;
+ * SentencePiece's is the same with the score's place for a rank (spm_read.c). Few symbols are merged
+ * by looking over all pairs, many by a heap over a linked list, O(n log n), because a text without
+ * spaces is one word. Short words are remembered. Tested by tests/unit/test_tokenizer.c and
+ * test_text_golden.c. */
 #include "common/base/error.h"
 #include "common/base/hash.h"
 #include "common/text/tokenizer_impl.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { CACHE_SLOTS = 1 << 15, CACHE_MAX = CACHE_SLOTS / 2, CACHE_WORD_BYTES = 64 };
+enum { CACHE_SLOTS = 1 << 16, SMALL = 24 };
 
 /* ---- vocabulary */
 
@@ -137,6 +140,8 @@ static void queue_add(Bpe *b, int32_t left_at)
     int i;
     if (!m)
         return;
+    if (b->unused && b->unused[m->id].is)
+        b->unused[m->id] = (BpeUnused){true, left->id, b->symbols[left->next].id};
     x = (BpeQueued){(uint64_t)(uint32_t)m->rank << 32 | (uint32_t)left_at, m->id};
     i = VEC_GROW(b->queue, b->n_queue, b->cap_queue);
     while (i > 0 && b->queue[(i - 1) / 2].key > x.key) {
@@ -165,7 +170,7 @@ static BpeQueued queue_take(Bpe *b)
     return top;
 }
 
-/* ---- a word */
+/* ---- a word to symbols */
 
 static void symbol_add(Bpe *b, int32_t id)
 {
@@ -189,7 +194,6 @@ static bool symbols_add_bytes(Bpe *b, const char *s, int n)
 static void word_split(Bpe *b, const char *s, size_t n)
 {
     bool unk_waits = false;
-    b->n_symbols = 0;
     for (size_t i = 0; i < n;) {
         int len;
         int32_t id;
@@ -209,11 +213,60 @@ static void word_split(Bpe *b, const char *s, size_t n)
     }
     if (unk_waits)
         symbol_add(b, b->unk);
-    if (b->n_symbols)
-        b->symbols[b->n_symbols - 1].next = -1;
 }
 
-static void word_merge(Bpe *b)
+/* The bytes of a word written as GPT-2's characters, of which each is a symbol. */
+static void word_split_bytes(Bpe *b, const char *s, size_t n)
+{
+    char c[4];
+    str_clear(&b->mapped);
+    for (size_t i = 0; i < n; i++)
+        str_add_bytes(&b->mapped, c, (size_t)utf8_put(c, byte_level_char((unsigned char)s[i])));
+    if (b->ignore_merges) {
+        int32_t id = vocab_get(&b->vocab, str_get(&b->mapped), b->mapped.n);
+        if (id >= 0) {
+            symbol_add(b, id);
+            return;
+        }
+    }
+    word_split(b, str_get(&b->mapped), b->mapped.n);
+}
+
+size_t spm_match(const Bpe *b, const char *s, size_t n, int32_t *id)
+{
+    size_t longest = b->user_defined_bytes < n ? b->user_defined_bytes : n;
+    for (size_t len = b->user_starts[(unsigned char)*s] ? longest : 0; len > 0; len--)
+        if ((*id = vocab_get(&b->user_defined, s, len)) >= 0)
+            return len;
+    return 0;
+}
+
+/* SentencePiece: user-defined symbols first, which never merge; else characters. One that is part of
+ * pieces without being one has a number behind the pieces, since it may still merge. */
+static void word_split_spm(Bpe *b, const char *s, size_t n)
+{
+    for (size_t i = 0; i < n;) {
+        int32_t id;
+        int len = (int)spm_match(b, s + i, n - i, &id);
+        if (!len) {
+            utf8_get(s + i, &len);
+            id = vocab_get(&b->vocab, s + i, (size_t)len);
+            if (id < 0)
+                id = vocab_get(&b->loose, s + i, (size_t)len);
+            if (id < 0 && b->byte_fallback)
+                symbols_add_bytes(b, s + i, len);
+            else
+                symbol_add(b, id < 0 ? b->unk : id);
+        } else {
+            symbol_add(b, id);
+        }
+        i += (size_t)len;
+    }
+}
+
+/* ---- merging */
+
+static void merge_by_heap(Bpe *b)
 {
     b->n_queue = 0;
     for (int i = 0; i + 1 < b->n_symbols; i++)
@@ -241,84 +294,153 @@ static void word_merge(Bpe *b)
     }
 }
 
-/* ---- words seen before */
-
-static void cache_clear(Bpe *b)
+static void pair_look_up(const Bpe *b, int i, int32_t *rank, int32_t *made)
 {
-    for (int i = 0; b->cache && i < CACHE_SLOTS; i++) {
-        free(b->cache[i].ids);
-        b->cache[i] = (CacheSlot){0};
-    }
-    b->n_cached = 0;
+    const Merge *m = merges_get(&b->merges, b->symbols[i].id, b->symbols[i + 1].id);
+    rank[i] = m ? m->rank : INT32_MAX;
+    made[i] = m ? m->id : -1;
 }
 
-static CacheSlot *cache_slot(Bpe *b, uint64_t hash, const char *s, size_t n)
+/* The same merges over an array: for a few symbols cheaper than a heap. */
+static void merge_by_scan(Bpe *b)
 {
-    uint32_t i = (uint32_t)hash & (CACHE_SLOTS - 1);
+    int32_t rank[SMALL], made[SMALL];
+    int n = b->n_symbols;
+    for (int i = 0; i + 1 < n; i++)
+        pair_look_up(b, i, rank, made);
+    for (;;) {
+        int best = 0;
+        for (int i = 1; i + 1 < n; i++)
+            if (rank[i] < rank[best])
+                best = i;
+        if (n < 2 || rank[best] == INT32_MAX)
+            break;
+        b->symbols[best].id = made[best];
+        for (int i = best + 1; i + 1 < n; i++) {
+            b->symbols[i].id = b->symbols[i + 1].id;
+            rank[i] = i + 2 < n ? rank[i + 1] : INT32_MAX;
+            made[i] = i + 2 < n ? made[i + 1] : -1;
+        }
+        n--;
+        if (best > 0)
+            pair_look_up(b, best - 1, rank, made);
+        if (best + 1 < n)
+            pair_look_up(b, best, rank, made);
+    }
+    b->n_symbols = n;
+}
+
+/* ---- symbols to ids */
+
+static void id_add_spm(Bpe *b, int32_t id, IdList *out, int from)
+{
+    const char *s;
+    if (b->unused && id < b->n_ids && b->unused[id].is) {
+        BpeUnused parts = b->unused[id];
+        id_add_spm(b, parts.left, out, from);
+        id_add_spm(b, parts.right, out, from);
+        return;
+    }
+    if (id >= b->n_ids) {
+        s = b->loose_text[id - b->n_ids];
+        for (size_t i = 0; b->byte_fallback && s[i]; i++)
+            id_list_add(out, b->byte_ids[(unsigned char)s[i]]);
+        if (b->byte_fallback)
+            return;
+        id = b->unk;
+    }
+    if (id == b->unk && out->n > from && out->at[out->n - 1] == id)
+        return; /* a run of unknown characters is one unk */
+    id_list_add(out, id);
+}
+
+static void word_encode(Bpe *b, const char *s, size_t n, IdList *out)
+{
+    int from = out->n;
+    b->n_symbols = 0;
+    if (b->spm)
+        word_split_spm(b, s, n);
+    else if (b->bytes)
+        word_split_bytes(b, s, n);
+    else
+        word_split(b, s, n);
+    if (b->n_symbols)
+        b->symbols[b->n_symbols - 1].next = -1;
+    if (b->n_symbols <= SMALL && !b->unused)
+        merge_by_scan(b);
+    else
+        merge_by_heap(b);
+    for (int i = 0; i < b->n_symbols; i++) {
+        if (b->symbols[i].id < 0)
+            continue;
+        if (b->spm)
+            id_add_spm(b, b->symbols[i].id, out, from);
+        else
+            id_list_add(out, b->symbols[i].id);
+    }
+}
+
+/* ---- words seen before: one place a word, the newest stays */
+
+static CacheSlot *cache_slot(Bpe *b, uint64_t hash)
+{
     if (!b->cache)
         b->cache = xcalloc(CACHE_SLOTS, sizeof *b->cache);
-    while (b->cache[i].s &&
-           (b->cache[i].hash != hash || b->cache[i].n != n || memcmp(b->cache[i].s, s, n) != 0))
-        i = (i + 1) & (CACHE_SLOTS - 1);
-    return &b->cache[i];
+    return &b->cache[hash & (CACHE_SLOTS - 1)];
 }
 
-static void cache_store(Bpe *b, uint64_t hash, const char *s, size_t n, const int32_t *ids,
+static void cache_store(CacheSlot *c, uint64_t hash, const char *s, size_t n, const int32_t *ids,
                         int n_ids)
 {
-    size_t ids_bytes = (size_t)n_ids * sizeof *ids;
-    CacheSlot *c;
-    if (b->n_cached >= CACHE_MAX)
-        cache_clear(b);
-    c = cache_slot(b, hash, s, n);
+    if (n_ids > CACHE_IDS)
+        return;
     c->hash = hash;
-    c->ids = xmalloc(ids_bytes + n);
-    if (n_ids)
-        memcpy(c->ids, ids, ids_bytes);
-    c->s = memcpy((char *)c->ids + ids_bytes, s, n);
-    c->n = (uint32_t)n;
-    c->n_ids = n_ids;
-    b->n_cached++;
+    c->n = (uint8_t)n;
+    c->n_ids = (uint8_t)n_ids;
+    memcpy(c->s, s, n);
+    for (int i = 0; i < n_ids; i++)
+        c->ids[i] = ids[i];
 }
 
 void bpe_encode_word(Bpe *b, const char *s, size_t n, IdList *out)
 {
-    uint64_t hash = 0;
+    uint64_t hash;
+    CacheSlot *c;
     int from = out->n;
     if (n == 0)
         return;
-    if (b->ignore_merges) {
+    if (b->ignore_merges && !b->bytes) {
         int32_t id = vocab_get(&b->vocab, s, n);
         if (id >= 0) {
             id_list_add(out, id);
             return;
         }
     }
-    if (n <= CACHE_WORD_BYTES) {
-        const CacheSlot *c;
-        hash = hash64(s, n, 0);
-        c = cache_slot(b, hash, s, n);
-        if (c->s) {
-            id_list_add_all(out, c->ids, c->n_ids);
-            return;
-        }
+    if (n > CACHE_WORD_BYTES) {
+        word_encode(b, s, n, out);
+        return;
     }
-    word_split(b, s, n);
-    word_merge(b);
-    for (int i = 0; i < b->n_symbols; i++)
-        if (b->symbols[i].id >= 0)
-            id_list_add(out, b->symbols[i].id);
-    if (n <= CACHE_WORD_BYTES)
-        cache_store(b, hash, s, n, out->at + from, out->n - from);
+    hash = hash64(s, n, 0);
+    c = cache_slot(b, hash);
+    if (c->hash == hash && c->n == n && memcmp(c->s, s, n) == 0) {
+        id_list_add_all(out, c->ids, c->n_ids);
+        return;
+    }
+    word_encode(b, s, n, out);
+    cache_store(c, hash, s, n, out->at + from, out->n - from);
 }
 
 void bpe_free(Bpe *b)
 {
-    cache_clear(b);
     free(b->cache);
     free(b->symbols);
     free(b->queue);
     free(b->merges.at);
+    free(b->unused);
+    free(b->loose_text);
+    str_free(&b->mapped);
     vocab_free(&b->vocab);
+    vocab_free(&b->user_defined);
+    vocab_free(&b->loose);
     *b = (Bpe){0};
 }

@@ -66,6 +66,17 @@ static const char *pattern_foreign(const char *p, size_t n)
     return NULL;
 }
 
+/* JIT's own entry checks nothing twice; it serves only patterns that were compiled so. */
+static int match_at(PreTokenizer *p, const pcre2_code *re, const char *s, size_t n, size_t at)
+{
+    int rc = p->no_jit ? PCRE2_ERROR_JIT_BADOPTION
+                       : pcre2_jit_match(re, (PCRE2_SPTR)s, n, at, 0, p->match, p->context);
+    if (rc != PCRE2_ERROR_JIT_BADOPTION)
+        return rc;
+    p->no_jit = true;
+    return pcre2_match(re, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK, p->match, p->context);
+}
+
 int regex_compile(pcre2_code **out, const char *pattern, size_t n, bool literal, const char *what)
 {
     const char *foreign = literal ? NULL : pattern_foreign(pattern, n);
@@ -135,8 +146,7 @@ static int cut_by_regex(PreTokenizer *p, const PreStep *step, Word w)
     bool any = false;
     match_prepare(p);
     while (at <= n) {
-        int rc =
-            pcre2_match(step->re, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK, p->match, p->context);
+        int rc = match_at(p, step->re, s, n, at);
         const PCRE2_SIZE *o = pcre2_get_ovector_pointer(p->match);
         int len;
         if (rc == PCRE2_ERROR_NOMATCH)
@@ -312,7 +322,7 @@ static int step_run(PreTokenizer *p, const PreStep *step, PiecePlace place)
             words_rewrite(p, step, place, rewrite_prefix_space);
         if (step->re)
             rc = step_split(p, step, SPLIT_ISOLATED);
-        if (rc == 0)
+        if (rc == 0 && step != &p->at[p->n - 1]) /* else bpe.c takes the bytes as they are */
             words_rewrite(p, step, place, rewrite_bytes);
         return rc;
     }

@@ -171,10 +171,41 @@ static int cut_at_added(Encoding *e, const AddedIndex *index, const char *s, siz
 
 /* ---- encoding */
 
+static bool run_starts(const char *s, size_t n, size_t i)
+{
+    return i + 3 <= n && memcmp(s + i, SPM_SPACE, 3) == 0 &&
+           (i < 3 || memcmp(s + i - 3, SPM_SPACE, 3) != 0);
+}
+
+bool space_inside(const char *s, size_t n)
+{
+    for (size_t i = 1; i < n; i++)
+        if (run_starts(s, n, i))
+            return true;
+    return false;
+}
+
+/* Words are the parts between the starts of runs of U+2581. */
+static void encode_cut(Encoding *e, const char *s, size_t n)
+{
+    size_t from = 0;
+    for (size_t i = 1; i < n; i++)
+        if (s[i] == SPM_SPACE[0] && run_starts(s, n, i)) {
+            bpe_encode_word(&e->t->bpe, s + from, i - from, e->out);
+            from = i;
+        }
+    bpe_encode_word(&e->t->bpe, s + from, n - from, e->out);
+}
+
 static int encode_words(Encoding *e, const char *s, size_t n, PiecePlace place)
 {
     PreTokenizer *p = &e->t->pre;
-    int rc = pretokenizer_run(p, s, n, place);
+    int rc;
+    if (e->t->bpe.cuts_at_spaces) {
+        encode_cut(e, s, n);
+        return 0;
+    }
+    rc = pretokenizer_run(p, s, n, place);
     if (rc < 0)
         return error_prefix("%s", e->t->path);
     for (int i = 0; i < p->n_words; i++)

@@ -61,12 +61,13 @@ typedef struct {
 void merges_put(MergeTable *m, int32_t left, int32_t right, int32_t rank, int32_t id);
 const Merge *merges_get(const MergeTable *m, int32_t left, int32_t right);
 
-typedef struct {
+enum { CACHE_WORD_BYTES = 22, CACHE_IDS = 8 };
+
+typedef struct { /* one line of the CPU's cache */
     uint64_t hash;
-    char *s;
-    int32_t *ids; /* lies behind s in the same block */
-    uint32_t n;
-    int32_t n_ids;
+    uint8_t n, n_ids; /* n 0: free */
+    char s[CACHE_WORD_BYTES];
+    int32_t ids[CACHE_IDS];
 } CacheSlot;
 
 typedef struct {
@@ -79,20 +80,39 @@ typedef struct {
 } BpeQueued;
 
 typedef struct {
+    bool is;
+    int32_t left, right; /* what it was last made of */
+} BpeUnused;
+
+typedef struct {
     Vocab vocab;
     MergeTable merges;
     bool byte_fallback, fuse_unk, ignore_merges;
+    bool bytes; /* words are bytes, which the vocabulary has as GPT-2's characters */
+    bool spm;   /* SentencePiece's rules */
+    bool cuts_at_spaces;     /* no merge reaches over the start of a run of U+2581 */
     int32_t unk;             /* -1: none */
     int32_t byte_ids[256];   /* "<0xXX>" or -1 */
+    /* SentencePiece alone */
+    int32_t n_ids;           /* ids from here on are the loose characters */
+    Vocab user_defined;      /* matched before all else */
+    size_t user_defined_bytes; /* of the longest */
+    bool user_starts[256];   /* bytes that one of them begins with */
+    Vocab loose;             /* characters of pieces that are no piece: n_ids, n_ids + 1, ... */
+    char (*loose_text)[8];   /* by id - n_ids */
+    BpeUnused *unused;       /* by id; NULL: the model has no UNUSED pieces */
+    /* scratch */
     CacheSlot *cache;
-    int n_cached;
     BpeSymbol *symbols;
     int n_symbols, cap_symbols;
     BpeQueued *queue;
     int n_queue, cap_queue;
+    Str mapped;
 } Bpe;
 
 void bpe_encode_word(Bpe *b, const char *s, size_t n, IdList *out);
+/* Bytes of the longest user-defined symbol at s (n > 0), 0 without one. */
+size_t spm_match(const Bpe *b, const char *s, size_t n, int32_t *id);
 void bpe_free(Bpe *b);
 
 /* ---- normalizers (normalize.c) */
@@ -148,6 +168,7 @@ typedef struct {
     pcre2_match_data *match;
     pcre2_match_context *context;
     pcre2_jit_stack *stack;
+    bool no_jit;
     /* the words of the piece at hand, in text; the other pair is what the next step writes */
     Str text, next_text;
     Word *words, *next_words;
@@ -164,7 +185,8 @@ typedef enum { PIECE_START, PIECE_AFTER_TOKEN, PIECE_CONTINUES } PiecePlace;
 
 /* Compiles a pattern written for Oniguruma, where \s lacks U+180E. `what` names it in the error. */
 int regex_compile(pcre2_code **out, const char *pattern, size_t n, bool literal, const char *what);
-/* Splits a normalized piece into p->words (of p->text). ERR_DATA when a match limit is hit. */
+/* Splits a normalized piece into p->words (of p->text). A ByteLevel step that is the last one leaves the
+ * bytes as they are. ERR_DATA when a match limit is hit. */
 int pretokenizer_run(PreTokenizer *p, const char *s, size_t n, PiecePlace place);
 void pretokenizer_free(PreTokenizer *p);
 /* GPT-2's mapping of bytes to printable code points and back (-1: not one of them). */
@@ -234,6 +256,9 @@ struct Tokenizer {
     Str scratch; /* the normalized piece */
 };
 
+#define SPM_SPACE "\xE2\x96\x81" /* U+2581 */
+/* Whether a run of U+2581 begins behind another character of s. */
+bool space_inside(const char *s, size_t n);
 /* Reads tokenizer.json into a zeroed Tokenizer whose path is set (tokenizer_read.c). */
 int tokenizer_read(Tokenizer *t);
 /* bos, eos and chat_template of the folder (tokenizer_config.c). */

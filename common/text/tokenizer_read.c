@@ -327,6 +327,20 @@ static void hide_specials(Tokenizer *t)
             m->at[i].rank = -1;
 }
 
+/* Whether a text may be cut in front of every run of U+2581 that follows another character: then each
+ * part is merged by itself, and a word seen before needs no merging. True of models trained on words,
+ * which the vocabulary of Llama 2 is, though its file takes a document as one word. */
+static bool cuts_at_spaces(const Tokenizer *t)
+{
+    const MergeTable *m = &t->bpe.merges;
+    if (t->pre.n || t->bpe.ignore_merges || vocab_get(&t->bpe.vocab, SPM_SPACE, 3) < 0)
+        return false;
+    for (uint32_t i = 0; i < m->size; i++)
+        if (m->at[i].id >= 0 && space_inside(t->pieces[m->at[i].id].s, t->pieces[m->at[i].id].n))
+            return false;
+    return true;
+}
+
 int tokenizer_read(Tokenizer *t)
 {
     Json *root = NULL;
@@ -339,6 +353,8 @@ int tokenizer_read(Tokenizer *t)
     TRY(read_model(t, root));
     TRY(read_steps(t, root));
     TRY(read_added(t, root));
+    t->bpe.bytes = t->pre.n && t->pre.at[t->pre.n - 1].kind == PRE_BYTE_LEVEL;
+    t->bpe.cuts_at_spaces = cuts_at_spaces(t);
     hide_specials(t);
     pieces_trim(t);
 fail:
