@@ -3,6 +3,7 @@
 
 #include "common/base/error.h"
 #include "common/base/log.h"
+#include "common/text/template.h"
 
 #include <string.h>
 
@@ -27,7 +28,7 @@ const CfgField ppo_fields[] = {
      .help = "safety model on tagged prompts and below the threshold"},
     {"switch.threshold", CFG_FLOAT, AT(switch_threshold), "0.15", 1e-6, 0.999999,
      .help = "sigmoid of the safety score under which the safety model speaks"},
-    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = "auto|llama2|chatml|plain",
+    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = TEMPLATE_CHOICES,
      .help = "chat template; auto = the model's own"},
     {"data.train", CFG_STRING, AT(train_path), .flags = CFG_REQUIRED, .help = "prompt records"},
     {"data.eval", CFG_STRING, AT(eval_path), "", .help = "held-out prompts for early stopping"},

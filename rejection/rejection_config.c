@@ -1,6 +1,8 @@
 /* rejection_config.c - the table behind rejection_config.h. */
 #include "rejection/rejection_config.h"
 
+#include "common/text/template.h"
+
 #define AT(m) offsetof(RejectionConfig, m)
 
 const CfgField rejection_fields[] = {
@@ -12,7 +14,7 @@ const CfgField rejection_fields[] = {
      .help = "safety reward model; empty = helpfulness alone decides"},
     {"reward.allow_unanchored", CFG_BOOL, AT(allow_unanchored), "false",
      .help = "accept a safety model trained without the classification loss"},
-    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = "auto|llama2|chatml|plain",
+    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = TEMPLATE_CHOICES,
      .help = "chat template; auto = the model's own"},
     {"data.prompts", CFG_STRING, AT(prompts_path), .flags = CFG_REQUIRED, .help = "prompt records"},
     {"data.on_bad_row", CFG_ENUM, AT(on_bad_row), "error", .choices = "error|skip",

@@ -26,7 +26,7 @@ typedef struct {
 #define AT(m) offsetof(ToolConfig, m)
 
 #define COMMON_FIELDS                                                                                \
-    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = "auto|llama2|chatml|plain", .help = "chat template; auto = the model's own"}, \
+    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = TEMPLATE_CHOICES, .help = "chat template; auto = the model's own"}, \
     {"max_length", CFG_INT, AT(max_length), "0", 0, 1e9, .help = "tokens of prompt and answer; 0 = what the model takes, at most 4096"}, \
     {"micro_batch_tokens", CFG_INT, AT(micro_batch_tokens), "8192", 2, 1e9, .flags = CFG_NO_RESULT, .help = "tokens per forward; never changes a score"}, \
     {"device", CFG_STRING, AT(device), "auto", .flags = CFG_NO_RESULT, .help = "auto, cpu, cuda or cuda:N"}, \

@@ -39,7 +39,7 @@ static const CfgField fields[] = {
     BEST_FIELDS(RewardConfig, "highest eval_accuracy"),
     {"model", CFG_STRING, AT(model), .flags = CFG_REQUIRED,
      .help = "start: a chat checkpoint (its trunk, fresh head) or a reward model to go on with"},
-    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = "auto|llama2|chatml|plain",
+    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = TEMPLATE_CHOICES,
      .help = "chat template; auto = the model's own"},
     {"data.train", CFG_LIST, AT(train), .item_fields = pair_source_fields,
      .item_bytes = sizeof(PairSource), .flags = CFG_REQUIRED, .help = "sources: {path, weight, kind}"},

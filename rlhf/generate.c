@@ -39,7 +39,7 @@ static const CfgField fields[] = {
     {"prompt", CFG_STRING, AT(prompt), "", .help = "one prompt from the command line"},
     {"out", CFG_STRING, AT(out), "", .flags = CFG_NO_RESULT, .help = "samples.jsonl to write; empty = text on stdout"},
     {"raw", CFG_BOOL, AT(raw), "false", .help = "no chat template: BOS and the text"},
-    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = "auto|llama2|chatml|plain", .help = "chat template; auto = the model's own"},
+    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = TEMPLATE_CHOICES, .help = "chat template; auto = the model's own"},
     {"data.on_bad_row", CFG_ENUM, AT(on_bad_row), "error", .choices = "error|skip", .help = "what a malformed record does"},
     {"data.on_long", CFG_ENUM, AT(on_long), "drop", .choices = "drop|truncate_left|error", .help = "prompts longer than max_prompt_length"},
     {"temperature", CFG_FLOAT, AT(temperature), "1.0", 0, 100, .help = "0 = greedy"},

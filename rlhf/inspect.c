@@ -21,7 +21,7 @@ static const CfgField fields[] = {
     {"model", CFG_STRING, AT(model), .flags = CFG_REQUIRED, .help = "folder with the tokenizer"},
     {"data", CFG_STRING, AT(data), .flags = CFG_REQUIRED, .help = "record file"},
     {"kind", CFG_ENUM, AT(kind), "sft", .choices = "text|prompt|sft|pair|labelled", .help = "kind of record"},
-    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = "auto|llama2|chatml|plain", .help = "chat template"},
+    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = TEMPLATE_CHOICES, .help = "chat template"},
     {"on_bad_row", CFG_ENUM, AT(on_bad_row), "error", .choices = "error|skip", .help = "what a malformed record does"},
     {"max_length", CFG_INT, AT(max_length), "4096", 1, 1e9, .help = "tokens"},
     {"first", CFG_INT, AT(first), "0", 0, 1e12, .help = "first record to show"},

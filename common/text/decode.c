@@ -79,6 +79,16 @@ static int byte_token(const Str *t)
     return hex_digit(s[3]) * 16 + hex_digit(s[4]);
 }
 
+static void add_bytes_one_by_one(Str *dst, const Str *bytes)
+{
+    int bad;
+    for (size_t i = 0; i < bytes->n;) {
+        int len = utf8_check(bytes->s + i, bytes->n - i, &bad);
+        str_add_bytes(dst, len ? bytes->s + i : "\xEF\xBF\xBD", len ? (size_t)len : 3);
+        i += len ? (size_t)len : 1;
+    }
+}
+
 /* A run of byte tokens becomes its text in its first token; when it is not valid UTF-8, each byte
  * becomes U+FFFD. The others of the run become empty. */
 static void decode_byte_fallback(Str *tokens, int n)
@@ -101,6 +111,40 @@ static void decode_byte_fallback(Str *tokens, int n)
                 str_add(&tokens[k], "\xEF\xBF\xBD");
         str_free(&bytes);
     }
+}
+
+/* SentencePiece's Decode: of the first token that is text one U+2581 in front is dropped when the model puts
+ * it there (with `trim` of every token before there is any text); of bytes that are no UTF-8 each becomes
+ * U+FFFD, valid characters between them stay. */
+static int decode_spm(const DecStep *d, Str *tokens, int n)
+{
+    const Str mark = {(char[]){SPM_SPACE}, 3, 0}, space = {(char[]){" "}, 1, 0};
+    Str out = {0}, bytes = {0};
+    bool first = true;
+    for (int i = 0; i < n; i++) {
+        const char *s = str_get(&tokens[i]);
+        bool drop;
+        int b = byte_token(&tokens[i]);
+        if (b >= 0)
+            str_add_bytes(&bytes, &(char){(char)b}, 1);
+        if (b >= 0 && i + 1 < n && byte_token(&tokens[i + 1]) >= 0)
+            continue;
+        add_bytes_one_by_one(&out, &bytes);
+        str_clear(&bytes);
+        if (b >= 0)
+            continue;
+        first &= out.n == 0;
+        drop = first && (d->prefix || d->trim) && tokens[i].n >= 3 && memcmp(s, SPM_SPACE, 3) == 0;
+        text_replace(&out, drop ? s + 3 : s, tokens[i].n - (drop ? 3 : 0), &mark, &space);
+        first &= !drop || d->trim;
+    }
+    str_free(&bytes);
+    for (int i = 1; i < n; i++)
+        str_clear(&tokens[i]);
+    if (n)
+        str_swap(&tokens[0], &out);
+    str_free(&out);
+    return n > 0;
 }
 
 static void decode_strip(const DecStep *d, Str *token)
@@ -134,6 +178,8 @@ void decoder_run(const Decoder *d, Str *tokens, int n, Str *dst)
             decode_byte_fallback(tokens, n);
         else if (step->kind == DEC_FUSE)
             n = decode_fuse(tokens, n);
+        else if (step->kind == DEC_SPM)
+            n = decode_spm(step, tokens, n);
         for (int i = 0; i < n; i++) {
             if (step->kind == DEC_METASPACE)
                 decode_metaspace(step, &tokens[i], i == 0);

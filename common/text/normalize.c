@@ -1,4 +1,5 @@
-/* normalize.c - normalizers: Prepend, Replace (of a plain string), NFC. */
+/* normalize.c - normalizers: Prepend, Replace (of a plain string), NFC, and what SentencePiece does
+ * with spaces. */
 #include "common/base/error.h"
 #include "common/text/tokenizer_impl.h"
 
@@ -30,15 +31,68 @@ static void add_nfc(Str *dst, const char *s, size_t n)
     free(composed);
 }
 
-static bool is_ascii(const char *s, size_t n)
+/* Whether NFC surely leaves a character as it is whatever stands beside it: it has no decomposition, class
+ * 0, and no composition takes it. Below U+0300 all are so; Hangul syllables too, but not the vowels and
+ * finals that compose with what stands before them. */
+static bool is_nfc_alone(uint32_t c)
 {
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)s[i] >= 0x80)
+    const utf8proc_property_t *k;
+    if (c < 0x300 || (c >= 0xAC00 && c <= 0xD7A3))
+        return true;
+    if (c >= 0x1160 && c <= 0x11FF)
+        return false;
+    k = utf8proc_get_property((utf8proc_int32_t)c);
+    return k->combining_class == 0 && k->decomp_seqindex == UINT16_MAX && k->comb_index == UINT16_MAX;
+}
+
+static bool is_nfc(const char *s, size_t n)
+{
+    int len;
+    for (size_t i = 0; i < n; i += (size_t)len) {
+        len = 1;
+        if ((unsigned char)s[i] >= 0x80 && !is_nfc_alone(utf8_get(s + i, &len)))
             return false;
+    }
     return true;
 }
 
-void normalizer_run(const Normalizer *m, const char *s, size_t n, bool prefix, Str *dst)
+static size_t spm_prefix(const Bpe *b, const char *s, size_t n)
+{
+    int32_t id;
+    int len = (int)spm_match(b, s, n, &id);
+    if (!len)
+        utf8_get(s, &len);
+    return (size_t)len;
+}
+
+/* SentencePiece's Normalizer::Normalize without a character map: user-defined symbols whole, the rest by
+ * characters; spaces become U+2581, with `trim` one for a run and none at the ends. */
+static void add_spm(Str *dst, const NormStep *step, const char *s, size_t n, PiecePlace place)
+{
+    const Bpe *b = step->bpe;
+    size_t i = 0, start = dst->n;
+    bool after_space = step->trim && place != PIECE_CONTINUES;
+    while (after_space && i < n && s[i] == ' ' && spm_prefix(b, s + i, n - i) == 1)
+        i++;
+    if (i == n)
+        return;
+    if (step->prefix && place != PIECE_CONTINUES &&
+        !(step->prefix_at_start_only && place == PIECE_AFTER_TOKEN))
+        str_add(dst, SPM_SPACE);
+    while (i < n) {
+        size_t end = i + spm_prefix(b, s + i, n - i);
+        while (after_space && i < end && s[i] == ' ')
+            i++;
+        if (i < end)
+            after_space = step->trim && s[end - 1] == ' ';
+        for (; i < end; i++)
+            str_add_bytes(dst, s[i] == ' ' ? SPM_SPACE : s + i, s[i] == ' ' ? 3 : 1);
+    }
+    while (step->trim && dst->n >= start + 3 && memcmp(dst->s + dst->n - 3, SPM_SPACE, 3) == 0)
+        dst->n -= 3;
+}
+
+void normalizer_run(const Normalizer *m, const char *s, size_t n, PiecePlace place, Str *dst)
 {
     Str a = {0}, b = {0};
     str_add_bytes(&a, s, n);
@@ -48,12 +102,14 @@ void normalizer_run(const Normalizer *m, const char *s, size_t n, bool prefix, S
         str_clear(&b);
         if (step->kind == NORM_REPLACE) {
             text_replace(&b, str_get(&a), a.n, &step->pattern, &step->content);
+        } else if (step->kind == NORM_SPM) {
+            add_spm(&b, step, str_get(&a), a.n, place);
         } else if (step->kind == NORM_NFC) {
-            if (is_ascii(str_get(&a), a.n))
+            if (is_nfc(str_get(&a), a.n))
                 continue;
             add_nfc(&b, str_get(&a), a.n);
         } else {
-            if (a.n == 0 || !prefix)
+            if (a.n == 0 || place == PIECE_CONTINUES)
                 continue;
             str_add_bytes(&b, str_get(&step->content), step->content.n);
             str_add_bytes(&b, str_get(&a), a.n);

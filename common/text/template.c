@@ -1,20 +1,18 @@
-/* template.c - conversations to ids: llama2, chatml, plain.
+/* template.c - conversations to ids.
  *
- * An answer is always encoded apart from what stands before it, and its closing token is an id, so
- * the ids of a prompt never depend on the answer: what a policy generates from the open turn is
- * what training sees. Tested by tests/unit/test_template.c. */
+ * A renderer writes literals, contents and ids one after another; what stands between two ids is encoded as
+ * one text, as Hugging Face encodes the rendered conversation. An answer is cut off from what stands before
+ * it, so the ids of a prompt never depend on the answer: what a policy generates from the open turn is what
+ * training sees. Tested by tests/unit/test_template.c and test_chat_golden.c. */
 #include "common/base/error.h"
-#include "common/text/template.h"
+#include "common/text/template_impl.h"
 #include "common/text/tokenizer_impl.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 static const char *const role_names[] = {"system", "user", "assistant"};
-static const char *const template_names[] = {"auto", "llama2", "chatml", "plain"};
 
-static const char im_start[] = "<|im_start|>", im_end[] = "<|im_end|>";
-static const char *const chatml_heads[] = {"system\n", "user\n", "assistant\n"}; /* by Role */
 static const char plain_user[] = "\n\nHuman:", plain_assistant[] = "\n\nAssistant:";
 
 const char *role_name(Role r)
@@ -40,109 +38,113 @@ int role_parse(const char *name, Role *out)
     return -1;
 }
 
-const char *template_name(TemplateKind kind)
+/* ---- a text in the making */
+
+typedef struct {
+    const ChatTemplate *t;
+    IdList *ids;
+    Span *spans;     /* may be NULL */
+    PiecePlace place; /* of the text */
+    Str text;        /* not encoded yet */
+    struct {
+        int message;
+        size_t from, to;
+    } part[2]; /* the contents in it: at most system and user */
+    int n_parts;
+} Render;
+
+static int encode_part(Render *r, size_t n, IdList *ids)
 {
-    CHECK((unsigned)kind <= TEMPLATE_PLAIN, "template %d", (int)kind);
-    return template_names[kind];
+    return n ? tokenizer_encode_at(r->t->tok, str_get(&r->text), n, r->place, ids) : 0;
 }
 
-/* ---- choosing a template */
-
-static int template_detect(TemplateKind *kind, const Tokenizer *tok)
+/* How many of the text's ids come before its byte `at`: those that the encoding of the text before it
+ * has too. */
+static int ids_before(Render *r, size_t at, int base, int *out)
 {
-    const char *text = tokenizer_chat_template(tok);
-    if (!text)
-        return error_set(ERR_CONFIG,
-                         "%s: the model has no chat template; "
-                         "set `template: llama2`, `chatml` or `plain`",
-                         tok->path);
-    if (strstr(text, im_start) && strstr(text, im_end) && !strstr(text, "<|im_sep|>"))
-        *kind = TEMPLATE_CHATML;
-    else if (strstr(text, "[INST]") && strstr(text, "<<SYS>>"))
-        *kind = TEMPLATE_LLAMA2;
-    else if (strstr(text, "Human:") && strstr(text, "Assistant:"))
-        *kind = TEMPLATE_PLAIN;
-    else
-        return error_set(ERR_CONFIG,
-                         "%s: the model's chat template is none of llama2, chatml, plain; "
-                         "set `template: llama2`, `chatml` or `plain` to force one",
-                         tok->path);
-    return 0;
+    IdList part = {0};
+    int n = r->ids->n - base, rc = 0;
+    *out = at < r->text.n ? 0 : n;
+    if (at > 0 && at < r->text.n)
+        rc = encode_part(r, at, &part);
+    while (*out < part.n && *out < n && part.at[*out] == r->ids->at[base + *out])
+        ++*out;
+    id_list_free(&part);
+    return rc;
 }
 
-static int missing_token(const ChatTemplate *t, const char *what)
+/* Encodes what was put; the next text continues it. */
+static int render_flush(Render *r)
 {
-    return error_set(ERR_DATA,
-                     "%s: template %s needs %s, which the tokenizer has not; "
-                     "set another `template`",
-                     t->tok->path, template_name(t->kind), what);
-}
-
-int template_init(ChatTemplate *t, TemplateKind kind, Tokenizer *tok)
-{
-    int rc;
-    *t = (ChatTemplate){.kind = kind, .tok = tok};
-    if (kind == TEMPLATE_AUTO && (rc = template_detect(&t->kind, tok)) < 0)
-        return rc;
-    t->bos = tokenizer_bos(tok);
-    t->end = t->kind == TEMPLATE_CHATML ? tokenizer_id(tok, im_end) : tokenizer_eos(tok);
-    if (t->end < 0)
-        return missing_token(t,
-                             t->kind == TEMPLATE_CHATML ? "the token <|im_end|>" : "an EOS token");
-    if (t->kind == TEMPLATE_CHATML && tokenizer_id(tok, im_start) < 0)
-        return missing_token(t, "the token <|im_start|>");
-    if (t->kind == TEMPLATE_LLAMA2 && t->bos < 0)
-        return missing_token(t, "a BOS token");
-    return 0;
-}
-
-/* ---- checks of a conversation */
-
-static const char *const llama2_markers[] = {"[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", NULL};
-static const char *const chatml_markers[] = {im_start, im_end, NULL};
-static const char *const plain_markers[] = {plain_user, plain_assistant, NULL};
-
-static int check_markers(const ChatTemplate *t, const Message *m, int i)
-{
-    const char *const *marker = t->kind == TEMPLATE_LLAMA2   ? llama2_markers
-                                : t->kind == TEMPLATE_CHATML ? chatml_markers
-                                                             : plain_markers;
-    for (; *marker; marker++) {
-        const char *shown = *marker;
-        if (!memmem(m->text, m->n, shown, strlen(shown)))
-            continue;
-        while (*shown == '\n')
-            shown++;
-        return error_set(ERR_DATA,
-                         "message %d (%s) holds \"%s\", a marker of template %s; remove it", i + 1,
-                         role_name(m->role), shown, template_name(t->kind));
+    int base = r->ids->n, rc = encode_part(r, r->text.n, r->ids);
+    for (int i = 0; i < r->n_parts && rc >= 0 && r->spans; i++) {
+        int from, to;
+        if ((rc = ids_before(r, r->part[i].from, base, &from)) >= 0 &&
+            (rc = ids_before(r, r->part[i].to, base, &to)) >= 0)
+            r->spans[r->part[i].message] = (Span){base + from, base + (to > from ? to : from)};
     }
-    return 0;
+    if (r->text.n)
+        r->place = PIECE_CONTINUES;
+    str_clear(&r->text);
+    r->n_parts = 0;
+    return rc;
 }
 
-static int check_messages(const ChatTemplate *t, const Message *m, int n, bool open_turn)
+static void put(Render *r, const char *literal)
 {
-    int rc, from = n > 0 && m[0].role == ROLE_SYSTEM;
-    if (n == from)
-        return error_set(ERR_DATA, "a conversation needs a user message");
-    for (int i = from; i < n; i++) {
-        Role want = (i - from) % 2 ? ROLE_ASSISTANT : ROLE_USER;
-        if (m[i].role != want)
-            return error_set(
-                ERR_DATA,
-                "message %d is of role %s; expected %s, since user and assistant alternate", i + 1,
-                role_name(m[i].role), role_name(want));
-    }
-    if (open_turn && m[n - 1].role == ROLE_ASSISTANT)
-        return error_set(ERR_DATA,
-                         "message %d is of role assistant; a prompt ends with a user message", n);
-    for (int i = 0; i < n; i++)
-        if ((rc = check_markers(t, &m[i], i)) < 0)
-            return rc;
+    str_add(&r->text, literal);
+}
+
+static void put_content(Render *r, int message, const char *s, size_t n)
+{
+    CHECK(r->n_parts < 2, "message %d", message);
+    r->part[r->n_parts].message = message;
+    r->part[r->n_parts].from = r->text.n;
+    str_add_bytes(&r->text, s, n);
+    r->part[r->n_parts++].to = r->text.n;
+}
+
+static int put_id(Render *r, int32_t id)
+{
+    int rc = render_flush(r);
+    id_list_add(r->ids, id);
+    r->place = PIECE_AFTER_TOKEN;
+    return rc;
+}
+
+/* A marker that is a token of its own in some tokenizers and plain text in others. */
+static int put_marker(Render *r, const char *marker)
+{
+    int32_t id = vocab_get(&r->t->tok->added_ids, marker, strlen(marker));
+    if (id >= 0)
+        return put_id(r, id);
+    put(r, marker);
     return 0;
 }
 
-/* ---- rendering */
+static int put_token(Render *r, const char *token)
+{
+    return put_id(r, tokenizer_id(r->t->tok, token));
+}
+
+/* The answer, its closing token, and its span. */
+static int put_answer(Render *r, int message, const char *before, const char *s, size_t n,
+                      const char *behind)
+{
+    int rc, from;
+    TRY(render_flush(r));
+    from = r->ids->n;
+    put(r, before);
+    str_add_bytes(&r->text, s, n);
+    put(r, behind);
+    TRY(put_id(r, r->t->end));
+    if (r->spans)
+        r->spans[message] = (Span){from, r->ids->n};
+fail:
+    return rc;
+}
+
+/* ---- stripping */
 
 /* Python's str.strip(), which the original templates apply; U+001C..001F are spaces there. */
 static bool is_strip_space(uint32_t c)
@@ -170,210 +172,326 @@ static void strip(const char **text, size_t *n)
     *n = (size_t)(end - s);
 }
 
-static int add_text(const ChatTemplate *t, const char *s, size_t n, PiecePlace place, IdList *ids)
-{
-    return n ? tokenizer_encode_at(t->tok, s, n, place, ids) : 0;
-}
+/* ---- the families */
 
-static int add_literal(const ChatTemplate *t, const char *s, PiecePlace place, IdList *ids)
+/* What stands between "[INST] " and " [/INST]" is stripped as a whole: with a system block the user's text at
+ * its end only, and where nothing is left of it the block's own line ends go. */
+static int put_llama2_prompt(Render *r, const Message *m, int i, bool block)
 {
-    return add_text(t, s, strlen(s), place, ids);
-}
-
-static void span_set(Span *spans, int i, int from, int to)
-{
-    if (spans)
-        spans[i] = (Span){from, to};
-}
-
-/* The prompt of a turn is one text, as Meta encodes it, so a token may hold bytes of a marker and
- * of a message. A message's span begins where the encoding of the text before it first differs from
- * the whole, and ends likewise. */
-static int span_find(const ChatTemplate *t, Span *span, const Str *text, size_t from, size_t to,
-                     const int32_t *ids, int n, int base)
-{
-    size_t ends[2] = {from, to};
-    int at[2] = {0, 0};
-    IdList part = {0};
-    int rc = 0;
-    for (int k = 0; k < 2; k++) {
-        part.n = 0;
-        TRY(add_text(t, str_get(text), ends[k], PIECE_AFTER_TOKEN, &part));
-        while (at[k] < n && at[k] < part.n && part.at[at[k]] == ids[at[k]])
-            at[k]++;
-    }
-    *span = (Span){base + at[0], base + (at[1] > at[0] ? at[1] : at[0])};
-fail:
-    id_list_free(&part);
-    return rc;
-}
-
-/* <s>[INST] (<<SYS>>\n{system}\n<</SYS>>\n\n){user} [/INST]; what stands between "[INST] " and
- * " [/INST]" is stripped as a whole. */
-static int add_llama2_prompt(const ChatTemplate *t, const Message *system, const Message *user,
-                             IdList *ids, Span *system_span, Span *user_span)
-{
-    Str text = {0};
-    const char *s = user->text;
-    size_t n = user->n, sys_from = 0, sys_to = 0, from;
-    int base, rc;
-    id_list_add(ids, t->bos);
-    base = ids->n;
-    str_add(&text, "[INST] ");
-    if (system) {
-        /* the user's text is stripped at its end only: its start is inside the stripped whole */
-        const char *tail = s;
-        size_t tail_n = n;
-        strip(&tail, &tail_n);
-        n = tail_n ? (size_t)(tail + tail_n - s) : 0;
-        str_add(&text, "<<SYS>>\n");
-        sys_from = text.n;
-        str_add_bytes(&text, system->text, system->n);
-        sys_to = text.n;
-        str_add(&text, "\n<</SYS>>\n\n");
-        if (n == 0) /* then the stripping reaches the block's own newlines */
-            text.n -= 2;
-    } else {
-        strip(&s, &n);
-    }
-    from = text.n;
-    str_add_bytes(&text, s, n);
-    str_add(&text, " [/INST]");
-    TRY(add_text(t, str_get(&text), text.n, PIECE_AFTER_TOKEN, ids));
-    if (system_span)
-        TRY(span_find(t, system_span, &text, sys_from, sys_to, ids->at + base, ids->n - base,
-                      base));
-    if (user_span)
-        TRY(span_find(t, user_span, &text, from, from + n, ids->at + base, ids->n - base, base));
-fail:
-    str_free(&text);
-    return rc;
-}
-
-/* " {answer} " and EOS. */
-static int add_llama2_answer(const ChatTemplate *t, const Message *m, IdList *ids)
-{
-    Str text = {0};
-    const char *s = m->text;
-    size_t n = m->n;
+    const char *s = m[i].text;
+    size_t n = m[i].n;
     int rc;
     strip(&s, &n);
-    str_add(&text, " ");
-    str_add_bytes(&text, s, n);
-    str_add(&text, " ");
-    rc = add_text(t, str_get(&text), text.n, PIECE_CONTINUES, ids);
-    str_free(&text);
-    id_list_add(ids, t->end);
-    return rc;
-}
-
-static int render_llama2(const ChatTemplate *t, const Message *m, int n, IdList *ids, Span *spans)
-{
-    const Message *system = m[0].role == ROLE_SYSTEM ? m : NULL;
-    int rc = 0;
-    for (int i = system != NULL; i < n && rc >= 0; i++) {
-        int from = ids->n;
-        if (m[i].role == ROLE_USER) {
-            bool block = system && i == 1;
-            rc = add_llama2_prompt(t, block ? system : NULL, &m[i], ids,
-                                   block && spans ? &spans[0] : NULL, spans ? &spans[i] : NULL);
-        } else {
-            rc = add_llama2_answer(t, &m[i], ids);
-            span_set(spans, i, from, ids->n);
-        }
+    TRY(put_id(r, r->t->bos));
+    put(r, "[INST] ");
+    if (block) {
+        size_t end = n ? (size_t)(s + n - m[i].text) : 0;
+        put(r, "<<SYS>>\n");
+        put_content(r, 0, m[0].text, m[0].n);
+        put(r, n ? "\n<</SYS>>\n\n" : "\n<</SYS>>");
+        s = m[i].text;
+        n = end;
     }
-    return rc;
-}
-
-/* "{role}\n", the content and the "\n" behind <|im_end|> are encoded apart. */
-static int render_chatml(const ChatTemplate *t, const Message *m, int n, bool open_turn,
-                         IdList *ids, Span *spans)
-{
-    int32_t start = tokenizer_id(t->tok, im_start);
-    int rc;
-    for (int i = 0; i < n; i++) {
-        int from;
-        id_list_add(ids, start);
-        TRY(add_literal(t, chatml_heads[m[i].role], PIECE_AFTER_TOKEN, ids));
-        from = ids->n;
-        TRY(add_text(t, m[i].text, m[i].n, PIECE_CONTINUES, ids));
-        if (m[i].role == ROLE_ASSISTANT)
-            id_list_add(ids, t->end);
-        span_set(spans, i, from, ids->n);
-        if (m[i].role != ROLE_ASSISTANT)
-            id_list_add(ids, t->end);
-        TRY(add_literal(t, "\n", PIECE_AFTER_TOKEN, ids));
-    }
-    if (open_turn) {
-        id_list_add(ids, start);
-        TRY(add_literal(t, chatml_heads[ROLE_ASSISTANT], PIECE_AFTER_TOKEN, ids));
-    }
-    return 0;
+    put_content(r, i, s, n);
+    put(r, " [/INST]");
 fail:
     return rc;
 }
 
-/* A marker; *place becomes that of the text behind it: an added token ends a piece. */
-static int add_plain_marker(const ChatTemplate *t, const char *marker, PiecePlace *place,
-                            IdList *ids)
+static int render_llama2(Render *r, const Message *m, int n, bool open_turn)
 {
-    int32_t id = vocab_get(&t->tok->added_ids, marker, strlen(marker));
+    bool system = m[0].role == ROLE_SYSTEM;
     int rc = 0;
-    if (id >= 0)
-        id_list_add(ids, id);
-    else
-        rc = add_literal(t, marker, *place, ids);
-    *place = id >= 0 ? PIECE_AFTER_TOKEN : PIECE_CONTINUES;
+    (void)open_turn;
+    for (int i = system; i < n && rc >= 0; i++) {
+        const char *s = m[i].text;
+        size_t bytes = m[i].n;
+        strip(&s, &bytes);
+        rc = m[i].role == ROLE_USER ? put_llama2_prompt(r, m, i, system && i == 1)
+                                    : put_answer(r, i, " ", s, bytes, " ");
+    }
     return rc;
 }
 
-/* Markers and contents are encoded apart, each content with its space in front. */
-static int render_plain(const ChatTemplate *t, const Message *m, int n, bool open_turn, IdList *ids,
-                        Span *spans)
+static int put_llama3_head(Render *r, Role role)
 {
-    PiecePlace place = PIECE_START; /* as in encode(text): the post-processor puts BOS in front */
-    Str text = {0};
+    int rc;
+    TRY(put_token(r, "<|start_header_id|>"));
+    put(r, role_names[role]);
+    TRY(put_token(r, "<|end_header_id|>"));
+    put(r, "\n\n");
+fail:
+    return rc;
+}
+
+static int render_llama3(Render *r, const Message *m, int n, bool open_turn)
+{
+    bool dated = r->t->kind == TEMPLATE_LLAMA31;
     int rc = 0;
-    if (t->bos >= 0)
-        id_list_add(ids, t->bos);
-    for (int i = 0; i < n; i++) {
-        bool answer = m[i].role == ROLE_ASSISTANT;
-        int from;
-        str_clear(&text);
-        if (m[i].role != ROLE_SYSTEM) {
-            TRY(add_plain_marker(t, answer ? plain_assistant : plain_user, &place, ids));
-            str_add(&text, " ");
+    TRY(put_id(r, r->t->bos));
+    for (int i = dated && m[0].role != ROLE_SYSTEM ? -1 : 0; i < n; i++) {
+        Role role = i < 0 ? ROLE_SYSTEM : m[i].role;
+        const char *s = i < 0 ? "" : m[i].text;
+        size_t bytes = i < 0 ? 0 : m[i].n;
+        strip(&s, &bytes);
+        TRY(put_llama3_head(r, role));
+        if (dated && role == ROLE_SYSTEM)
+            put(r, "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n");
+        if (role == ROLE_ASSISTANT) {
+            TRY(put_answer(r, i, "", s, bytes, ""));
+            continue;
         }
-        str_add_bytes(&text, m[i].text, m[i].n);
-        from = ids->n;
-        TRY(add_text(t, str_get(&text), text.n, place, ids));
-        if (text.n)
-            place = PIECE_CONTINUES;
-        if (answer) {
-            id_list_add(ids, t->end);
-            place = PIECE_AFTER_TOKEN;
-        }
-        span_set(spans, i, from, ids->n);
+        if (i >= 0)
+            put_content(r, i, s, bytes);
+        TRY(put_id(r, r->t->end));
     }
     if (open_turn)
-        TRY(add_plain_marker(t, plain_assistant, &place, ids));
+        TRY(put_llama3_head(r, ROLE_ASSISTANT));
 fail:
-    str_free(&text);
     return rc;
 }
+
+static int put_chatml_head(Render *r, Role role)
+{
+    int rc = put_token(r, "<|im_start|>");
+    put(r, role_names[role]);
+    put(r, "\n");
+    return rc;
+}
+
+static int render_chatml(Render *r, const Message *m, int n, bool open_turn)
+{
+    int rc = 0;
+    if (m[0].role != ROLE_SYSTEM && r->t->system) {
+        TRY(put_chatml_head(r, ROLE_SYSTEM));
+        str_add_bytes(&r->text, r->t->system, r->t->system_n);
+        TRY(put_id(r, r->t->end));
+        put(r, "\n");
+    }
+    for (int i = 0; i < n; i++) {
+        TRY(put_chatml_head(r, m[i].role));
+        if (m[i].role == ROLE_ASSISTANT) {
+            TRY(put_answer(r, i, "", m[i].text, m[i].n, ""));
+        } else {
+            put_content(r, i, m[i].text, m[i].n);
+            TRY(put_id(r, r->t->end));
+        }
+        put(r, "\n");
+    }
+    if (open_turn)
+        TRY(put_chatml_head(r, ROLE_ASSISTANT));
+fail:
+    return rc;
+}
+
+static int put_zephyr_head(Render *r, Role role)
+{
+    static const char *const heads[] = {"<|system|>", "<|user|>", "<|assistant|>"};
+    int rc = put_marker(r, heads[role]);
+    put(r, "\n");
+    return rc;
+}
+
+static int render_zephyr(Render *r, const Message *m, int n, bool open_turn)
+{
+    int rc = 0;
+    for (int i = 0; i < n; i++) {
+        TRY(put_zephyr_head(r, m[i].role));
+        if (m[i].role == ROLE_ASSISTANT) {
+            TRY(put_answer(r, i, "", m[i].text, m[i].n, ""));
+        } else {
+            put_content(r, i, m[i].text, m[i].n);
+            TRY(put_id(r, r->t->end));
+        }
+        put(r, "\n");
+    }
+    if (open_turn)
+        TRY(put_zephyr_head(r, ROLE_ASSISTANT));
+fail:
+    return rc;
+}
+
+static int render_mistral(Render *r, const Message *m, int n, bool open_turn)
+{
+    int rc = 0;
+    (void)open_turn;
+    TRY(put_id(r, r->t->bos));
+    for (int i = 0; i < n; i++) {
+        if (m[i].role == ROLE_ASSISTANT) {
+            TRY(put_answer(r, i, "", m[i].text, m[i].n, ""));
+            continue;
+        }
+        TRY(put_marker(r, "[INST]"));
+        put(r, " ");
+        put_content(r, i, m[i].text, m[i].n);
+        put(r, " ");
+        TRY(put_marker(r, "[/INST]"));
+    }
+fail:
+    return rc;
+}
+
+static int render_plain(Render *r, const Message *m, int n, bool open_turn)
+{
+    int rc = 0;
+    if (r->t->bos >= 0)
+        TRY(put_id(r, r->t->bos));
+    r->place = PIECE_START; /* as in encode(text): the post-processor puts BOS in front */
+    for (int i = 0; i < n; i++) {
+        if (m[i].role == ROLE_SYSTEM) {
+            put_content(r, i, m[i].text, m[i].n);
+        } else if (m[i].role == ROLE_USER) {
+            TRY(put_marker(r, plain_user));
+            put_content(r, i, " ", 1);
+            str_add_bytes(&r->text, m[i].text, m[i].n);
+            r->part[r->n_parts - 1].to = r->text.n;
+        } else {
+            TRY(put_marker(r, plain_assistant));
+            TRY(put_answer(r, i, " ", m[i].text, m[i].n, ""));
+        }
+    }
+    if (open_turn)
+        TRY(put_marker(r, plain_assistant));
+fail:
+    return rc;
+}
+
+/* ---- choosing one */
+
+typedef int (*RenderFn)(Render *r, const Message *m, int n, bool open_turn);
+
+typedef struct {
+    const char *name;
+    RenderFn render;
+    const char *const *markers; /* that no content may hold */
+    const char *end;            /* the token that closes an answer; NULL: EOS */
+    const char *start;          /* another token that it needs */
+    bool bos, no_system;
+    const char *system; /* the default prompt */
+} Family;
+
+static const char *const llama2_markers[] = {"[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", NULL};
+static const char *const llama3_markers[] = {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
+                                             NULL};
+static const char *const chatml_markers[] = {"<|im_start|>", "<|im_end|>", NULL};
+static const char *const zephyr_markers[] = {"<|system|>", "<|user|>", "<|assistant|>", NULL};
+static const char *const mistral_markers[] = {"[INST]", "[/INST]", NULL};
+static const char *const plain_markers[] = {plain_user, plain_assistant, NULL};
+
+#define LLAMA3 render_llama3, llama3_markers, "<|eot_id|>", "<|start_header_id|>", true, false, NULL
+#define CHATML(system) render_chatml, chatml_markers, "<|im_end|>", "<|im_start|>", false, false, system
+
+static const Family families[TEMPLATE_COUNT] = {
+    [TEMPLATE_AUTO] = {"auto", NULL, NULL, NULL, NULL, false, false, NULL},
+    [TEMPLATE_LLAMA2] = {"llama2", render_llama2, llama2_markers, NULL, NULL, true, false, NULL},
+    [TEMPLATE_LLAMA3] = {"llama3", LLAMA3},
+    [TEMPLATE_LLAMA31] = {"llama3.1", LLAMA3},
+    [TEMPLATE_CHATML] = {"chatml", CHATML(NULL)},
+    [TEMPLATE_QWEN2] = {"qwen2", CHATML("You are a helpful assistant.")},
+    [TEMPLATE_QWEN25] = {"qwen2.5", CHATML("You are Qwen, created by Alibaba Cloud. You are a helpful "
+                                           "assistant.")},
+    [TEMPLATE_SMOLLM2] = {"smollm2", CHATML("You are a helpful AI assistant named SmolLM, trained by "
+                                            "Hugging Face")},
+    [TEMPLATE_ZEPHYR] = {"zephyr", render_zephyr, zephyr_markers, NULL, NULL, false, false, NULL},
+    [TEMPLATE_MISTRAL] = {"mistral", render_mistral, mistral_markers, NULL, NULL, true, true, NULL},
+    [TEMPLATE_PLAIN] = {"plain", render_plain, plain_markers, NULL, NULL, false, false, NULL},
+};
+
+const char *template_name(TemplateKind kind)
+{
+    CHECK((unsigned)kind < TEMPLATE_COUNT, "template %d", (int)kind);
+    return families[kind].name;
+}
+
+static int missing_token(const ChatTemplate *t, const char *what, const char *token)
+{
+    return error_set(ERR_DATA,
+                     "%s: template %s needs %s%s, which the tokenizer has not; "
+                     "set another `template`",
+                     t->tok->path, template_name(t->kind), what, token);
+}
+
+int template_init(ChatTemplate *t, TemplateKind kind, Tokenizer *tok)
+{
+    const Family *f;
+    int rc;
+    *t = (ChatTemplate){.kind = kind, .tok = tok};
+    if (kind == TEMPLATE_AUTO && (rc = template_detect(t)) < 0)
+        return rc;
+    f = &families[t->kind];
+    if (f->system) {
+        t->system = f->system;
+        t->system_n = strlen(f->system);
+    }
+    t->bos = tokenizer_bos(tok);
+    t->end = f->end ? tokenizer_id(tok, f->end) : tokenizer_eos(tok);
+    if (t->end < 0)
+        return missing_token(t, f->end ? "the token " : "an EOS token", f->end ? f->end : "");
+    for (const char *const *marker = f->start ? f->markers : NULL; marker && *marker; marker++)
+        if (tokenizer_id(tok, *marker) < 0)
+            return missing_token(t, "the token ", *marker);
+    if (f->bos && t->bos < 0)
+        return missing_token(t, "a BOS token", "");
+    return 0;
+}
+
+/* ---- checks of a conversation */
+
+static int check_markers(const ChatTemplate *t, const Message *m, int i)
+{
+    for (const char *const *marker = families[t->kind].markers; *marker; marker++) {
+        const char *shown = *marker;
+        if (!memmem(m->text, m->n, shown, strlen(shown)))
+            continue;
+        while (*shown == '\n')
+            shown++;
+        return error_set(ERR_DATA,
+                         "message %d (%s) holds \"%s\", a marker of template %s; remove it", i + 1,
+                         role_name(m->role), shown, template_name(t->kind));
+    }
+    return 0;
+}
+
+static int check_messages(const ChatTemplate *t, const Message *m, int n, bool open_turn)
+{
+    int rc, from = n > 0 && m[0].role == ROLE_SYSTEM;
+    if (n == from)
+        return error_set(ERR_DATA, "a conversation needs a user message");
+    if (from && families[t->kind].no_system)
+        return error_set(ERR_DATA, "template %s has no system message; put its text into the first "
+                                   "user message",
+                         template_name(t->kind));
+    for (int i = from; i < n; i++) {
+        Role want = (i - from) % 2 ? ROLE_ASSISTANT : ROLE_USER;
+        if (m[i].role != want)
+            return error_set(
+                ERR_DATA,
+                "message %d is of role %s; expected %s, since user and assistant alternate", i + 1,
+                role_name(m[i].role), role_name(want));
+    }
+    if (open_turn && m[n - 1].role == ROLE_ASSISTANT)
+        return error_set(ERR_DATA,
+                         "message %d is of role assistant; a prompt ends with a user message", n);
+    for (int i = 0; i < n; i++)
+        if ((rc = check_markers(t, &m[i], i)) < 0)
+            return rc;
+    return 0;
+}
+
+/* ---- both ways */
 
 int template_render(const ChatTemplate *t, const Message *messages, int n, bool open_turn,
                     IdList *ids, Span *spans)
 {
+    Render r = {.t = t, .ids = ids, .spans = spans, .place = PIECE_START};
     int rc = check_messages(t, messages, n, open_turn);
     if (rc < 0)
         return rc;
-    if (t->kind == TEMPLATE_LLAMA2)
-        return render_llama2(t, messages, n, ids, spans);
-    if (t->kind == TEMPLATE_CHATML)
-        return render_chatml(t, messages, n, open_turn, ids, spans);
-    CHECK(t->kind == TEMPLATE_PLAIN, "template %d", (int)t->kind);
-    return render_plain(t, messages, n, open_turn, ids, spans);
+    TRY(families[t->kind].render(&r, messages, n, open_turn));
+    TRY(render_flush(&r));
+fail:
+    str_free(&r.text);
+    return rc;
 }
 
 int template_answer_text(const ChatTemplate *t, const int32_t *ids, int n, Str *out)

@@ -41,7 +41,19 @@ int tokenizer_open(Tokenizer **out, const char *folder)
     *out = NULL;
     t->bpe.unk = t->bos = t->eos = -1;
     t->path = path_join(folder, "tokenizer.json");
-    TRY(tokenizer_read(t));
+    if (!file_exists(t->path)) {
+        char *model = path_join(folder, "tokenizer.model");
+        bool spm = file_exists(model);
+        if (spm) {
+            free(t->path);
+            t->path = model;
+        } else {
+            free(model);
+        }
+        TRY(spm ? tokenizer_read_spm(t) : tokenizer_read(t));
+    } else {
+        TRY(tokenizer_read(t));
+    }
     TRY(tokenizer_read_config(t, folder));
     TRY(hash128_file(t->path, &h));
     hash128_hex(h, t->hash);
@@ -74,6 +86,7 @@ void tokenizer_close(Tokenizer *t)
     id_list_free(&t->before);
     id_list_free(&t->after);
     free(t->chat_template);
+    str_free(&t->unk_surface);
     str_free(&t->scratch);
     free(t->path);
     free(t);
@@ -220,7 +233,7 @@ static int encode_raw(Encoding *e, const char *s, size_t n, PiecePlace place)
     if (e->t->normalizer.n == 0)
         return cut_at_added(e, &e->t->normalized, s, n, place, encode_words);
     str_clear(text);
-    normalizer_run(&e->t->normalizer, s, n, place != PIECE_CONTINUES, text);
+    normalizer_run(&e->t->normalizer, s, n, place, text);
     return cut_at_added(e, &e->t->normalized, str_get(text), text->n, place, encode_words);
 }
 
@@ -269,7 +282,11 @@ int tokenizer_decode(const Tokenizer *t, const int32_t *ids, int n, bool skip_sp
     int m = 0;
     for (int i = 0; i < n; i++) {
         const Piece *p = ids[i] >= 0 && ids[i] < t->n_pieces ? &t->pieces[ids[i]] : NULL;
-        if (p && p->s && !(skip_special && p->special))
+        if (!p || !p->s || (skip_special && p->special))
+            continue;
+        if (t->bpe.spm && ids[i] == t->bpe.unk)
+            str_add_bytes(&tokens[m++], str_get(&t->unk_surface), t->unk_surface.n);
+        else
             str_add_bytes(&tokens[m++], p->s, p->n);
     }
     decoder_run(&t->decoder, tokens, m, out);

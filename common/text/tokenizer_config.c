@@ -7,6 +7,7 @@
 #include "common/base/file.h"
 #include "common/text/tokenizer_read.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,6 +50,38 @@ static void read_template(Tokenizer *t, const Json *config)
         t->chat_template = xstrdup(text);
 }
 
+/* What transformers keeps beside a tokenizer.model: tokens added to it, and whether a text behind an added
+ * token gets a space in front (legacy, which is what an absent key means). */
+static int read_spm_config(Tokenizer *t, const Json *config)
+{
+    const Json *added = json_get(config, "added_tokens_decoder");
+    bool legacy;
+    int rc = read_flag(t, &legacy, config, "tokenizer_config.json", "legacy", true);
+    if (rc < 0)
+        return rc;
+    t->normalizer.at[0].prefix_at_start_only = !legacy;
+    if (!read_absent(added) && json_kind(added) != JSON_OBJ)
+        return read_fail(t, "tokenizer_config.json: added_tokens_decoder is %s; expected an object",
+                         json_kind_name(json_kind(added)));
+    for (void *it = added ? json_iter(added) : NULL; it; it = json_iter_next(added, it)) {
+        const Json *j = json_iter_value(it);
+        const char *content = json_str(json_get(j, "content"));
+        char where[80], *end;
+        long long id = strtoll(json_iter_key(it), &end, 10);
+        snprintf(where, sizeof where, "tokenizer_config.json: added_tokens_decoder[\"%.20s\"]",
+                 json_iter_key(it));
+        if (*end || end == json_iter_key(it))
+            return read_fail(t, "%s: the key is not an id", where);
+        if (content && tokenizer_id(t, content) == id)
+            continue; /* the model has it itself */
+        if ((rc = read_added_token(t, j, id, where)) < 0)
+            return rc;
+    }
+    read_pieces_end(t);
+    read_added_end(t);
+    return 0;
+}
+
 int tokenizer_read_config(Tokenizer *t, const char *folder)
 {
     char *path = path_join(folder, "tokenizer_config.json");
@@ -58,6 +91,8 @@ int tokenizer_read_config(Tokenizer *t, const char *folder)
     int rc = 0;
     if (file_exists(path))
         TRY(json_read_file(&config, path));
+    if (t->bpe.spm)
+        TRY(read_spm_config(t, config));
     TRY(read_token(t, &t->bos, config, "bos_token", usual_bos, path));
     TRY(read_token(t, &t->eos, config, "eos_token", usual_eos, path));
     if (file_exists(jinja))

@@ -117,11 +117,20 @@ void bpe_free(Bpe *b);
 
 /* ---- normalizers (normalize.c) */
 
-typedef enum { NORM_PREPEND, NORM_REPLACE, NORM_NFC } NormKind;
+/* Where a piece stands: at offset 0 of everything, after an added token, or as the continuation of
+ * text that was encoded before (then nothing is ever put in front of it). */
+typedef enum { PIECE_START, PIECE_AFTER_TOKEN, PIECE_CONTINUES } PiecePlace;
+
+typedef enum { NORM_PREPEND, NORM_REPLACE, NORM_NFC, NORM_SPM } NormKind;
 
 typedef struct {
     NormKind kind;
     Str pattern, content;
+    /* NORM_SPM */
+    const Bpe *bpe; /* its user-defined symbols stay whole */
+    bool prefix;    /* add_dummy_prefix */
+    bool trim;      /* remove_extra_whitespaces */
+    bool prefix_at_start_only; /* transformers' legacy: false; else after an added token too */
 } NormStep;
 
 typedef struct {
@@ -130,8 +139,8 @@ typedef struct {
 } Normalizer;
 
 void text_replace(Str *dst, const char *s, size_t n, const Str *pattern, const Str *content);
-/* Appends the normalized text to dst. prefix: Prepend applies. */
-void normalizer_run(const Normalizer *m, const char *s, size_t n, bool prefix, Str *dst);
+/* Appends the normalized text to dst. */
+void normalizer_run(const Normalizer *m, const char *s, size_t n, PiecePlace place, Str *dst);
 void normalizer_free(Normalizer *m);
 
 /* ---- pre-tokenizers (pretokenize.c) */
@@ -179,10 +188,6 @@ typedef struct {
 
 extern const char gpt2_pattern[];
 
-/* Where a piece stands: at offset 0 of everything, after an added token, or as the continuation of
- * text that was encoded before (then nothing is ever put in front of it). */
-typedef enum { PIECE_START, PIECE_AFTER_TOKEN, PIECE_CONTINUES } PiecePlace;
-
 /* Compiles a pattern written for Oniguruma, where \s lacks U+180E. `what` names it in the error. */
 int regex_compile(pcre2_code **out, const char *pattern, size_t n, bool literal, const char *what);
 /* Splits a normalized piece into p->words (of p->text). A ByteLevel step that is the last one leaves the
@@ -196,7 +201,8 @@ int byte_level_byte(uint32_t c);
 /* ---- decoders (decode.c) */
 
 typedef enum { /* in the order of the names in tokenizer_steps.c */
-    DEC_BYTE_LEVEL, DEC_METASPACE, DEC_REPLACE, DEC_BYTE_FALLBACK, DEC_FUSE, DEC_STRIP
+    DEC_BYTE_LEVEL, DEC_METASPACE, DEC_REPLACE, DEC_BYTE_FALLBACK, DEC_FUSE, DEC_STRIP,
+    DEC_SPM /* SentencePiece's own */
 } DecKind;
 
 typedef struct {
@@ -204,6 +210,7 @@ typedef struct {
     Str pattern, content; /* REPLACE; METASPACE and STRIP: the character in pattern */
     PrependScheme scheme;
     int start, stop; /* STRIP */
+    bool prefix, trim; /* SPM */
 } DecStep;
 
 typedef struct {
@@ -238,7 +245,7 @@ typedef struct {
 } Piece;
 
 struct Tokenizer {
-    char *path; /* of tokenizer.json, for messages */
+    char *path; /* of tokenizer.json or tokenizer.model, for messages */
     Bpe bpe;
     Normalizer normalizer;
     PreTokenizer pre;
@@ -251,6 +258,7 @@ struct Tokenizer {
     int n_pieces;
     IdList before, after; /* the post-processor's ids around a text */
     int32_t bos, eos;
+    Str unk_surface; /* SentencePiece: what unk is decoded to */
     char *chat_template;
     char hash[33];
     Str scratch; /* the normalized piece */
@@ -261,7 +269,10 @@ struct Tokenizer {
 bool space_inside(const char *s, size_t n);
 /* Reads tokenizer.json into a zeroed Tokenizer whose path is set (tokenizer_read.c). */
 int tokenizer_read(Tokenizer *t);
-/* bos, eos and chat_template of the folder (tokenizer_config.c). */
+/* The same for a tokenizer.model (spm_read.c). */
+int tokenizer_read_spm(Tokenizer *t);
+/* bos, eos and chat_template of the folder, of a tokenizer.model also legacy and added_tokens_decoder
+ * (tokenizer_config.c). */
 int tokenizer_read_config(Tokenizer *t, const char *folder);
 /* tokenizer_encode for a text standing at `place`. */
 int tokenizer_encode_at(Tokenizer *t, const char *text, size_t n, PiecePlace place, IdList *out);

@@ -62,8 +62,7 @@ void read_str(Str *dst, const Json *j)
 
 /* ---- pieces by id */
 
-static int piece_set(Tokenizer *t, int64_t id, const char *s, size_t n, bool special,
-                     const char *where)
+int read_piece(Tokenizer *t, int64_t id, const char *s, size_t n, bool special, const char *where)
 {
     Piece *p;
     if (id < 0 || id >= ID_LIMIT)
@@ -90,7 +89,7 @@ static int piece_set(Tokenizer *t, int64_t id, const char *s, size_t n, bool spe
     return 0;
 }
 
-static void pieces_trim(Tokenizer *t)
+void read_pieces_end(Tokenizer *t)
 {
     while (t->n_pieces > 0 && !t->pieces[t->n_pieces - 1].s)
         t->n_pieces--;
@@ -112,7 +111,7 @@ static int read_vocab(Tokenizer *t, const Json *model)
         if (json_kind(id) != JSON_INT)
             return read_fail(t, "model.vocab: the id of \"%s\" is %s; expected an integer", s,
                              json_kind_name(json_kind(id)));
-        if ((rc = piece_set(t, json_int(id, -1), s, strlen(s), false, "model.vocab")) < 0)
+        if ((rc = read_piece(t, json_int(id, -1), s, strlen(s), false, "model.vocab")) < 0)
             return rc;
         vocab_add(&t->bpe.vocab, s, strlen(s), (int32_t)json_int(id, -1));
     }
@@ -229,25 +228,20 @@ static int read_model(Tokenizer *t, const Json *root)
 
 /* ---- added tokens */
 
-static int read_added_token(Tokenizer *t, const Json *j, size_t i)
+int read_added_token(Tokenizer *t, const Json *j, int64_t id, const char *where)
 {
-    char where[40];
-    Json *content, *id;
+    Json *content;
     AddedToken *a;
     int rc, k;
     int32_t known;
-    snprintf(where, sizeof where, "added_tokens[%zu]", i);
-    if (json_kind(j) != JSON_OBJ)
-        return read_fail(t, "%s is %s; expected an object", where, json_kind_name(json_kind(j)));
-    if ((rc = read_member(t, &content, j, where, "content", JSON_STR)) < 0 ||
-        (rc = read_member(t, &id, j, where, "id", JSON_INT)) < 0)
+    if ((rc = read_member(t, &content, j, where, "content", JSON_STR)) < 0)
         return rc;
     if (json_str_len(content) == 0)
         return 0;
     known = vocab_get(&t->bpe.vocab, json_str(content), json_str_len(content));
-    if (known >= 0 && known != json_int(id, -1))
-        return read_fail(t, "%s: \"%s\" has id %lld, but %d in model.vocab", where,
-                         json_str(content), (long long)json_int(id, -1), (int)known);
+    if (known >= 0 && known != id)
+        return read_fail(t, "%s: \"%s\" has id %lld, but %d in the vocabulary", where,
+                         json_str(content), (long long)id, (int)known);
     k = VEC_GROW(t->added, t->n_added, t->cap_added);
     a = &t->added[k];
     *a = (AddedToken){0};
@@ -257,13 +251,13 @@ static int read_added_token(Tokenizer *t, const Json *j, size_t i)
         (rc = read_flag(t, &a->lstrip, j, where, "lstrip", false)) < 0 ||
         (rc = read_flag(t, &a->rstrip, j, where, "rstrip", false)) < 0 ||
         (rc = read_flag(t, &a->single_word, j, where, "single_word", false)) < 0 ||
-        (rc = piece_set(t, json_int(id, -1), a->content.s, a->content.n, a->special, where)) < 0)
+        (rc = read_piece(t, id, a->content.s, a->content.n, a->special, where)) < 0)
         return rc;
-    a->id = (int32_t)json_int(id, -1);
+    a->id = (int32_t)id;
     if (vocab_add(&t->added_ids, a->content.s, a->content.n, a->id) >= 0)
         return read_fail(t, "%s: \"%s\" is listed twice", where, a->content.s);
     if (a->normalized)
-        normalizer_run(&t->normalizer, a->content.s, a->content.n, true, &a->pattern);
+        normalizer_run(&t->normalizer, a->content.s, a->content.n, PIECE_START, &a->pattern);
     else
         str_add_bytes(&a->pattern, a->content.s, a->content.n);
     return 0;
@@ -286,6 +280,8 @@ static int compare_added(const void *x, const void *y, void *ctx)
 static void index_added(Tokenizer *t, AddedIndex *index, bool normalized)
 {
     int k = 0;
+    free(index->at);
+    *index = (AddedIndex){0};
     index->at = xcalloc((size_t)t->n_added, sizeof *index->at);
     for (int i = 0; i < t->n_added; i++)
         if (t->added[i].normalized == normalized && t->added[i].pattern.n)
@@ -298,18 +294,32 @@ static void index_added(Tokenizer *t, AddedIndex *index, bool normalized)
     }
 }
 
+void read_added_end(Tokenizer *t)
+{
+    index_added(t, &t->raw, false);
+    index_added(t, &t->normalized, true);
+}
+
 static int read_added(Tokenizer *t, const Json *root)
 {
     const Json *list = json_get(root, "added_tokens");
+    char where[40];
+    Json *id;
     int rc;
     if (!read_absent(list) && json_kind(list) != JSON_ARR)
         return read_fail(t, "added_tokens is %s; expected an array",
                          json_kind_name(json_kind(list)));
-    for (size_t i = 0; i < json_len(list); i++)
-        if ((rc = read_added_token(t, json_at(list, i), i)) < 0)
+    for (size_t i = 0; i < json_len(list); i++) {
+        const Json *j = json_at(list, i);
+        snprintf(where, sizeof where, "added_tokens[%zu]", i);
+        if (json_kind(j) != JSON_OBJ)
+            return read_fail(t, "%s is %s; expected an object", where,
+                             json_kind_name(json_kind(j)));
+        if ((rc = read_member(t, &id, j, where, "id", JSON_INT)) < 0 ||
+            (rc = read_added_token(t, j, json_int(id, -1), where)) < 0)
             return rc;
-    index_added(t, &t->raw, false);
-    index_added(t, &t->normalized, true);
+    }
+    read_added_end(t);
     return 0;
 }
 
@@ -356,7 +366,7 @@ int tokenizer_read(Tokenizer *t)
     t->bpe.bytes = t->pre.n && t->pre.at[t->pre.n - 1].kind == PRE_BYTE_LEVEL;
     t->bpe.cuts_at_spaces = cuts_at_spaces(t);
     hide_specials(t);
-    pieces_trim(t);
+    read_pieces_end(t);
 fail:
     json_free(root);
     return rc;

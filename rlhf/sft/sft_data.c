@@ -20,7 +20,7 @@ const CfgField sft_fields[] = {
      .help = "weights: the folder's, or drawn from seed"},
     {"pretrain", CFG_BOOL, AT(pretrain), "false",
      .help = "records are {text}: loss on every token (a base model)"},
-    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = "auto|llama2|chatml|plain",
+    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = TEMPLATE_CHOICES,
      .help = "chat template; auto = the model's own"},
     {"data.train", CFG_LIST, AT(train), .item_fields = data_source_fields, .item_bytes = sizeof(DataSource),
      .flags = CFG_REQUIRED, .help = "sources: {path, weight}; weights are shares of the mix"},

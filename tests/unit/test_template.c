@@ -133,9 +133,9 @@ static void prompts_never_depend_on_the_answer(void **s)
     for (int f = 0; f < N_FOLDERS; f++) {
         Tokenizer *tok = open_golden(folders[f]);
         bool only_words = strcmp(folders[f], "words") == 0;
-        for (TemplateKind kind = TEMPLATE_LLAMA2; kind <= TEMPLATE_PLAIN; kind++) {
+        for (TemplateKind kind = TEMPLATE_LLAMA2; kind < TEMPLATE_COUNT; kind++) {
             ChatTemplate t;
-            if (template_init(&t, kind, tok) < 0)
+            if ((only_words && kind != TEMPLATE_PLAIN) || template_init(&t, kind, tok) < 0)
                 continue;
             for (size_t a = 0; a < sizeof answers / sizeof answers[0] - (only_words ? 3u : 0u);
                  a++) {
@@ -158,11 +158,11 @@ static void a_system_message_has_its_span(void **s)
     (void)s;
     for (int f = 0; f < 3; f++) {
         Tokenizer *tok = open_golden(names[f]);
-        for (TemplateKind kind = TEMPLATE_LLAMA2; kind <= TEMPLATE_PLAIN; kind++) {
+        for (TemplateKind kind = TEMPLATE_LLAMA2; kind < TEMPLATE_COUNT; kind++) {
             Message m[MAX_MESSAGES] = {message(ROLE_SYSTEM, "Be brief"),
                                        message(ROLE_USER, "hello")};
             ChatTemplate t;
-            if (template_init(&t, kind, tok) == 0)
+            if (kind != TEMPLATE_MISTRAL && template_init(&t, kind, tok) == 0)
                 check_answer(&t, m, 2, "hello there");
         }
         tokenizer_close(tok);
@@ -311,7 +311,7 @@ static void templates_are_recognised_or_refused(void **s)
     assert_int_equal(tokenizer_open(&tok, folder), 0);
     assert_int_equal(template_init(&t, TEMPLATE_AUTO, tok), ERR_CONFIG);
     want = xasprintf("%s/tokenizer.json: the model has no chat template; "
-                     "set `template: llama2`, `chatml` or `plain`",
+                     "set `template` to one of those that --help lists",
                      folder);
     assert_string_equal(error_text(), want);
     assert_int_equal(template_init(&t, TEMPLATE_PLAIN, tok), 0);
@@ -329,7 +329,7 @@ static void templates_are_recognised_or_refused(void **s)
     assert_int_equal(tokenizer_open(&tok, folder), 0);
     assert_string_equal(tokenizer_chat_template(tok), "[INST]");
     assert_int_equal(template_init(&t, TEMPLATE_AUTO, tok), ERR_CONFIG);
-    assert_non_null(strstr(error_text(), "is none of llama2, chatml, plain"));
+    assert_non_null(strstr(error_text(), "its text is none of those that are known"));
     tokenizer_close(tok);
 
     put(folder, "chat_template.jinja", "Human: Assistant:"); /* the file wins */

@@ -379,7 +379,7 @@ static void broken_files_are_named(void **s)
          "post_processor \"BertProcessing\" is not supported (supported: TemplateProcessing, "
          "ByteLevel, Sequence)"},
         {"{\"added_tokens\":[{\"id\":5,\"content\":\"a\"}],\"model\":{" AB "}",
-         "added_tokens[0]: \"a\" has id 5, but 0 in model.vocab"},
+         "added_tokens[0]: \"a\" has id 5, but 0 in the vocabulary"},
         {"{\"added_tokens\":[{\"content\":\"x\"}],\"model\":{" AB "}",
          "added_tokens[0].id is missing"},
         {"{\"added_tokens\":[{\"id\":1,\"content\":\"x\"}],\"model\":{" AB "}",
