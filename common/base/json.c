@@ -45,10 +45,14 @@ static void mark_large_integers(Str *out, const char *text, size_t n)
     }
 }
 
-int json_parse(Json **out, const char *text, size_t n, const char *name, int64_t line)
+static const char bom[] = "\xEF\xBB\xBF";
+
+int json_parse_at(Json **out, const JsonSource *from)
 {
     const size_t flags = JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL;
-    if (n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) {
+    const char *text = from->text;
+    size_t n = from->n;
+    if (n >= 3 && memcmp(text, bom, 3) == 0) {
         text += 3;
         n -= 3;
     }
@@ -62,9 +66,15 @@ int json_parse(Json **out, const char *text, size_t n, const char *name, int64_t
     }
     if (*out)
         return 0;
-    return error_set(ERR_DATA, "%s:%lld:%d: not valid JSON: %s", name,
-                     (long long)(line + (e.line > 0 ? e.line - 1 : 0)), e.column > 0 ? e.column : 1,
-                     e.text);
+    const int64_t column = e.column > 0 ? e.column : 1;
+    return error_set(ERR_DATA, "%s:%lld:%lld: not valid JSON: %s", from->file,
+                     (long long)(from->line + (e.line > 0 ? e.line - 1 : 0)),
+                     (long long)(e.line > 1 ? column : column + from->column - 1), e.text);
+}
+
+int json_parse(Json **out, const char *text, size_t n, const char *name, int64_t line)
+{
+    return json_parse_at(out, &(JsonSource){name, line, 1, text, n});
 }
 
 int json_read_file(Json **out, const char *path)

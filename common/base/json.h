@@ -23,6 +23,20 @@ typedef enum {
     JSON_NIL
 } JsonKind;
 
+/* Where a JSON text stands, for messages. `line` and `column` (in characters) are those of its first
+ * byte, from 1. `text` NULL: not at hand, so that messages name the line alone. All borrowed. */
+typedef struct {
+    const char *file;
+    int64_t line, column;
+    const char *text;
+    size_t n;
+} JsonSource;
+
+int json_parse_at(Json **out, const JsonSource *from);
+/* Line and column of a value in a text that parses. `path` as in messages: "messages[3].content"; of
+ * what is not there, the value that lacks it. */
+void json_place(const JsonSource *from, const char *path, int64_t *line, int64_t *column);
+
 /* `name` stands for the file in messages; `line` is the number of the first line (1 for a file,
  * the record's line for .jsonl). A leading BOM is skipped. 0 or ERR_DATA. */
 int json_parse(Json **out, const char *text, size_t n, const char *name, int64_t line);

@@ -54,9 +54,17 @@ static int read_input(Reader *r)
     return 0;
 }
 
+/* At the place in the text up to which the data were good. */
 static int fail_archive(const Reader *r, const char *what)
 {
-    return error_set(ERR_DATA, "%s: %s after line %lld", r->path, what, (long long)r->line);
+    int64_t line = r->line + 1;
+    size_t begin = r->pos;
+    for (size_t i = r->pos; i < r->n; i++)
+        if (r->buf[i] == '\n') {
+            line++;
+            begin = i + 1;
+        }
+    return error_set(ERR_DATA, "%s:%lld:%zu: %s", r->path, (long long)line, r->n - begin + 1, what);
 }
 
 /* The three ways to append at most `room` bytes at `to`: bytes added, 0 = try again or, with
@@ -146,10 +154,34 @@ static ssize_t fill(Reader *r)
     return 0;
 }
 
-/* Looks at the first four bytes; a pipe may hand them over one at a time. */
+/* What people do hand over, and the way from there. */
+static int refuse_foreign(const Reader *r)
+{
+    static const struct {
+        const char *magic;
+        size_t n;
+        const char *what;
+    } foreign[] = {
+        {"\xFD\x37zXZ\0", 6, "xz data; decompress them first: xz -d"},
+        {"BZh", 3, "bzip2 data; decompress them first: bzip2 -d"},
+        {"PK\3\4", 4, "a zip archive; unpack it first"},
+        {"PAR1", 4, "a Parquet file; write it as JSON lines first, with duckdb -c \"COPY (FROM "
+                    "'x.parquet') TO 'x.jsonl'\" or datasets' to_json"},
+        {"ARROW1", 6, "an Arrow file; write it as JSON lines first, with datasets' to_json"},
+        {"\x04\x22\x4D\x18", 4, "lz4 data; decompress them first: lz4 -d"},
+        {"\xFF\xFE", 2, "UTF-16 text; write it as UTF-8: iconv -f UTF-16 -t UTF-8"},
+        {"\xFE\xFF", 2, "UTF-16 text; write it as UTF-8: iconv -f UTF-16 -t UTF-8"},
+    };
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
+        if (r->in_n >= foreign[i].n && !memcmp(r->in, foreign[i].magic, foreign[i].n))
+            return error_set(ERR_DATA, "%s: holds %s", r->path, foreign[i].what);
+    return 0;
+}
+
+/* Looks at the first six bytes; a pipe may hand them over one at a time. */
 static int detect_kind(Reader *r)
 {
-    while (r->in_n < 4) {
+    while (r->in_n < 6) {
         ssize_t got = read(r->fd, r->in + r->in_n, IN_BYTES - r->in_n);
         if (got < 0 && errno == EINTR)
             continue;
@@ -166,7 +198,7 @@ static int detect_kind(Reader *r)
     else if (r->in_n >= 4 && (memcmp(m, "\x28\xB5\x2F\xFD", 4) == 0 ||
                               ((m[0] & 0xF0) == 0x50 && memcmp(m + 1, "\x2A\x4D\x18", 3) == 0)))
         r->kind = STREAM_ZSTD; /* the second form is a skippable frame */
-    return 0;
+    return r->kind == STREAM_PLAIN ? refuse_foreign(r) : 0;
 }
 
 static int start_decoder(Reader *r)
@@ -268,6 +300,21 @@ int64_t reader_line_number(const Reader *r)
     return r->line;
 }
 
+int reader_peek(Reader *r, char *first)
+{
+    for (size_t k = 0;; k++) {
+        while (r->pos + k == r->n) { /* fill moves pos to 0 */
+            const ssize_t got = fill(r);
+            *first = 0;
+            if (got <= 0)
+                return (int)got;
+        }
+        *first = r->buf[r->pos + k];
+        if (!memchr(" \t\r\n", *first, 4))
+            return 0;
+    }
+}
+
 int reader_rest(Reader *r, char **data, size_t *n)
 {
     ssize_t got;
@@ -278,9 +325,12 @@ int reader_rest(Reader *r, char **data, size_t *n)
     while (got > 0);
     if (got < 0)
         return (int)got;
-    *data = xstrndup(r->buf + r->pos, r->n - r->pos);
-    *n = r->n - r->pos;
-    r->pos = r->n;
+    /* fill moved pos to 0 and keeps room for a byte more */
+    *data = r->buf;
+    *n = r->n;
+    r->buf[r->n] = 0;
+    r->buf = NULL;
+    r->n = r->cap = 0;
     return 0;
 }
 

@@ -1,5 +1,6 @@
 /* stream.h - reading and writing lines through plain, .gz (zlib) and .zst (zstd) files and "-".
- * Reading decides by magic bytes, writing by the suffix. Concatenated members/frames are fine. */
+ * Reading decides by magic bytes, writing by the suffix. Concatenated members/frames are fine. Other
+ * kinds of file (xz, zip, Parquet, UTF-16, ...) are refused by name, with what to do. */
 #ifndef RLHF_BASE_STREAM_H
 #define RLHF_BASE_STREAM_H
 
@@ -15,6 +16,9 @@ void reader_close(Reader *r); /* NULL is fine */
  * and NUL-terminated. 1 = a line, 0 = end, negative = error (truncated archive, line > 64 MiB). */
 int reader_line(Reader *r, char **line, size_t *n);
 int64_t reader_line_number(const Reader *r); /* of the line last returned, from 1 */
+/* The first byte of the rest that is neither blank nor newline, left where it is; 0 when there is
+ * none. */
+int reader_peek(Reader *r, char *first);
 /* The whole rest; caller frees. */
 int reader_rest(Reader *r, char **data, size_t *n);
 const char *reader_path(const Reader *r); /* "<stdin>" for "-" */

@@ -1,8 +1,9 @@
-/* import.c - public data sets -> records, with a report of what was kept and why the rest was not.
+/* import.c - public data sets -> records: reading, writing, duplicates, overlap and the split.
  *
  * The split by prompt hash puts all records of one prompt on the same side, and does so again when
- * the set is imported again or grows. Tested by tests/unit/test_import.c. */
-#include "common/data/import.h"
+ * the set is imported again or grows. Row functions are in import_formats.c and import_rated.c, what
+ * they call in import_row.c. Tested by tests/unit/test_import.c. */
+#include "common/data/import_impl.h"
 
 #include "common/base/error.h"
 #include "common/base/hash.h"
@@ -10,7 +11,6 @@
 #include "common/base/stream.h"
 #include "common/data/rows.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,8 +29,19 @@ typedef struct {
     size_t n, cap;
 } HashSet;
 
+static bool hash_set_has(const HashSet *s, uint64_t h)
+{
+    h = h ? h : 1;
+    for (size_t i = h & (s->cap - 1); s->n && s->at[i]; i = (i + 1) & (s->cap - 1))
+        if (s->at[i] == h)
+            return true;
+    return false;
+}
+
 static bool hash_set_add(HashSet *s, uint64_t h)
 {
+    if (hash_set_has(s, h))
+        return false;
     if (2 * (s->n + 1) > s->cap) {
         HashSet bigger = {.cap = s->cap ? 2 * s->cap : 1024};
         bigger.at = xcalloc(bigger.cap, sizeof *bigger.at);
@@ -42,24 +53,30 @@ static bool hash_set_add(HashSet *s, uint64_t h)
     }
     h = h ? h : 1;
     size_t i = h & (s->cap - 1);
-    while (s->at[i] && s->at[i] != h)
+    while (s->at[i])
         i = (i + 1) & (s->cap - 1);
-    if (s->at[i])
-        return false;
     s->at[i] = h;
     s->n++;
     return true;
 }
 
-/* Over prompt, answers and labels, not over id, source and tags. */
-static uint64_t content_hash(const Record *r)
+/* Over prompt, answers and labels, not over id, source and tags. `opposite`: of the record that
+ * would say the contrary: answers exchanged, or the other label. */
+static uint64_t content_hash(const Record *r, bool opposite)
 {
     Str all = {0};
+    SafetyLabel safety[2] = {r->safety[opposite], r->safety[!opposite]};
+    if (r->kind == RECORD_LABELLED)
+        safety[0] = opposite == (r->safety[0] == SAFETY_SAFE) ? SAFETY_UNSAFE : SAFETY_SAFE;
+    if (r->kind != RECORD_PAIR)
+        safety[1] = SAFETY_UNKNOWN;
     str_addf(&all, "%d %016llx %d %d ", (int)r->kind, (unsigned long long)r->prompt_hash,
-             (int)r->safety[0], (int)r->safety[1]);
-    for (int k = 0; k < 2; k++)
-        if (r->text[k])
-            str_add_bytes(&all, r->text[k], strlen(r->text[k]) + 1);
+             (int)safety[0], (int)safety[1]);
+    for (int k = 0; k < 2; k++) {
+        const char *text = r->text[r->kind == RECORD_PAIR && opposite ? 1 - k : k];
+        if (text)
+            str_add_bytes(&all, text, strlen(text) + 1);
+    }
     if (r->kind == RECORD_SFT)
         str_add(&all, r->messages[r->n_messages - 1].text);
     const uint64_t h = hash64(all.s, all.n, 0);
@@ -67,210 +84,213 @@ static uint64_t content_hash(const Record *r)
     return h;
 }
 
-/* ---- the report */
-
-static int64_t count_chars(const char *s, size_t n)
-{
-    int64_t chars = 0;
-    for (size_t i = 0; i < n; i++)
-        chars += ((unsigned char)s[i] & 0xc0) != 0x80; /* UTF-8 continuation bytes */
-    return chars;
-}
-
-static void add_length(ImportReport *rep, int which, int64_t chars)
-{
-    if (rep->chars[which].n++ == 0 || chars < rep->chars[which].min)
-        rep->chars[which].min = chars;
-    if (chars > rep->chars[which].max)
-        rep->chars[which].max = chars;
-    rep->chars[which].sum += chars;
-}
-
-static void count_kept(ImportReport *rep, const Record *r)
-{
-    int64_t prompt = 0;
-    const int n_prompt = r->n_messages - (r->kind == RECORD_SFT);
-    for (int i = 0; i < n_prompt; i++) {
-        prompt += count_chars(r->messages[i].text, r->messages[i].n);
-        rep->n_turns += r->messages[i].role == ROLE_USER;
-        rep->n_system += r->messages[i].role == ROLE_SYSTEM;
-    }
-    if (r->n_messages)
-        add_length(rep, 0, prompt);
-    if (r->kind == RECORD_SFT)
-        add_length(rep, 1, count_chars(r->messages[n_prompt].text, r->messages[n_prompt].n));
-    for (int k = 0; k < 2; k++)
-        if (r->text[k])
-            add_length(rep, 1 + k, count_chars(r->text[k], strlen(r->text[k])));
-    if (r->kind == RECORD_PAIR) {
-        rep->strength[r->strength]++;
-        rep->n_margin += !isnan(r->margin);
-        if (r->safety[0] != SAFETY_UNKNOWN && r->safety[1] != SAFETY_UNKNOWN) {
-            const bool chosen = r->safety[0] == SAFETY_SAFE, rejected = r->safety[1] == SAFETY_SAFE;
-            rep->safety_bins[chosen ? (rejected ? 1 : 0) : (rejected ? 3 : 2)]++;
-        }
-    } else if (r->kind == RECORD_LABELLED) {
-        rep->n_safe += r->safety[0] == SAFETY_SAFE;
-        rep->n_unsafe += r->safety[0] == SAFETY_UNSAFE;
-    }
-    rep->n_kept++;
-}
-
-static void print_reason(Str *out, const char *what, int64_t n)
-{
-    if (n)
-        str_addf(out, "  %-28s %9lld\n", what, (long long)n);
-}
-
-static void print_pairs(const ImportReport *r, Str *out)
-{
-    static const char *const bins[] = {"chosen safe, rejected unsafe", "both safe", "both unsafe",
-                                       "chosen unsafe, rejected safe"};
-    int64_t labelled = 0;
-    str_add(out, "strength\n");
-    for (int s = 0; s < STRENGTH_COUNT; s++)
-        print_reason(out, s == STRENGTH_UNKNOWN ? "unknown (margin 0)" : strength_name((Strength)s),
-                     r->strength[s]);
-    print_reason(out, "with a margin of its own", r->n_margin);
-    for (int b = 0; b < 4; b++)
-        labelled += r->safety_bins[b];
-    if (!labelled)
-        return;
-    str_add(out, "safety\n");
-    for (int b = 0; b < 4; b++)
-        print_reason(out, bins[b], r->safety_bins[b]);
-    print_reason(out, "without both labels", r->n_kept - labelled);
-}
-
-void import_report_print(const ImportReport *r, Str *out)
-{
-    const char *names[3] = {"prompt", r->kind == RECORD_PAIR ? "chosen" : "answer", "rejected"};
-    if (r->kind == RECORD_TEXT)
-        names[1] = "text";
-    str_addf(out, "read      %lld\n", (long long)r->n_read);
-    str_addf(out, "kept      %lld %s records", (long long)r->n_kept, record_kind_name(r->kind));
-    if (r->n_held_out)
-        str_addf(out, ", %lld of them held out", (long long)r->n_held_out);
-    str_addf(out, "\ndropped   %lld\n", (long long)(r->n_read - r->n_kept));
-    print_reason(out, "identical answers", r->n_identical);
-    print_reason(out, "empty message or answer", r->n_empty);
-    print_reason(out, "no common prompt", r->n_no_common_prompt);
-    print_reason(out, "tie", r->n_tie);
-    print_reason(out, "repeats an earlier record", r->n_duplicate);
-    print_reason(out, "bad row", r->n_bad);
-    if (r->n_kept == 0)
-        return;
-    if (r->kind == RECORD_PAIR)
-        print_pairs(r, out);
-    if (r->kind == RECORD_LABELLED) {
-        str_add(out, "label\n");
-        print_reason(out, "safe", r->n_safe);
-        print_reason(out, "unsafe", r->n_unsafe);
-    }
-    str_add(out, "length in characters              mean       min       max\n");
-    for (int k = 0; k < 3; k++)
-        if (r->chars[k].n)
-            str_addf(out, "  %-26s %9.1f %9lld %9lld\n", names[k],
-                     (double)r->chars[k].sum / (double)r->chars[k].n, (long long)r->chars[k].min,
-                     (long long)r->chars[k].max);
-    if (r->n_turns)
-        str_addf(out, "  %.2f messages of the user per record; %lld with a system message\n",
-                 (double)r->n_turns / (double)r->n_kept, (long long)r->n_system);
-}
-
 /* ---- the run */
 
 typedef struct {
+    Import im;
+    Rows rows;
     Writer *out, *held_out;
-    HashSet seen;
+    HashSet seen, prompts, against;
     Str line;
-} Import;
+} Run;
 
-static int write_record(Import *im, const Record *r, bool hold_out, ImportReport *report)
+static int check_options(const Importer *imp, const ImportOptions *o)
 {
-    str_clear(&im->line);
-    record_write(r, &im->line);
-    str_add(&im->line, "\n");
-    report->n_held_out += hold_out;
-    return writer_write(hold_out ? im->held_out : im->out, im->line.s, im->line.n);
+    const bool rated = imp->flags & IMPORT_RATED;
+    if (!rated && (o->n_levels || o->min_rating > 0))
+        return error_set(ERR_CONFIG, "%s: %s rates no pairs; leave it out",
+                         o->n_levels ? "levels" : "min_rating", imp->name);
+    if (o->n_levels && (o->n_levels != 3 || !(o->levels[0] > o->levels[1] &&
+                                              o->levels[1] > o->levels[2] && o->levels[2] > 0)))
+        return error_set(ERR_CONFIG, "levels: expected three falling numbers above 0, from which a "
+                                     "pair is significant, better, slight");
+    if (o->task != TASK_HELPFUL && !(imp->flags & IMPORT_TASK))
+        return error_set(ERR_CONFIG, "task: %s holds one preference per row; leave it out",
+                         imp->name);
+    if (o->pairs != PAIRS_ALL && !(imp->flags & IMPORT_SCORED))
+        return error_set(ERR_CONFIG, "pairs: %s holds pairs already; leave it out", imp->name);
+    if ((o->held_out_every > 0) != (o->held_out && o->held_out[0]))
+        return error_set(ERR_CONFIG,
+                         "held_out and held_out_every belong together; give both or none");
+    return 0;
 }
 
-/* 1 kept, 0 dropped, negative: this row is bad. */
-static int take_row(const Importer *imp, Record *r, const Json *j, const char *file, int64_t line,
-                    ImportReport *report)
-{
-    memset(r, 0, sizeof *r);
-    if (!j)
-        return ERR_DATA;
-    const int rc = imp->row(r, j, file, line, report);
-    if (rc == 1 && report->n_kept == 0)
-        report->kind = r->kind;
-    if (rc == 1 && r->kind != report->kind) {
-        error_set(ERR_DATA, "%s:%lld: a %s record among %s records; a file holds one kind", file,
-                  (long long)line, record_kind_name(r->kind), record_kind_name(report->kind));
-        record_free(r);
-        return ERR_DATA;
-    }
-    return rc;
-}
-
-int import_run(const Importer *imp, const char *in, const char *out, const char *held_out_path,
-               int held_out_every, bool tagged, BadRow on_bad, ImportReport *report)
+/* The prompts of a file of records, of whatever kind each is. */
+static int read_prompts(HashSet *s, const char *path)
 {
     int rc = 0, got;
-    Import im = {0};
     Rows rows = {0};
-    Record r = {0};
     const Json *j;
-    memset(report, 0, sizeof *report);
-    report->kind = imp->kind;
-    TRY(rows_open(&rows, in));
-    TRY(writer_open(&im.out, out));
-    if (held_out_every > 0)
-        TRY(writer_open(&im.held_out, held_out_path));
+    TRY(rows_open(&rows, path));
     while ((got = rows_next(&rows, &j)) > 0) {
-        report->n_read++;
-        rc = take_row(imp, &r, j, reader_path(rows.reader), rows.line, report);
-        if (rc < 0 && on_bad == BAD_ROW_SKIP) {
-            log_debug("skipped: %s", error_text());
-            report->n_bad++;
-            continue;
-        }
-        TRY(rc);
-        if (rc == 0)
-            continue;
-        if (!hash_set_add(&im.seen, content_hash(&r))) {
-            report->n_duplicate++;
-        } else {
-            r.tagged |= tagged;
-            count_kept(report, &r);
-            TRY(write_record(&im, &r,
-                             held_out_every > 0 && r.prompt_hash % (uint64_t)held_out_every == 0,
-                             report));
-        }
+        Record r;
+        RecordFault fault;
+        TRY(j ? record_parse_at(&r, j, record_kind_of(j), &rows.from, &fault) : ERR_DATA);
+        hash_set_add(s, r.prompt_hash);
         record_free(&r);
     }
     TRY(got);
-    if (report->n_kept == 0) {
-        rc = error_set(ERR_DATA,
-                       "%s: none of %lld rows could be kept as %s; is it the right format?", in,
-                       (long long)report->n_read, imp->name);
-        goto fail;
+fail:
+    rows_close(&rows);
+    return rc < 0 ? error_prefix("against") : 0;
+}
+
+static int check_kind(const Run *run, const Record *r)
+{
+    ImportReport *report = run->im.report;
+    if (report->n_kept == 0)
+        report->kind = r->kind;
+    return r->kind == report->kind
+               ? 0
+               : error_set(ERR_DATA, "%s:%lld: a %s record among %s records; a file holds one kind",
+                           r->file, (long long)r->line, record_kind_name(r->kind),
+                           record_kind_name(report->kind));
+}
+
+/* 1: to be written; 0: dropped; negative: on_overlap says error. */
+static int judge(Run *run, const Record *r)
+{
+    Import *im = &run->im;
+    const bool overlaps = hash_set_has(&run->against, r->prompt_hash);
+    if (overlaps && im->o->on_overlap == OVERLAP_ERROR)
+        return error_set(ERR_DATA,
+                         "%s:%lld: its prompt also stands in a file of against; remove it from one "
+                         "of them or set on_overlap: drop",
+                         r->file, (long long)r->line);
+    if (overlaps && im->o->on_overlap == OVERLAP_DROP) {
+        import_drop(im, DROP_OVERLAP);
+        return 0;
     }
-    Writer *w = im.out;
-    im.out = NULL;
+    if (!hash_set_add(&run->seen, content_hash(r, false))) {
+        import_drop(im, DROP_DUPLICATE);
+        return 0;
+    }
+    im->report->n_contradict += (r->kind == RECORD_PAIR || r->kind == RECORD_LABELLED) &&
+                                hash_set_has(&run->seen, content_hash(r, true));
+    im->report->n_prompts += hash_set_add(&run->prompts, r->prompt_hash);
+    im->report->n_overlap += overlaps;
+    return 1;
+}
+
+static int write_record(Run *run, const Record *r)
+{
+    const int64_t every = run->im.o->held_out_every;
+    const bool hold_out = every > 0 && r->prompt_hash % (uint64_t)every == 0;
+    str_clear(&run->line);
+    record_write(r, &run->line);
+    str_add(&run->line, "\n");
+    run->im.report->n_held_out += hold_out;
+    return writer_write(hold_out ? run->held_out : run->out, run->line.s, run->line.n);
+}
+
+/* Everything that the row in hand gave. */
+static int take_made(Run *run)
+{
+    Import *im = &run->im;
+    int rc = 0;
+    for (int i = 0; i < im->n_made && rc >= 0; i++) {
+        Record *r = &im->made[i];
+        if ((rc = check_kind(run, r)) < 0 || (rc = judge(run, r)) <= 0)
+            continue;
+        r->tagged |= im->o->tagged;
+        import_count(im->report, r, im->o->tokenizer);
+        rc = write_record(run, r);
+    }
+    for (int i = 0; i < im->n_made; i++)
+        record_free(&im->made[i]);
+    im->n_made = 0;
+    return rc < 0 ? rc : 0;
+}
+
+static int take_row(Run *run, const Json *j)
+{
+    Import *im = &run->im;
+    ImportReport *report = im->report;
+    const char *split = im->o->split;
+    report->n_read++;
+    im->place.from = &run->rows.from;
+    if (j && split && *split) {
+        const char *have = json_str(json_get(j, "split"));
+        if (!have)
+            return import_missing(im, j, "split");
+        if (strcmp(have, split)) {
+            import_drop(im, DROP_SPLIT);
+            return 0;
+        }
+    }
+    return j ? im->imp->row(im, j) : ERR_DATA;
+}
+
+static int run_rows(Run *run)
+{
+    int rc, got;
+    const Json *j;
+    ImportReport *report = run->im.report;
+    while ((got = rows_next(&run->rows, &j)) > 0) {
+        rc = take_row(run, j);
+        if (rc < 0 && run->im.o->on_bad == BAD_ROW_SKIP) {
+            log_debug("skipped: %s", error_text());
+            if (!report->first_bad)
+                report->first_bad = xstrdup(error_text());
+            import_drop(&run->im, DROP_BAD_ROW);
+            rc = 0;
+        }
+        if (rc < 0 || (rc = take_made(run)) < 0)
+            return rc;
+    }
+    if (got < 0)
+        return got;
+    if ((rc = import_add_group(&run->im)) < 0 || (rc = take_made(run)) < 0)
+        return rc;
+    if (report->n_kept == 0)
+        return error_set(ERR_DATA,
+                         "%s: none of %lld rows could be kept as %s; is it the right format?%s%s",
+                         report->in, (long long)report->n_read, report->format,
+                         report->first_bad ? " The first: " : "",
+                         report->first_bad ? report->first_bad : "");
+    return 0;
+}
+
+static void run_free(Run *run)
+{
+    Import *im = &run->im;
+    for (int i = 0; i < im->n_made; i++)
+        record_free(&im->made[i]);
+    free(im->made);
+    import_drop_group(im);
+    free(im->group.answer);
+    free(im->group.score);
+    writer_abort(run->out);
+    writer_abort(run->held_out);
+    rows_close(&run->rows);
+    free(run->seen.at);
+    free(run->prompts.at);
+    free(run->against.at);
+    str_free(&run->line);
+}
+
+int import_run(const Importer *imp, const char *in, const char *out, const ImportOptions *o,
+               ImportReport *report)
+{
+    int rc = 0;
+    Run run = {.im = {.imp = imp, .o = o, .report = report}};
+    *report = (ImportReport){.format = imp->name, .in = in, .kind = imp->kind};
+    TRY(check_options(imp, o));
+    for (int i = 0; i < o->n_against; i++)
+        TRY(read_prompts(&run.against, o->against[i]));
+    TRY(rows_open(&run.rows, in));
+    TRY(writer_open(&run.out, out));
+    if (o->held_out_every > 0)
+        TRY(writer_open(&run.held_out, o->held_out));
+    TRY(run_rows(&run));
+    Writer *w = run.out;
+    run.out = NULL;
     TRY(writer_close(w));
-    w = im.held_out;
-    im.held_out = NULL;
+    w = run.held_out;
+    run.held_out = NULL;
     if (w)
         TRY(writer_close(w));
-    rc = 0;
 fail:
-    record_free(&r);
-    writer_abort(im.out);
-    writer_abort(im.held_out);
-    rows_close(&rows);
-    free(im.seen.at);
-    str_free(&im.line);
+    run_free(&run);
     return rc;
 }

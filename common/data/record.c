@@ -71,7 +71,9 @@ int record_set_read(RecordSet *s, const char *path, RecordKind want, BadRow on_b
     TRY(rows_open(&rows, path));
     while ((got = rows_next(&rows, &j)) > 0) {
         Record r;
-        rc = j ? record_parse(&r, j, want, s->files[f], rows.line) : ERR_DATA;
+        RecordFault fault;
+        rows.from.file = s->files[f]; /* outlives the rows */
+        rc = j ? record_parse_at(&r, j, want, &rows.from, &fault) : ERR_DATA;
         if (rc < 0 && on_bad == BAD_ROW_SKIP) {
             log_debug("skipped: %s", error_text());
             s->n_bad++;

@@ -3,20 +3,23 @@
  * Accepted per object of a .jsonl file or JSON array (.gz, .zst), TRL's names first:
  *   text        {text}
  *   prompt      {prompt}, or a preference or SFT record without its answer
- *   sft         {messages}, {prompt, completion}
+ *   sft         {messages}, {prompt, completion}, {conversations}
  *   pair        {prompt, chosen, rejected}, {chosen, rejected} with the prompt inside both
  *               + strength: "significant|better|slight|negligible|unsure|unknown", margin: number,
  *                 chosen_safe, rejected_safe: bool
- *   labelled    {prompt, response|completion, is_safe|label}
- * and for all: id (string or integer), tags ["safety"], weight, source. Other fields are ignored, null
- * counts as absent; tools and tool_calls are refused.
+ *   labelled    {prompt, response|completion, is_safe|label}; the prompt may stand inside a
+ *               conversation instead. TRL's unpaired preferences come in here: label true = safe
+ * Instead of prompt: conversations (ShareGPT), or instruction with input and history (Alpaca), both
+ * with an optional system; instead of completion: response or Alpaca's output. And for all: id
+ * (string or integer), tags ["safety"], weight, source. Other fields are ignored, null counts as
+ * absent; tools and tool_calls are refused.
  *
- * A conversation is a list of {role, content} or {from, value} (also under "conversations"), a single
- * such object, or a transcript "\n\nHuman: ...\n\nAssistant: ..."; any other string is one message of
- * the user (prompt) or the assistant (answers). content is a string or a list of text parts. The
- * prompt inside both answers of a pair is their longest common start in whole messages, and one
- * message of the assistant must remain on each side. Roles alternate, user first, after an optional
- * system message (an empty one is left out). */
+ * A conversation is a list of {role, content} or {from, value}, a single such object, or a
+ * transcript "\n\nHuman: ...\n\nAssistant: ..."; any other string is one message of the user
+ * (prompt) or the assistant (answers). content is a string or a list of text parts. The prompt
+ * inside both answers of a pair is their longest common start in whole messages (in whole words, if
+ * both are plain strings), and one message of the assistant must remain on each side. Roles
+ * alternate, user first, after an optional system message (an empty one is left out). */
 #ifndef RLHF_DATA_RECORD_H
 #define RLHF_DATA_RECORD_H
 
@@ -59,14 +62,14 @@ typedef struct {
 
 typedef enum { BAD_ROW_ERROR, BAD_ROW_SKIP } BadRow; /* "error|skip" */
 
-/* One JSON object -> record of the wanted kind. ERR_DATA with file:line and the field at fault:
+/* One JSON object -> record of the wanted kind. ERR_DATA with place and the field at fault:
  * missing field, wrong type, empty answer, identical chosen and rejected, unknown role, ... */
 int record_parse(Record *r, const Json *j, RecordKind want, const char *file, int64_t line);
 
-/* What was wrong, for importers that count some faults instead of reporting them. */
+/* The same of a row whose text is at hand, so that the place has a column; `fault` says what was
+ * wrong, for importers that count some faults instead of reporting them. */
 typedef enum { FAULT_NONE, FAULT_EMPTY, FAULT_IDENTICAL, FAULT_NO_COMMON_PROMPT, FAULT_OTHER } RecordFault;
-int record_parse_fault(Record *r, const Json *j, RecordKind want, const char *file, int64_t line,
-                       RecordFault *fault);
+int record_parse_at(Record *r, const Json *j, RecordKind want, const JsonSource *from, RecordFault *fault);
 /* The kind that the fields of an object speak of. */
 RecordKind record_kind_of(const Json *j);
 const char *record_kind_name(RecordKind kind);

@@ -3,12 +3,13 @@
  * Every way of writing a conversation is first turned into a list of messages (Talk); the kinds
  * differ only in how they cut such lists into prompt and answers. Tested by
  * tests/unit/test_record.c and, on public data, tests/unit/test_import.c. */
-#include "common/data/talk.h"
+#include "common/data/record_impl.h"
 
 #include "common/base/error.h"
 #include "common/base/hash.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,18 +32,82 @@ static int missing(RowPlace *p, const Json *j, RecordKind want, const char *name
     return rc;
 }
 
+static bool has_prompt(const Json *j)
+{
+    return json_field(j, "prompt") || json_field(j, "conversations") || json_field(j, "instruction");
+}
+
+int record_check_prompt(RowPlace *p, const Talk *prompt, const char *name)
+{
+    return talk_check(p, prompt, name, ROLE_USER);
+}
+
+/* Alpaca: "history" [[instruction, output], ...], "instruction", and "input" behind a blank line. */
+static int read_alpaca(RowPlace *p, Talk *t, const Json *j)
+{
+    int rc = 0;
+    char where[64];
+    Str text = {0};
+    const Json *history = json_field(j, "history"), *input = json_field(j, "input");
+    for (size_t i = 0; i < json_len(history); i++) {
+        for (size_t k = 0; k < 2; k++) {
+            snprintf(where, sizeof where, "history[%zu][%zu]", i, k);
+            TRY(talk_read(p, t, json_at(json_at(history, i), k), where,
+                          k ? ROLE_ASSISTANT : ROLE_USER));
+        }
+    }
+    TRY(talk_text(p, json_field(j, "instruction"), "instruction", &text));
+    if (input && !(json_str(input) && text_is_blank(json_str(input), json_str_len(input)))) {
+        str_add(&text, text.n ? "\n\n" : "");
+        TRY(talk_text(p, input, "input", &text));
+    }
+    talk_add(t, ROLE_USER, str_get(&text), text.n);
+fail:
+    str_free(&text);
+    return rc;
+}
+
+/* "system" is a column of Alpaca's and ShareGPT's forms alone: TRL's have it among the messages. */
+static int read_system(RowPlace *p, Talk *t, const Json *j)
+{
+    Str text = {0};
+    const Json *v = json_field(j, "system");
+    const int rc = v ? talk_text(p, v, "system", &text) : 0;
+    if (rc == 0)
+        talk_set_system(t, str_get(&text), text.n);
+    str_free(&text);
+    return rc;
+}
+
+/* The messages of one of the three names, whoever speaks last. */
+static int read_prompt(RowPlace *p, Talk *t, const Json *j, const char **name)
+{
+    int rc = 0;
+    const Json *v = json_field2(j, "prompt", "conversations", name);
+    if (!v) {
+        *name = "instruction";
+        TRY(read_alpaca(p, t, j));
+    } else {
+        TRY(talk_read(p, t, v, *name, ROLE_USER));
+    }
+    if (**name != 'p')
+        TRY(read_system(p, t, j));
+fail:
+    return rc;
+}
+
 static int get_prompt(RowPlace *p, Talk *prompt, const Json *j)
 {
     const char *name;
-    const Json *v = json_field2(j, "prompt", "conversations", &name);
-    int rc = talk_read(p, prompt, v, name, ROLE_USER);
+    const int rc = read_prompt(p, prompt, j, &name);
     if (rc < 0)
         return rc;
     /* "...\n\nAssistant:" opens the answer's turn and is no message */
     const Message *last = prompt->n ? &prompt->at[prompt->n - 1] : NULL;
-    if (json_str(v) && last && prompt->n > 1 && last->role == ROLE_ASSISTANT && last->n == 0)
+    if (json_str(json_field(j, name)) && prompt->n > 1 && last->role == ROLE_ASSISTANT &&
+        last->n == 0)
         talk_drop_last(prompt);
-    return talk_check(p, prompt, name, ROLE_USER);
+    return record_check_prompt(p, prompt, name);
 }
 
 static int check_answer(RowPlace *p, const Talk *t, const char *name)
@@ -75,54 +140,107 @@ static void set_messages_take(Record *r, Talk *t)
     memset(t, 0, sizeof *t);
 }
 
+static int check_answers(RowPlace *p, const Talk answer[2], const char *const name[2])
+{
+    int rc;
+    for (int k = 0; k < 2; k++)
+        if ((rc = check_answer(p, &answer[k], name[k])) < 0)
+            return rc;
+    if (answer[0].n == answer[1].n && talk_common(&answer[0], &answer[1]) == answer[0].n)
+        return row_error(p, FAULT_IDENTICAL, name[0], "is the same as %s", name[1]);
+    return 0;
+}
+
+int record_set_pair(Record *r, RowPlace *p, Talk *prompt, Talk answer[2], const char *const name[2])
+{
+    int rc = 0;
+    TRY(check_answers(p, answer, name));
+    for (int k = 0; k < 2; k++) {
+        if (answer[k].n > prompt->n && talk_common(prompt, &answer[k]) == prompt->n)
+            talk_drop_first(&answer[k], prompt->n);
+        TRY(cut_answer(p, &r->text[k], &answer[k], name[k]));
+    }
+    set_messages_take(r, prompt);
+fail:
+    return rc;
+}
+
+/* The prompt inside two conversations: their longest common start in whole messages. */
+static int cut_talks(RowPlace *p, Talk *prompt, Talk answer[2], const char *const name[2])
+{
+    int rc;
+    const int common = talk_common(&answer[0], &answer[1]);
+    if ((rc = check_answers(p, answer, name)) < 0)
+        return rc;
+    if (common == 0)
+        return row_error(p, FAULT_NO_COMMON_PROMPT, name[0],
+                         "does not begin with the same prompt as %s", name[1]);
+    talk_copy(prompt, &answer[0], common);
+    if ((rc = record_check_prompt(p, prompt, name[0])) < 0)
+        return rc;
+    for (int k = 0; k < 2; k++)
+        talk_drop_first(&answer[k], common);
+    return 0;
+}
+
+static void keep_from(Message *m, size_t from)
+{
+    const char *s = m->text + from;
+    size_t n = m->n - from;
+    text_strip(&s, &n);
+    memmove(m->text, s, n);
+    m->text[n] = 0;
+    m->n = n;
+}
+
+/* The prompt inside two plain strings, as TRL has it: their longest common start, cut in front of a
+ * blank. TRL also cuts inside a word ("a ca|t", "a ca|r"); here both keep the word whole, since the
+ * answer is a message of its own. */
+static int cut_strings(RowPlace *p, Talk *prompt, Talk answer[2], const char *const name[2])
+{
+    int rc;
+    Message *a = &answer[0].at[0], *b = &answer[1].at[0];
+    size_t n = 0;
+    if ((rc = check_answers(p, answer, name)) < 0)
+        return rc;
+    while (n < a->n && n < b->n && a->text[n] == b->text[n])
+        n++;
+    while (n && (!text_is_blank(a->text + n - 1, 1) || text_is_blank(a->text + n, a->n - n) ||
+                 text_is_blank(b->text + n, b->n - n)))
+        n--;
+    if (text_is_blank(a->text, n))
+        return row_error(p, FAULT_NO_COMMON_PROMPT, "prompt",
+                         "missing, and %s and %s have no first word in common; add the field "
+                         "prompt, or write both as lists of messages",
+                         name[0], name[1]);
+    talk_add(prompt, ROLE_USER, a->text, n - 1);
+    keep_from(a, n);
+    keep_from(b, n);
+    return 0;
+}
+
 /* prompt + chosen + rejected -> r->messages, r->text. */
 static int parse_pair(Record *r, RowPlace *p, const Json *j)
 {
-    int rc = 0;
+    int rc = 0, n_plain = 0;
     Talk prompt = {0}, answer[2] = {{0}, {0}};
     static const char *const name[] = {"chosen", "rejected"};
-    const bool explicit_prompt = json_field(j, "prompt") || json_field(j, "conversations");
     for (int k = 0; k < 2; k++) {
         const Json *v = json_field(j, name[k]);
         if (!v) {
             rc = missing(p, j, RECORD_PAIR, name[k]);
             goto fail;
         }
-        if (!explicit_prompt && json_str(v) && !talk_is_transcript(json_str(v))) {
-            rc = row_error(p, FAULT_OTHER, "prompt",
-                           "missing, and %s does not begin with \"\\n\\nHuman:\"; add the field "
-                           "prompt, or write %s as a list of messages",
-                           name[k], name[k]);
-            goto fail;
-        }
+        n_plain += json_str(v) && !talk_is_transcript(json_str(v));
         TRY(talk_read(p, &answer[k], v, name[k], ROLE_ASSISTANT));
-        TRY(check_answer(p, &answer[k], name[k]));
     }
-    if (explicit_prompt)
+    if (has_prompt(j))
         TRY(get_prompt(p, &prompt, j));
-    const int common = talk_common(&answer[0], &answer[1]);
-    if (answer[0].n == answer[1].n && common == answer[0].n) {
-        rc = row_error(p, FAULT_IDENTICAL, "chosen", "is the same as rejected");
-        goto fail;
-    }
-    if (explicit_prompt) {
-        for (int k = 0; k < 2; k++)
-            if (answer[k].n > prompt.n && talk_common(&prompt, &answer[k]) == prompt.n)
-                talk_drop_first(&answer[k], prompt.n);
-    } else {
-        if (common == 0) {
-            rc = row_error(p, FAULT_NO_COMMON_PROMPT, "chosen",
-                           "does not begin with the same prompt as rejected");
-            goto fail;
-        }
-        talk_copy(&prompt, &answer[0], common);
-        TRY(talk_check(p, &prompt, "chosen", ROLE_USER));
-        for (int k = 0; k < 2; k++)
-            talk_drop_first(&answer[k], common);
-    }
-    for (int k = 0; k < 2; k++)
-        TRY(cut_answer(p, &r->text[k], &answer[k], name[k]));
-    set_messages_take(r, &prompt);
+    else if (n_plain == 2)
+        TRY(cut_strings(p, &prompt, answer, name));
+    else
+        TRY(cut_talks(p, &prompt, answer, name));
+    TRY(record_set_pair(r, p, &prompt, answer, name));
 fail:
     talk_free(&prompt);
     talk_free(&answer[0]);
@@ -130,33 +248,53 @@ fail:
     return rc;
 }
 
+static const Json *completion_of(const Json *j, const char **name)
+{
+    const Json *v = json_field2(j, "completion", "response", name);
+    if (v || !json_field(j, "output"))
+        return v;
+    *name = "output";
+    return json_field(j, "output");
+}
+
+/* {prompt, completion}: the answers inside the prompt are not trained on. */
+static int parse_completion(Record *r, RowPlace *p, const Json *j, Talk *all, const char **name)
+{
+    int rc = 0;
+    Talk tail = {0};
+    const Json *answer = completion_of(j, name);
+    if (!has_prompt(j) || !answer) {
+        const bool neither = !has_prompt(j) && !answer;
+        rc = missing(p, j, RECORD_SFT, neither ? "messages" : answer ? "prompt" : "completion");
+        goto fail;
+    }
+    TRY(get_prompt(p, all, j));
+    TRY(talk_read(p, &tail, answer, *name, ROLE_ASSISTANT));
+    TRY(check_answer(p, &tail, *name));
+    r->n_context = all->n;
+    talk_copy(all, &tail, tail.n);
+fail:
+    talk_free(&tail);
+    return rc;
+}
+
 static int parse_sft(Record *r, RowPlace *p, const Json *j)
 {
     int rc = 0;
-    Talk all = {0}, tail = {0};
-    const char *name, *answer_name;
-    const Json *v = json_field2(j, "messages", "conversations", &name);
-    if (v) {
-        TRY(talk_read(p, &all, v, name, ROLE_USER));
+    Talk all = {0};
+    const char *name;
+    if (json_field(j, "messages")) {
+        name = "messages";
+        TRY(talk_read(p, &all, json_field(j, name), name, ROLE_USER));
+    } else if (json_field(j, "conversations") && !json_field(j, "prompt")) {
+        TRY(read_prompt(p, &all, j, &name));
     } else {
-        const Json *answer = json_field2(j, "completion", "response", &answer_name);
-        if (!json_field(j, "prompt") || !answer) {
-            const bool neither = !json_field(j, "prompt") && !answer;
-            rc = missing(p, j, RECORD_SFT, neither ? "messages" : answer ? "prompt" : "completion");
-            goto fail;
-        }
-        TRY(get_prompt(p, &all, j));
-        TRY(talk_read(p, &tail, answer, answer_name, ROLE_ASSISTANT));
-        TRY(check_answer(p, &tail, answer_name));
-        r->n_context = all.n;
-        talk_copy(&all, &tail, tail.n);
-        name = answer_name;
+        TRY(parse_completion(r, p, j, &all, &name));
     }
     TRY(talk_check(p, &all, name, ROLE_ASSISTANT));
     set_messages_take(r, &all);
 fail:
     talk_free(&all);
-    talk_free(&tail);
     return rc;
 }
 
@@ -164,7 +302,8 @@ static int parse_prompt(Record *r, RowPlace *p, const Json *j)
 {
     int rc = 0;
     Talk t = {0};
-    if (json_field(j, "prompt")) {
+    const char *name;
+    if (json_field(j, "prompt") || json_field(j, "instruction")) {
         TRY(get_prompt(p, &t, j));
     } else if (json_field(j, "chosen") && json_field(j, "rejected")) {
         TRY(parse_pair(r, p, j));
@@ -174,9 +313,10 @@ static int parse_prompt(Record *r, RowPlace *p, const Json *j)
         }
         return 0;
     } else if (json_field(j, "messages") || json_field(j, "conversations")) {
-        const char *name;
-        const Json *v = json_field2(j, "messages", "conversations", &name);
-        TRY(talk_read(p, &t, v, name, ROLE_USER));
+        if (json_field(j, "messages"))
+            TRY(talk_read(p, &t, json_field(j, "messages"), name = "messages", ROLE_USER));
+        else
+            TRY(read_prompt(p, &t, j, &name));
         if (t.n && t.at[t.n - 1].role == ROLE_ASSISTANT)
             talk_drop_last(&t);
         TRY(talk_check(p, &t, name, ROLE_USER));
@@ -190,16 +330,16 @@ fail:
     return rc;
 }
 
-static int get_bool(RowPlace *p, const Json *j, const char *name, SafetyLabel *out)
+int record_set_labelled(Record *r, RowPlace *p, Talk *prompt, Talk *answer, const char *name)
 {
-    const Json *v = json_field(j, name);
-    if (!v)
-        return 0;
-    if (json_kind(v) != JSON_BOOLEAN)
-        return row_error(p, FAULT_OTHER, name, "found %s, expected true or false",
-                         json_kind_name(json_kind(v)));
-    *out = json_bool(v, false) ? SAFETY_SAFE : SAFETY_UNSAFE;
-    return 0;
+    int rc = 0;
+    TRY(check_answer(p, answer, name));
+    if (answer->n > prompt->n && talk_common(prompt, answer) == prompt->n)
+        talk_drop_first(answer, prompt->n);
+    TRY(cut_answer(p, &r->text[0], answer, name));
+    set_messages_take(r, prompt);
+fail:
+    return rc;
 }
 
 static int parse_labelled(Record *r, RowPlace *p, const Json *j)
@@ -209,18 +349,22 @@ static int parse_labelled(Record *r, RowPlace *p, const Json *j)
     const char *name, *label;
     const Json *v = json_field2(j, "response", "completion", &name),
                *l = json_field2(j, "is_safe", "label", &label);
-    if (!v || !l || !(json_field(j, "prompt") || json_field(j, "conversations"))) {
-        rc = missing(p, j, RECORD_LABELLED, !v ? name : !l ? label : "prompt");
+    if (!v || !l) {
+        rc = missing(p, j, RECORD_LABELLED, !v ? name : label);
         goto fail;
     }
-    TRY(get_prompt(p, &prompt, j));
     TRY(talk_read(p, &answer, v, name, ROLE_ASSISTANT));
-    TRY(check_answer(p, &answer, name));
-    if (answer.n > prompt.n && talk_common(&prompt, &answer) == prompt.n)
-        talk_drop_first(&answer, prompt.n);
-    TRY(cut_answer(p, &r->text[0], &answer, name));
-    TRY(get_bool(p, j, label, &r->safety[0]));
-    set_messages_take(r, &prompt);
+    if (has_prompt(j)) {
+        TRY(get_prompt(p, &prompt, j));
+    } else if (answer.n > 1) { /* TRL unpairs a pair with the prompt inside that way */
+        talk_copy(&prompt, &answer, answer.n - 1);
+        TRY(record_check_prompt(p, &prompt, name));
+    } else {
+        rc = missing(p, j, RECORD_LABELLED, "prompt");
+        goto fail;
+    }
+    TRY(record_set_labelled(r, p, &prompt, &answer, name));
+    TRY(record_read_bool(p, j, label, &r->safety[0]));
 fail:
     talk_free(&prompt);
     talk_free(&answer);
@@ -239,76 +383,6 @@ static int parse_text(Record *r, RowPlace *p, const Json *j)
         r->text[0] = str_take(&text);
     str_free(&text);
     return rc;
-}
-
-static int parse_rating(Record *r, RowPlace *p, const Json *j)
-{
-    int rc;
-    const Json *v = json_field(j, "strength");
-    r->strength = STRENGTH_UNKNOWN;
-    if (v) {
-        int s = 0;
-        while (s < STRENGTH_COUNT &&
-               !(json_str(v) && !strcmp(json_str(v), strength_name((Strength)s))))
-            s++;
-        if (s == STRENGTH_COUNT)
-            return row_error(p, FAULT_OTHER, "strength",
-                             "found %s%.40s%s, expected significant, better, slight, "
-                             "negligible, unsure or unknown",
-                             json_str(v) ? "'" : "",
-                             json_str(v) ? json_str(v) : json_kind_name(json_kind(v)),
-                             json_str(v) ? "'" : "");
-        r->strength = (Strength)s;
-    }
-    if ((v = json_field(j, "margin"))) {
-        r->margin = json_num(v, NAN);
-        if (!isfinite(r->margin))
-            return row_error(p, FAULT_OTHER, "margin", "found %s, expected a number",
-                             json_kind_name(json_kind(v)));
-    }
-    if ((rc = get_bool(p, j, "chosen_safe", &r->safety[0])) < 0)
-        return rc;
-    return get_bool(p, j, "rejected_safe", &r->safety[1]);
-}
-
-static int parse_common(Record *r, RowPlace *p, const Json *j)
-{
-    const Json *v = json_field(j, "id");
-    if (json_kind(v) == JSON_STR)
-        r->id_text = xstrdup(json_str(v));
-    else if (json_kind(v) == JSON_INT)
-        r->id_text = xasprintf("%lld", (long long)json_int(v, 0));
-    else if (v)
-        return row_error(p, FAULT_OTHER, "id", "found %s, expected a string or an integer",
-                         json_kind_name(json_kind(v)));
-    if ((v = json_field(j, "tags"))) {
-        if (json_kind(v) != JSON_ARR)
-            return row_error(p, FAULT_OTHER, "tags",
-                             "found %s, expected a list such as [\"safety\"]",
-                             json_kind_name(json_kind(v)));
-        for (size_t i = 0; i < json_len(v); i++) {
-            const char *tag = json_str(json_at(v, i));
-            if (!tag)
-                return row_error(p, FAULT_OTHER, "tags", "entry %zu is no string", i + 1);
-            r->tagged |= !strcmp(tag, "safety");
-        }
-    }
-    if ((v = json_field(j, "weight"))) {
-        r->weight = json_num(v, NAN);
-        if (!(r->weight > 0 && isfinite(r->weight)))
-            return row_error(p, FAULT_OTHER, "weight", "found %s, expected a number above 0",
-                             isnan(r->weight) ? json_kind_name(json_kind(v)) : "one that is not");
-    }
-    if ((v = json_field(j, "source"))) {
-        if (!json_str(v))
-            return row_error(p, FAULT_OTHER, "source", "found %s, expected a string",
-                             json_kind_name(json_kind(v)));
-        r->source = xstrdup(json_str(v));
-    }
-    if (json_len(json_field(j, "tools")) || json_len(json_field(j, "tool_calls")))
-        return row_error(p, FAULT_OTHER, json_len(json_field(j, "tools")) ? "tools" : "tool_calls",
-                         "tools are not supported; remove the row");
-    return 0;
 }
 
 static uint64_t hash_prompt(const Record *r)
@@ -335,29 +409,40 @@ static uint64_t hash_prompt(const Record *r)
 
 RecordKind record_kind_of(const Json *j)
 {
+    const char *name;
     if (json_field(j, "chosen") || json_field(j, "rejected"))
         return RECORD_PAIR;
     if (json_field(j, "is_safe") || json_field(j, "label"))
         return RECORD_LABELLED;
-    if (json_field(j, "messages") || json_field(j, "completion") || json_field(j, "response") ||
+    if (json_field(j, "messages") || completion_of(j, &name) ||
         (json_field(j, "conversations") && !json_field(j, "prompt")))
         return RECORD_SFT;
-    return json_field(j, "text") && !json_field(j, "prompt") ? RECORD_TEXT : RECORD_PROMPT;
+    return json_field(j, "text") && !has_prompt(j) ? RECORD_TEXT : RECORD_PROMPT;
 }
 
-int record_parse_fault(Record *r, const Json *j, RecordKind want, const char *file, int64_t line,
-                       RecordFault *fault)
+void record_begin(Record *r, RecordKind kind, const JsonSource *from)
+{
+    *r = (Record){.kind = kind,
+                  .file = from->file,
+                  .line = from->line,
+                  .margin = NAN,
+                  .weight = 1,
+                  .strength = STRENGTH_UNKNOWN};
+}
+
+void record_end(Record *r)
+{
+    r->prompt_hash = hash_prompt(r);
+    r->id = r->id_text ? hash64(r->id_text, strlen(r->id_text), 0) : r->prompt_hash;
+}
+
+int record_parse_at(Record *r, const Json *j, RecordKind want, const JsonSource *from,
+                    RecordFault *fault)
 {
     int rc;
-    RowPlace p = {.file = file, .line = line};
-    memset(r, 0, sizeof *r);
-    r->kind = want;
-    r->file = file;
-    r->line = line;
-    r->margin = NAN;
-    r->weight = 1;
-    r->strength = STRENGTH_UNKNOWN;
-    TRY(parse_common(r, &p, j));
+    RowPlace p = {.from = from};
+    record_begin(r, want, from);
+    TRY(record_read_common(r, &p, j));
     switch (want) {
     case RECORD_TEXT:
         TRY(parse_text(r, &p, j));
@@ -369,15 +454,14 @@ int record_parse_fault(Record *r, const Json *j, RecordKind want, const char *fi
         TRY(parse_sft(r, &p, j));
         break;
     case RECORD_PAIR:
-        TRY(parse_rating(r, &p, j));
+        TRY(record_read_rating(r, &p, j));
         TRY(parse_pair(r, &p, j));
         break;
     case RECORD_LABELLED:
         TRY(parse_labelled(r, &p, j));
         break;
     }
-    r->prompt_hash = hash_prompt(r);
-    r->id = r->id_text ? hash64(r->id_text, strlen(r->id_text), 0) : r->prompt_hash;
+    record_end(r);
     *fault = FAULT_NONE;
     return 0;
 fail:
@@ -389,5 +473,5 @@ fail:
 int record_parse(Record *r, const Json *j, RecordKind want, const char *file, int64_t line)
 {
     RecordFault fault;
-    return record_parse_fault(r, j, want, file, line, &fault);
+    return record_parse_at(r, j, want, &(JsonSource){.file = file, .line = line}, &fault);
 }

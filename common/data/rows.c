@@ -1,8 +1,8 @@
-/* rows.c - JSON lines and JSON arrays as a sequence of objects with line numbers.
+/* rows.c - JSON lines and JSON arrays as a sequence of objects with their places.
  *
  * The elements of an array are cut out of the text by counting brackets outside strings and parsed
- * one by one: that keeps a line number for each and never holds two parsed rows at once. Tested by
- * tests/unit/test_record.c. */
+ * one by one: that keeps a place for each and never holds two parsed rows at once. Tested by
+ * tests/unit/test_record.c and test_malformed.c. */
 #include "common/data/rows.h"
 
 #include "common/base/error.h"
@@ -38,14 +38,16 @@ static bool is_blank(const char *s, size_t n)
 }
 
 /* 1 with r->row, or 1 without when the text is no object. */
-static int parse_row(Rows *r, const char *text, size_t n, int64_t line, const Json **j)
+static int parse_row(Rows *r, const char *text, size_t n, int64_t line, int64_t column, const Json **j)
 {
     r->line = line;
-    if (json_parse(&r->row, text, n, reader_path(r->reader), line) < 0) {
+    r->from = (JsonSource){reader_path(r->reader), line, column, text, n};
+    if (json_parse_at(&r->row, &r->from) < 0) {
         r->row = NULL;
     } else if (json_kind(r->row) != JSON_OBJ) {
-        error_set(ERR_DATA, "%s:%lld: found %s, expected an object with the fields of a record",
-                  reader_path(r->reader), (long long)line, json_kind_name(json_kind(r->row)));
+        error_set(ERR_DATA, "%s:%lld:%lld: found %s, expected an object with the fields of a record",
+                  r->from.file, (long long)line, (long long)column,
+                  json_kind_name(json_kind(r->row)));
         json_free(r->row);
         r->row = NULL;
     }
@@ -53,32 +55,42 @@ static int parse_row(Rows *r, const char *text, size_t n, int64_t line, const Js
     return 1;
 }
 
+/* One byte on. */
+static void step(Rows *r)
+{
+    const char c = r->array[r->at++];
+    r->array_column += ((unsigned char)c & 0xc0) != 0x80;
+    if (c == '\n') {
+        r->array_line++;
+        r->array_column = 1;
+    }
+}
+
 static void skip_space(Rows *r)
 {
-    for (; r->at < r->n && is_space(r->array[r->at]); r->at++)
-        r->array_line += r->array[r->at] == '\n';
+    while (r->at < r->n && is_space(r->array[r->at]))
+        step(r);
 }
 
 static int array_error(const Rows *r, const char *what)
 {
-    return error_set(ERR_DATA, "%s:%lld: %s", reader_path(r->reader), (long long)r->array_line,
-                     what);
+    return error_set(ERR_DATA, "%s:%lld:%lld: %s", reader_path(r->reader), (long long)r->array_line,
+                     (long long)r->array_column, what);
 }
 
 /* The text from r->at to the comma or bracket that ends this element. */
 static int next_element(Rows *r, const Json **j)
 {
     skip_space(r);
-    const int64_t line = r->array_line;
+    const int64_t line = r->array_line, column = r->array_column;
     const size_t from = r->at;
-    int depth = 0;
+    int64_t depth = 0;
     bool in_string = false;
-    for (; r->at < r->n; r->at++) {
+    for (; r->at < r->n; step(r)) {
         const char c = r->array[r->at];
-        r->array_line += c == '\n';
         if (in_string) {
             if (c == '\\' && r->at + 1 < r->n)
-                r->at++;
+                step(r);
             else if (c == '"')
                 in_string = false;
         } else if (c == '"') {
@@ -95,31 +107,24 @@ static int next_element(Rows *r, const Json **j)
         return array_error(
             r, "the file ends inside its JSON array; it is cut off, or a bracket is missing");
     const size_t n = r->at - from;
-    r->array_end = r->array[r->at++] == ']';
-    return parse_row(r, r->array + from, n, line, j);
+    r->array_end = r->array[r->at] == ']';
+    step(r);
+    return parse_row(r, r->array + from, n, line, column, j);
 }
 
-/* Takes the first line and the rest of the file into r->array; stands behind the "[". */
-static int start_array(Rows *r, const char *line, size_t n, size_t bracket)
+/* Takes the whole file into r->array, beginning with blanks and the "["; stands behind that. */
+static int start_array(Rows *r)
 {
-    Str all = {0};
-    char *rest = NULL;
-    size_t n_rest = 0;
-    str_add_bytes(&all, line, n);
-    str_add(&all, "\n");
-    r->array_line = reader_line_number(r->reader);
-    int rc = reader_rest(r->reader, &rest, &n_rest);
-    if (rc >= 0)
-        str_add_bytes(&all, rest, n_rest);
-    free(rest);
-    r->n = all.n;
-    r->array = str_take(&all);
-    r->at = bracket + 1;
+    const int rc = reader_rest(r->reader, &r->array, &r->n);
     if (rc < 0)
         return rc;
+    r->at = 0;
+    r->array_line = r->array_column = 1;
+    skip_space(r);
+    step(r);
     skip_space(r);
     if (r->at < r->n && r->array[r->at] == ']') {
-        r->at++;
+        step(r);
         r->array_end = true;
     }
     return 0;
@@ -128,27 +133,23 @@ static int start_array(Rows *r, const char *line, size_t n, size_t bracket)
 int rows_next(Rows *r, const Json **j)
 {
     int rc;
-    char *line;
+    char *line, first = 0;
     size_t n;
     json_free(r->row);
     r->row = NULL;
     *j = NULL;
+    if (!r->started) {
+        if ((rc = reader_peek(r->reader, &first)) < 0)
+            return rc;
+        if (first == '[' && (rc = start_array(r)) < 0)
+            return rc;
+        r->started = true;
+    }
     while (!r->array) {
         if ((rc = reader_line(r->reader, &line, &n)) <= 0)
             return rc;
-        if (is_blank(line, n))
-            continue;
-        size_t first = 0;
-        if (!r->started && n >= 3 && !memcmp(line, "\xef\xbb\xbf", 3))
-            first = 3;
-        while (first < n && is_space(line[first]))
-            first++;
-        if (r->started || first == n || line[first] != '[') {
-            r->started = true;
-            return parse_row(r, line, n, reader_line_number(r->reader), j);
-        }
-        if ((rc = start_array(r, line, n, first)) < 0)
-            return rc;
+        if (!is_blank(line, n))
+            return parse_row(r, line, n, reader_line_number(r->reader), 1, j);
     }
     if (!r->array_end)
         return next_element(r, j);

@@ -1,4 +1,4 @@
-/* rows.h - the JSON objects of a data file, one after another, each with its line.
+/* rows.h - the JSON objects of a data file, one after another, each with its place.
  *
  * A file is JSON lines, or one JSON array ("[" comes first); plain, .gz or .zst; "-" is stdin. */
 #ifndef RLHF_DATA_ROWS_H
@@ -12,10 +12,11 @@ typedef struct {
     bool started;
     char *array; /* the whole text, when the file is an array; else NULL */
     size_t n, at;
-    int64_t array_line; /* line of array[at] */
+    int64_t array_line, array_column; /* of array[at] */
     bool array_end;
     Json *row;
-    int64_t line; /* where the row returned last begins, from 1 */
+    int64_t line;    /* where the row returned last begins, from 1 */
+    JsonSource from; /* its text and place, valid until the next call */
 } Rows;
 
 int rows_open(Rows *r, const char *path);

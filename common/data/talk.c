@@ -18,9 +18,18 @@ int row_error(RowPlace *p, RecordFault fault, const char *field, const char *fmt
     va_start(ap, fmt);
     str_addv(&what, fmt, ap);
     va_end(ap);
+    for (size_t i = 0; i < what.n; i++) /* what was quoted from the row: one line, one message */
+        if ((unsigned char)what.s[i] < ' ')
+            what.s[i] = ' ';
     p->fault = fault;
-    const int rc =
-        error_set(ERR_DATA, "%s:%lld: %s: %s", p->file, (long long)p->line, field, str_get(&what));
+    int64_t line = p->from->line, column = 0;
+    if (p->from->text)
+        json_place(p->from, field, &line, &column);
+    char place[32] = "";
+    if (column)
+        snprintf(place, sizeof place, ":%lld", (long long)column);
+    const int rc = error_set(ERR_DATA, "%s:%lld%s: %s: %s", p->from->file, (long long)line, place,
+                             field, str_get(&what));
     str_free(&what);
     return rc;
 }
@@ -61,6 +70,21 @@ static void talk_add_take(Talk *t, Role role, char *text, size_t n)
 {
     const int i = VEC_GROW(t->at, t->n, t->cap);
     t->at[i] = (Message){.role = role, .text = text, .n = n};
+}
+
+void talk_add(Talk *t, Role role, const char *text, size_t n)
+{
+    talk_add_take(t, role, xstrndup(text, n), n);
+}
+
+void talk_set_system(Talk *t, const char *text, size_t n)
+{
+    if (text_is_blank(text, n) || (t->n && t->at[0].role == ROLE_SYSTEM))
+        return;
+    talk_add(t, ROLE_SYSTEM, text, n);
+    const Message m = t->at[t->n - 1];
+    memmove(t->at + 1, t->at, (size_t)(t->n - 1) * sizeof *t->at);
+    t->at[0] = m;
 }
 
 void talk_drop_last(Talk *t)
@@ -105,7 +129,7 @@ int talk_common(const Talk *a, const Talk *b)
 void talk_copy(Talk *dst, const Talk *src, int n)
 {
     for (int i = 0; i < n; i++)
-        talk_add_take(dst, src->at[i].role, xstrndup(src->at[i].text, src->at[i].n), src->at[i].n);
+        talk_add(dst, src->at[i].role, src->at[i].text, src->at[i].n);
 }
 
 /* A string, or a list of parts {"type": "text", "text": ...} put together. */
@@ -194,7 +218,7 @@ static void add_turn(Talk *t, Role role, const char *s, size_t n)
     text_strip(&s, &n);
     Message *last = t->n ? &t->at[t->n - 1] : NULL;
     if (!last || last->role != role) {
-        talk_add_take(t, role, xstrndup(s, n), n);
+        talk_add(t, role, s, n);
         return;
     }
     Str joined = {0};
@@ -238,7 +262,7 @@ int talk_read(RowPlace *p, Talk *t, const Json *j, const char *name, Role lone)
         if (rc == 0 && talk_is_transcript(str_get(&text)))
             add_transcript(t, text.s);
         else if (rc == 0)
-            talk_add_take(t, lone, xstrndup(str_get(&text), text.n), text.n);
+            talk_add(t, lone, str_get(&text), text.n);
         str_free(&text);
         return rc;
     }

@@ -1,16 +1,16 @@
-/* talk.h - conversations out of JSON, for record_parse.c alone. */
+/* talk.h - conversations out of JSON, for record_parse.c and the importers. */
 #ifndef RLHF_DATA_TALK_H
 #define RLHF_DATA_TALK_H
 
 #include "common/data/record.h"
 
 typedef struct {
-    const char *file;
-    int64_t line;
-    RecordFault fault; /* of the last row_error */
+    const JsonSource *from; /* the row */
+    RecordFault fault;      /* of the last row_error */
 } RowPlace;
 
-/* ERR_DATA "file:line: field: ..." and the fault noted in p. */
+/* ERR_DATA "file:line:column: field: ..." and the fault noted in p. `field` is a path of json_place;
+ * the column, and a line inside the row, are named when its text is at hand. */
 int row_error(RowPlace *p, RecordFault fault, const char *field, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
@@ -27,9 +27,11 @@ typedef struct {
 } Talk;
 
 void talk_free(Talk *t);
+void talk_add(Talk *t, Role role, const char *text, size_t n);
 void talk_drop_last(Talk *t);
 void talk_drop_first(Talk *t, int k);
 void talk_copy(Talk *dst, const Talk *src, int n); /* appends the first n */
+void talk_set_system(Talk *t, const char *text, size_t n); /* in front, unless there is one */
 int talk_common(const Talk *a,
                 const Talk *b); /* messages equal from the start, blanks at the ends aside */
 

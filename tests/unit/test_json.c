@@ -88,6 +88,38 @@ static void test_errors(void **state)
     expect_error("{} x", "f.jsonl:7:4: not valid JSON: end of file expected");
 }
 
+/* Where a value begins: lines and characters, not bytes; what is not there gives its parent. */
+static void test_places(void **state)
+{
+    (void)state;
+    static const char text[] = "\xEF\xBB\xBF {\"a\\\"\": \"[,\", \"\xC3\xA9\": 1, \"m\": [ 10 , [],\n"
+                               "  {\"content\": \"x\", \"n\": {\"k\" : null}} ] , \"z\":[]}";
+    static const struct {
+        const char *path;
+        int line, column;
+    } cases[] = {
+        {"", 5, 4},          {"m", 5, 31},            {"m[0]", 5, 33},     {"m[1]", 5, 38},
+        {"m[2]", 6, 3},      {"m[2].content", 6, 15}, {"m[2].n.k", 6, 32}, {"m[3]", 5, 31},
+        {"m[2].role", 6, 3}, {"m.k", 5, 31},          {"none", 5, 4},      {"z", 6, 47},
+        {"z[0]", 6, 47},     {"[0]", 5, 4},           {"m[2]x", 6, 3},     {"\xC3\xA9", 5, 23},
+    };
+    Json *j = parse(text);
+    json_free(j);
+    const JsonSource from = {"t", 5, 3, text, sizeof text - 1};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t line, column;
+        json_place(&from, cases[i].path, &line, &column);
+        if (line != cases[i].line || column != cases[i].column)
+            fail_msg("'%s': %d:%d, expected %d:%d", cases[i].path, (int)line, (int)column,
+                     cases[i].line, cases[i].column);
+    }
+    /* the column of a syntax error counts from the source's on its first line */
+    assert_int_equal(json_parse_at(&j, &(JsonSource){"t", 5, 3, "{x", 2}), ERR_DATA);
+    assert_memory_equal(error_text(), "t:5:4: not valid JSON", 21);
+    assert_int_equal(json_parse_at(&j, &(JsonSource){"t", 5, 3, "{\nx", 3}), ERR_DATA);
+    assert_memory_equal(error_text(), "t:6:1: not valid JSON", 21);
+}
+
 static void test_write(void **state)
 {
     (void)state;
@@ -210,7 +242,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kinds),  cmocka_unit_test(test_large_integers),
-        cmocka_unit_test(test_errors), cmocka_unit_test(test_write),
+        cmocka_unit_test(test_errors), cmocka_unit_test(test_places), cmocka_unit_test(test_write),
         cmocka_unit_test(test_pretty), cmocka_unit_test(test_broken_utf8),
         cmocka_unit_test(test_deep),   cmocka_unit_test(test_numbers_survive),
     };

@@ -93,6 +93,41 @@ static void test_accepted(void **state)
          "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: x\\n\\nAssistant: y\","
          "\"rejected\":\"\\n\\nHuman: q\\n\\nAssistant: z\"}",
          "user:q", "x\n\ny", "z"},
+        /* plain strings: the common start in whole words, blanks at the cut left out */
+        {RECORD_PAIR, "{\"chosen\":\"The sky is blue.\",\"rejected\":\"The sky is green.\"}",
+         "user:The sky is", "blue.", "green."},
+        {RECORD_PAIR, "{\"chosen\":\"I have a cat\",\"rejected\":\"I have a car\"}",
+         "user:I have a", "cat", "car"},
+        {RECORD_PAIR, "{\"chosen\":\"one two\",\"rejected\":\"one two three\"}", "user:one", "two",
+         "two three"},
+        {RECORD_PAIR, "{\"chosen\":\"one  \",\"rejected\":\"one two\",\"prompt\":\"q\"}", "user:q",
+         "one  ", "one two"},
+        /* Alpaca and ShareGPT, as instruction data and as preferences */
+        {RECORD_SFT, "{\"instruction\":\"do\",\"input\":\"this\",\"output\":\"a\"}",
+         "user:do\n\nthis|assistant:a", NULL, NULL},
+        {RECORD_SFT,
+         "{\"instruction\":\"do\",\"input\":\" \",\"output\":\"a\",\"system\":\"s\","
+         "\"history\":[[\"x\",\"y\"]]}",
+         "system:s|user:x|assistant:y|user:do|assistant:a", NULL, NULL},
+        {RECORD_SFT, "{\"instruction\":\"\",\"input\":\"q\",\"output\":\"a\"}",
+         "user:q|assistant:a", NULL, NULL},
+        {RECORD_PROMPT, "{\"instruction\":\"do\",\"input\":\"this\",\"output\":\"a\"}",
+         "user:do\n\nthis", NULL, NULL},
+        {RECORD_PAIR, "{\"instruction\":\"q\",\"input\":\"\",\"chosen\":\"a\",\"rejected\":\"b\"}",
+         "user:q", "a", "b"},
+        {RECORD_PAIR,
+         "{\"conversations\":[{\"from\":\"human\",\"value\":\"q\"}],\"chosen\":{\"from\":\"gpt\","
+         "\"value\":\"a\"},\"rejected\":{\"from\":\"gpt\",\"value\":\"b\"},\"system\":\"s\"}",
+         "system:s|user:q", "a", "b"},
+        {RECORD_SFT,
+         "{\"conversations\":[{\"from\":\"system\",\"value\":\"own\"},{\"from\":\"human\","
+         "\"value\":\"q\"},{\"from\":\"gpt\",\"value\":\"a\"}],\"system\":\"s\"}",
+         "system:own|user:q|assistant:a", NULL, NULL},
+        /* TRL's forms have no column system: others are ignored */
+        {RECORD_SFT, "{\"prompt\":\"q\",\"completion\":\"a\",\"system\":\"s\"}",
+         "user:q|assistant:a", NULL, NULL},
+        {RECORD_LABELLED, "{\"completion\":[" U("q") "," A("a") "],\"label\":false}", "user:q", "a",
+         NULL},
         {RECORD_LABELLED, "{\"prompt\":\"q\",\"response\":\"a\",\"is_safe\":false}", "user:q", "a",
          NULL},
         {RECORD_LABELLED, "{\"prompt\":[" U("q") "],\"completion\":[" A("a") "],\"label\":true}",
@@ -159,7 +194,26 @@ static void test_refused(void **state)
         {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":\"a\"}",
          "rejected: missing; a preference record has"},
         {RECORD_PAIR, "{\"chosen\":\"a\",\"rejected\":\"b\"}",
-         "prompt: missing, and chosen does not begin with"},
+         "prompt: missing, and chosen and rejected have no first word in common"},
+        {RECORD_PAIR, "{\"chosen\":\" a x\",\"rejected\":\" b x\"}",
+         "prompt: missing, and chosen and rejected have no first word in common"},
+        {RECORD_PAIR, "{\"chosen\":\"\\n\\nHuman: q\\n\\nAssistant: a\",\"rejected\":\"b\"}",
+         "chosen: does not begin with the same prompt as rejected"},
+        {RECORD_SFT, "{\"instruction\":5,\"output\":\"a\"}", "instruction: found an integer"},
+        {RECORD_SFT, "{\"instruction\":\"q\",\"input\":[1],\"output\":\"a\"}",
+         "input: part 1 has no text"},
+        {RECORD_SFT, "{\"instruction\":\" \",\"input\":\"\",\"output\":\"a\"}",
+         "instruction: message 1 (user) is empty"},
+        {RECORD_SFT, "{\"instruction\":\"q\",\"history\":[[\"x\",7]],\"output\":\"a\"}",
+         "history[0][1]: found an integer"},
+        {RECORD_SFT, "{\"instruction\":\"q\",\"history\":[[\"x\"]],\"output\":\"a\"}",
+         "history[0][1]: found nothing"},
+        {RECORD_SFT, "{\"conversations\":[{\"from\":\"tool\",\"value\":\"q\"}]}",
+         "conversations[0]: unknown role 'tool'"},
+        {RECORD_SFT, "{\"conversations\":[{\"from\":\"human\",\"value\":\"q\"}],\"system\":1}",
+         "system: found an integer"},
+        {RECORD_LABELLED, "{\"completion\":\"a\",\"label\":true}",
+         "prompt: missing; a labelled record has"},
         {RECORD_PAIR, "{\"prompt\":\"q\",\"chosen\":7,\"rejected\":\"b\"}", "chosen: found "},
         {RECORD_PAIR, "{\"chosen\":[" U("q") "," A("a") "],\"rejected\":[" U("r") "," A("b") "]}",
          "chosen: does not begin with the same prompt as rejected"},
@@ -331,7 +385,7 @@ static void test_read_lines(void **state)
                     "\n{oops\n[1]\n"
                     "{\"prompt\":\"three\"}");
     assert_error_has(record_set_read(&s, f->path[0], RECORD_PROMPT, BAD_ROW_ERROR), ERR_DATA,
-                     "a.jsonl:4: prompt: message 1 (user) is empty",
+                     "a.jsonl:4:11: prompt: message 1 (user) is empty",
                      "; remove the row or set on_bad_row: skip");
     record_set_free(&s);
     assert_int_equal(record_set_read(&s, f->path[0], RECORD_PROMPT, BAD_ROW_SKIP), 0);

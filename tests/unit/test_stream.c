@@ -7,6 +7,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -191,6 +192,63 @@ static void test_concatenated(void **state)
     str_free(&padded);
 }
 
+/* The first byte that is no blank, left where it is, also when it lies behind the first buffer. */
+static void test_peek(void **state)
+{
+    (void)state;
+    const size_t n = 300000;
+    char *text = xmalloc(n + 4);
+    memset(text, ' ', n);
+    memcpy(text + n, "\n[x", 4);
+    for (int k = 0; k < KINDS; k++) {
+        Reader *r;
+        char first, *line;
+        size_t len;
+        make(names[k], text);
+        assert_int_equal(reader_open(&r, names[k]), 0);
+        for (int twice = 0; twice < 2; twice++) {
+            assert_int_equal(reader_peek(r, &first), 0);
+            assert_int_equal(first, '[');
+        }
+        assert_int_equal(reader_line(r, &line, &len), 1);
+        assert_int_equal(len, n);
+        reader_close(r);
+        make(names[k], " \n");
+        assert_int_equal(reader_open(&r, names[k]), 0);
+        assert_int_equal(reader_peek(r, &first), 0);
+        assert_int_equal(first, 0);
+        reader_close(r);
+    }
+    free(text);
+}
+
+/* Other kinds of file, by their first bytes, with what to do. */
+static void test_foreign(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *magic;
+        size_t n;
+        const char *what;
+    } cases[] = {
+        {"\xFD\x37zXZ\0\0\4", 8, "x: holds xz data; decompress them first: xz -d"},
+        {"BZh91AY", 7, "x: holds bzip2 data"},
+        {"PK\3\4abcd", 8, "x: holds a zip archive"},
+        {"PAR1\x15\4", 6, "x: holds a Parquet file; write it as JSON lines first"},
+        {"ARROW1\0\0", 8, "x: holds an Arrow file"},
+        {"\x04\x22\x4D\x18xx", 6, "x: holds lz4 data"},
+        {"\xFF\xFE{\0}\0", 6, "x: holds UTF-16 text; write it as UTF-8: iconv"},
+        {"\xFE\xFF\0{\0}", 6, "x: holds UTF-16 text"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Reader *r;
+        put("x", cases[i].magic, cases[i].n);
+        assert_int_equal(reader_open(&r, "x"), ERR_DATA);
+        assert_memory_equal(error_text(), cases[i].what, strlen(cases[i].what));
+        assert_null(r);
+    }
+}
+
 /* Cut anywhere behind the magic bytes, an archive is an error; never a shorter file. */
 static void test_truncated(void **state)
 {
@@ -204,8 +262,14 @@ static void test_truncated(void **state)
             Str out = {0};
             put("cut", data, cut);
             assert_int_equal(read_all("cut", &out), ERR_DATA);
-            assert_non_null(strstr(error_text(), "cut: the "));
-            assert_non_null(strstr(error_text(), "end early"));
+            assert_non_null(strstr(error_text(), "data end early"));
+            const size_t kept = out.n; /* lines read before, each with a '|' */
+            int64_t line = 1;
+            for (size_t i = 0; i < kept; i++)
+                line += out.s[i] == '|';
+            char place[32];
+            snprintf(place, sizeof place, "cut:%lld:", (long long)line);
+            assert_memory_equal(error_text(), place, strlen(place));
             str_free(&out);
         }
         data[n - 3] ^= 1; /* a checksum stands at the end of both */
@@ -287,6 +351,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_many_lines), cmocka_unit_test(test_ends),
         cmocka_unit_test(test_rest),       cmocka_unit_test(test_concatenated),
+        cmocka_unit_test(test_peek),        cmocka_unit_test(test_foreign),
         cmocka_unit_test(test_truncated),  cmocka_unit_test(test_long_line),
         cmocka_unit_test(test_outputs),    cmocka_unit_test(test_full_disk),
     };
