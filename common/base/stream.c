@@ -31,6 +31,7 @@ struct Reader {
     z_stream z;
     bool z_ready;
     ZSTD_DCtx *zstd;
+    bool damaged; /* gzip: seen behind the text that was handed over */
     bool inside; /* within a gzip member or zstd frame: the file must not end here */
     char *buf;
     size_t pos, n, cap;
@@ -81,8 +82,15 @@ static ssize_t fill_plain(Reader *r, char *to, size_t room)
     return (ssize_t)n;
 }
 
+static int fail_gzip(const Reader *r)
+{
+    return fail_archive(r, "damaged gzip data (or something else behind them)");
+}
+
 static ssize_t fill_gzip(Reader *r, char *to, size_t room)
 {
+    if (r->damaged)
+        return fail_gzip(r);
     if (r->in_end) {
         r->end = true;
         return r->inside ? fail_archive(r, "the gzip data end early (truncated file?)") : 0;
@@ -103,8 +111,10 @@ static ssize_t fill_gzip(Reader *r, char *to, size_t room)
     r->in_pos = r->in_n - r->z.avail_in;
     if (code == Z_STREAM_END)
         r->inside = false;
-    else if (code != Z_OK && code != Z_BUF_ERROR)
-        return fail_archive(r, "damaged gzip data (or something else behind them)");
+    else
+        r->damaged = code != Z_OK && code != Z_BUF_ERROR; /* told behind the text before it */
+    if (r->damaged && r->z.avail_out == room)
+        return fail_gzip(r);
     return (ssize_t)(room - r->z.avail_out);
 }
 
