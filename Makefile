@@ -75,6 +75,8 @@ PROGRAMS   := $(foreach m,$(MAINS),$(BUILD)/bin/$(call prog,$(m)))
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
 UNIT       := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 OPS_SRC    := $(wildcard tests/ops/*.c)
+FUZZ_SRC   := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ       := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/tests/%)
 BENCH_SRC  := $(wildcard tests/bench/*.c)
 TESTS      := $(UNIT) $(BUILD)/tests/test_grad_model $(if $(OPS_SRC),$(BUILD)/tests/test_ops $(BUILD)/tests/test_grad)
 
@@ -93,7 +95,7 @@ all: programs $(CUDA_LIB)
 deps-message:
 	@echo "make: libraries are missing; run 'make deps' (installs: $(PACKAGES))" >&2; exit 1
 
-tests: $(TESTS) $(BUILD)/tests/bench
+tests: $(TESTS) $(FUZZ) $(BUILD)/tests/bench
 
 # ---- flags are a prerequisite: another CC or CFLAGS rebuilds everything in this BUILD
 ALLFLAGS = $(CC) $(CFLAGS_ALL)
@@ -208,6 +210,10 @@ $(BUILD)/tests/test_grad_model: $(BUILD)/f64/tests/grad_model.o $(BUILD)/librlhf
 	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ -lcmocka $(LIBS) -o $@
 $(BUILD)/tests/test_ops: $(OPS_SRC:%.c=$(BUILD)/%.o) $(BUILD)/librlhf.a
 	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ $(LIBS) -o $@
+# our own driver, or libFuzzer's: make CC=clang FUZZER=1 SAN=address,undefined build/.../tests/fuzz_X
+FUZZER     ?=
+$(FUZZ): $(BUILD)/tests/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/file.o $(if $(FUZZER),,$(BUILD)/tests/fuzz/driver.o) $(BUILD)/librlhf.a
+	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $(if $(FUZZER),-fsanitize=fuzzer) $^ $(LIBS) -o $@
 # the program has the name of its folder, so its objects stand beside it
 $(BUILD)/tests/bench_%.o: tests/bench/%.c $(BUILD)/flags
 	$(call compile,)

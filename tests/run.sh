@@ -79,6 +79,14 @@ binaries() {
     done
 }
 
+# The fuzz targets of BUILD, 10 seconds each (LONG: an hour); FUZZ_SEED draws other inputs.
+fuzz_jobs() {
+    seconds=10; [ -z "${LONG:-}" ] || seconds=3600
+    for t in "$BUILD"/tests/fuzz_*; do
+        [ -x "$t" ] && [ -f "$t" ] && echo "${t##*/} $((seconds * 2 + 60)) $t $seconds ${FUZZ_SEED:-1}"
+    done
+}
+
 scripts() { # PREFIX LIMIT
     for t in "${E2E_DIR:-tests/e2e}"/test_*.sh; do
         [ -x "$t" ] && echo "$1${t##*/} $2 $t"
@@ -134,6 +142,7 @@ run_check() {
         plain=$BUILD
         BUILD=$ROOT/build/san-address-undefined
         binaries 'sanitized ' "$limit" | sed 's/^sanitized /sanitized_/' | run_jobs
+        fuzz_jobs | run_jobs
         [ -z "${LONG:-}" ] || scripts 'sanitized_' "$limit" | run_jobs
         BUILD=$plain
     fi

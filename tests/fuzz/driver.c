@@ -1,0 +1,175 @@
+/* driver.c - runs a fuzz target:  fuzz_X [SECONDS [SEED]]    inputs until the time is over
+ *                                 fuzz_X -i INPUT [SEED]      one input again, on standard output too
+ *                                 fuzz_X FILE...              files as inputs
+ * The inputs run in a child, whose number of the input in hand lies in shared memory: when it dies, the
+ * parent says which input did it. */
+#include "tests/fuzz/fuzz.h"
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SEEDS_MAX = 64, INPUT_MAX = 1 << 16 };
+
+typedef struct {
+    Str at[SEEDS_MAX];
+    int n;
+} Seeds;
+
+static uint64_t next(uint64_t *state) /* splitmix64 */
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static size_t below(uint64_t *state, size_t n)
+{
+    return n ? next(state) % n : 0;
+}
+
+/* Puts `n` bytes in place of `cut` bytes at `at`. */
+static void replace(Str *s, size_t at, size_t cut, const char *bytes, size_t n)
+{
+    Str b = {0};
+    str_add_bytes(&b, s->s, at);
+    str_add_bytes(&b, bytes, n);
+    str_add_bytes(&b, s->s + at + cut, s->n - at - cut);
+    str_free(s);
+    *s = b;
+}
+
+static void change(Str *s, const Seeds *seeds, uint64_t *state)
+{
+    const size_t at = below(state, s->n + 1), rest = s->n - at;
+    size_t n_words = 0;
+    while (fuzz_words[n_words])
+        n_words++;
+    const char *word = fuzz_words[below(state, n_words)];
+    const Str *other = &seeds->at[below(state, (size_t)seeds->n)];
+    const size_t from = below(state, other->n + 1), take = below(state, other->n - from + 1);
+    const char byte = (char)next(state);
+    switch (below(state, 8)) {
+    case 0:
+        if (rest)
+            s->s[at] ^= (char)(1 << below(state, 8));
+        break;
+    case 1:
+        replace(s, at, rest ? 1 : 0, &byte, 1);
+        break;
+    case 2:
+        replace(s, at, below(state, rest < 16 ? rest + 1 : 16), "", 0);
+        break;
+    case 3:
+        replace(s, at, 0, word, strlen(word));
+        break;
+    case 4:
+        replace(s, at, rest < strlen(word) ? rest : strlen(word), word, strlen(word));
+        break;
+    case 5:
+        replace(s, at, below(state, rest + 1), other->s + from, take);
+        break;
+    case 6:
+        replace(s, at, rest, "", 0);
+        break;
+    case 7:
+        replace(s, at, 0, s->s + at, below(state, rest + 1));
+        break;
+    }
+}
+
+static void make_input(Str *s, const Seeds *seeds, uint64_t seed, uint64_t i)
+{
+    uint64_t state = seed * 0x9e3779b97f4a7c15u + i;
+    const Str *from = &seeds->at[below(&state, (size_t)seeds->n)];
+    str_free(s);
+    str_add_bytes(s, from->s, from->n);
+    for (size_t k = below(&state, 6); k > 0; k--) {
+        change(s, seeds, &state);
+        if (s->n > INPUT_MAX)
+            replace(s, INPUT_MAX, s->n - INPUT_MAX, "", 0);
+    }
+}
+
+/* From memory of just that size, so that the address sanitizer sees a read behind the end. */
+static void run_exact(const char *data, size_t n)
+{
+    uint8_t *exact = xmalloc(n);
+    memcpy(exact, data, n);
+    LLVMFuzzerTestOneInput(exact, n);
+    free(exact);
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int run_inputs(const Seeds *seeds, double seconds, uint64_t seed)
+{
+    volatile uint64_t *at = mmap(NULL, sizeof *at, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int status = 0;
+    CHECK(at != MAP_FAILED, "no shared memory");
+    const pid_t child = fork();
+    if (child == 0) {
+        Str s = {0};
+        const double end = now() + seconds;
+        for (*at = 0; now() < end; ++*at) {
+            make_input(&s, seeds, seed, *at);
+            run_exact(str_get(&s), s.n);
+        }
+        str_free(&s);
+        exit(0);
+    }
+    CHECK(child > 0 && waitpid(child, &status, 0) == child, "no child");
+    const bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (!good)
+        printf("input %llu of seed %llu failed; again with: -i %llu %llu\n", (unsigned long long)*at,
+               (unsigned long long)seed, (unsigned long long)*at, (unsigned long long)seed);
+    printf("%llu inputs of seed %llu in %.1f s\n", (unsigned long long)*at, (unsigned long long)seed, seconds);
+    printf("%d passed, %d failed, 0 skipped\n", good, !good);
+    return !good;
+}
+
+int main(int argc, char **argv)
+{
+    static Seeds seeds;
+    int rc = 0;
+    while (seeds.n < SEEDS_MAX && fuzz_seed(seeds.n, &seeds.at[seeds.n]))
+        seeds.n++;
+    const bool one = argc > 2 && !strcmp(argv[1], "-i");
+    char *end = NULL;
+    const double seconds = argc > 1 ? strtod(argv[1], &end) : 1;
+    if (one) {
+        Str s = {0};
+        make_input(&s, &seeds, argc > 3 ? strtoull(argv[3], NULL, 10) : 1, strtoull(argv[2], NULL, 10));
+        fwrite(s.s, 1, s.n, stdout);
+        fflush(stdout);
+        run_exact(str_get(&s), s.n);
+        str_free(&s);
+    } else if (argc > 1 && *end) {
+        for (int i = 1; i < argc && rc >= 0; i++) {
+            char *data;
+            size_t n;
+            if ((rc = file_read(argv[i], &data, &n)) < 0)
+                fprintf(stderr, "%s\n", error_text());
+            else
+                run_exact(data, n), free(data);
+        }
+    } else {
+        rc = run_inputs(&seeds, seconds, argc > 2 ? strtoull(argv[2], NULL, 10) : 1);
+    }
+    for (int k = 0; k < seeds.n; k++)
+        str_free(&seeds.at[k]);
+    return rc < 0 ? -rc : rc;
+}
