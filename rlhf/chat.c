@@ -32,7 +32,7 @@ typedef struct {
 static const CfgField fields[] = {
     {"model", CFG_STRING, AT(model), .flags = CFG_REQUIRED, .help = "Hugging Face folder of a causal model"},
     {"system", CFG_STRING, AT(system), "", .help = "system message; empty = the template's own, if it has one"},
-    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = "auto|llama2|chatml|plain", .help = "chat template; auto = the model's own"},
+    {"template", CFG_ENUM, AT(template_kind), "auto", .choices = TEMPLATE_CHOICES, .help = "chat template; auto = the model's own"},
     {"temperature", CFG_FLOAT, AT(temperature), "0.7", 0, 100, .help = "0 = greedy"},
     {"max_length", CFG_INT, AT(max_length), "2048", 2, 1e6, .help = "tokens of the conversation that the model sees, the answer included; at most the model's"},
     {"max_new_tokens", CFG_INT, AT(max_new_tokens), "512", 1, 1e6, .help = "tokens of an answer"},
