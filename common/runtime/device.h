@@ -9,7 +9,7 @@
 #include "common/runtime/tensor.h"
 
 typedef enum { DEVICE_CPU, DEVICE_CUDA } DeviceKind;
-typedef enum { ISA_AUTO, ISA_PLAIN, ISA_AVX2, ISA_AVX512 } CpuIsa; /* config choices in this order */
+typedef enum { ISA_AUTO, ISA_PLAIN, ISA_AVX2, ISA_AVX512, ISA_COUNT } CpuIsa; /* config choices in this order */
 
 typedef struct {
     const char *name; /* "auto", "cpu", "cuda", "cuda:1" */

@@ -42,6 +42,11 @@ bool case_perf(const Case *c)
     return c->mode == MODE_PERF;
 }
 
+void case_cpu_only(Case *c)
+{
+    c->cpu_only = true;
+}
+
 bool case_forward_only(const Case *c)
 {
     return c->forward_only;

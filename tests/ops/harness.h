@@ -51,6 +51,7 @@ struct Case {
     Output *output;
     int n_outputs, cap_outputs;
     int n_failed, n_checked;
+    bool cpu_only;
     /* gradient */
     Loss loss[LOSSES_MAX];
     int n_losses;

@@ -34,6 +34,8 @@ typedef bool (*CaseFn)(Case *c, int variant);
 Device *case_device(Case *c);
 bool case_grad(const Case *c); /* this run is the gradient check: keep sizes small */
 bool case_perf(const Case *c); /* this run is timed: sizes of real use */
+/* This variant is not for a card, which counts as skipped. To be called before tensors are made. */
+void case_cpu_only(Case *c);
 /* The statement is what is timed; it runs once outside perf.  CASE_RUN(c) op_add(&y, &a, &b); */
 #define CASE_RUN(c) for (case_run_begin(c); case_run_next(c);)
 void case_run_begin(Case *c);

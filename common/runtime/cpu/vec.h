@@ -11,6 +11,7 @@
 #if defined(__AVX512F__) && !defined(RLHF_REAL_DOUBLE)
 #include <immintrin.h>
 
+#define VF_FLUSH_BY_HAND 0 /* MXCSR flushes denormals when asked (bf16.h) */
 enum { VF_LANES = 16 };
 typedef __m512 vf;
 
@@ -46,6 +47,7 @@ K_INLINE vf vf_fma(vf a, vf b, vf c) /* a * b + c */
 #elif defined(__AVX2__) && defined(__FMA__) && !defined(RLHF_REAL_DOUBLE)
 #include <immintrin.h>
 
+#define VF_FLUSH_BY_HAND 0
 enum { VF_LANES = 8 };
 typedef __m256 vf;
 
@@ -80,6 +82,11 @@ K_INLINE vf vf_fma(vf a, vf b, vf c) /* a * b + c */
 
 #else
 
+#ifdef RLHF_REAL_DOUBLE
+#define VF_FLUSH_BY_HAND 0 /* sums of f64 do not get there */
+#else
+#define VF_FLUSH_BY_HAND 1
+#endif
 enum { VF_LANES = 1 };
 typedef real_t vf;
 
