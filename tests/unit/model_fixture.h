@@ -32,7 +32,16 @@ typedef struct {
     DType dtype; /* of products; set before fixture_open */
 } Fixture;
 
-/* A folder of tests/golden/model, or NULL to take f->config as it is with random weights of seed 1.
+/* A test that runs in both dtypes: cmocka_unit_test(test) and IN_BF16(test), which sees it as its state. */
+static const DType fixture_bf16 = DTYPE_BF16;
+#define IN_BF16(test) {#test " in bf16", test, NULL, NULL, (void *)(uintptr_t)&fixture_bf16}
+
+static inline DType dtype_of(void **state)
+{
+    return *state ? *(const DType *)*state : DTYPE_F32;
+}
+
+/* A folder of tests/golden, or NULL to take f->config as it is with random weights of seed 1.
  */
 static inline void fixture_open(Fixture *f, const char *folder, int threads, int max_tokens)
 {

@@ -115,9 +115,8 @@ static void logp_check(Fixture *f, const Work *w, double temperature)
 
 static void sampler_is_trainer(void **state)
 {
-    (void)state;
     static const double temperatures[] = {0.7, 1, 0};
-    Fixture f = {.config = config};
+    Fixture f = {.config = config, .dtype = dtype_of(state)};
     Work *w = xcalloc(1, sizeof *w);
     fixture_open(&f, NULL, 2, 160);
     requests_make(w);
@@ -147,13 +146,12 @@ static void sampler_is_trainer(void **state)
 
 static void company_changes_nothing(void **state)
 {
-    (void)state;
     static const struct {
         int slots, rows, threads;
     } ways[] = {{5, 32, 2}, {1, 1, 1}, {N, 500, 1}, {3, 7, 3}, {64, 10, 2}};
     Work *first = xcalloc(1, sizeof *first), *w = xcalloc(1, sizeof *w);
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-        Fixture f = {.config = config};
+        Fixture f = {.config = config, .dtype = dtype_of(state)};
         Work *to = i ? w : first;
         memset(to, 0, sizeof *to);
         fixture_open(&f, NULL, ways[i].threads, 160);
@@ -249,9 +247,8 @@ static int shared_make(Shared *w, int n, int k)
 
 static void shared_prompts_change_nothing(void **state)
 {
-    (void)state;
     static const int lengths[] = {1, 63, 64, 65, 200}, ks[] = {1, 3, 16}, slots[] = {1, 2, 5, 64};
-    Fixture f = {.config = long_config};
+    Fixture f = {.config = long_config, .dtype = dtype_of(state)};
     Shared *alone = xcalloc(1, sizeof *alone), *w = xcalloc(1, sizeof *w);
     Gen one, x[4];
     fixture_open(&f, NULL, 2, LONG_PROMPT);
@@ -523,6 +520,8 @@ int main(void)
         cmocka_unit_test(refusals_and_stop),  cmocka_unit_test(shared_prompts_change_nothing),
         cmocka_unit_test(a_shared_prompt_runs_once), cmocka_unit_test(graphs_change_nothing),
         cmocka_unit_test(stories_greedy),     cmocka_unit_test(stories_losses),
+        IN_BF16(sampler_is_trainer),          IN_BF16(company_changes_nothing),
+        IN_BF16(shared_prompts_change_nothing),
     };
     return cmocka_run_group_tests_name("generate", tests, NULL, NULL);
 }

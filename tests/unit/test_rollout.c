@@ -85,11 +85,12 @@ static void fill_head(ParamSet *s, float scale)
         x[i] = scale * (float)sin(1.0 + 0.7 * (double)i);
 }
 
-static int setup(void **state)
+static int setup_in(void **state, DType dtype)
 {
     World *w = xcalloc(1, sizeof *w);
     Ppo *p = &w->p;
     *state = w;
+    w->dtype = dtype;
     strcpy(w->dir, "/tmp/test_rollout.XXXXXX");
     if (!mkdtemp(w->dir))
         return -1;
@@ -140,6 +141,16 @@ static int setup(void **state)
     for (int b = 0; b < B; b++)
         p->roll.prompt[b] = (b + 2) % B; /* not the order of the set */
     return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_in(state, DTYPE_F32);
+}
+
+static int setup_bf16(void **state)
+{
+    return setup_in(state, DTYPE_BF16);
 }
 
 /* Three sequences for the language-model loss: the last tokens trained, one of them with a weight of 2. */
@@ -325,6 +336,27 @@ static void old_log_probabilities_stay(void **state)
     ppo_gradients(p, r, 0, B, true, &s);
     assert_true(s.ratio_max_dev > 0);
     assert_true(fabs(s.ratio - sum / n) < 1e-5);
+}
+
+/* What the refitted head says is what later values are made of: with all but nothing but the ridge to fit,
+ * they are all but zero. */
+static void a_refitted_head_is_used(void **state)
+{
+    World *w = *state;
+    Ppo *p = &w->p;
+    Rollout *r = &p->roll;
+    bool flat;
+    sample(w);
+    rollout_scale(p, r);
+    rollout_shape(p, r, &flat);
+    critic_values(p, r, &p->prompts);
+    assert_true(fabs((double)r->value[0]) > 1e-2);
+    w->c.critic_ridge = 1e9;
+    assert_int_equal(critic_refit(p, r, &p->prompts), 0);
+    critic_values(p, r, &p->prompts);
+    for (int b = 0; b < B; b++)
+        for (int t = 0; t < r->n[b]; t++)
+            assert_true(r->value[b * M + t] != 0 && fabs((double)r->value[b * M + t]) < 1e-4);
 }
 
 /* x[i] -> (x[i] - mean) / sqrt(var + 1e-8) */
@@ -588,6 +620,8 @@ static void a_checkpoint_knows_its_reference(void **state)
     blob_list_free(&l);
 }
 
+#define IN_BF16(test) {#test " in bf16", test, setup_bf16, teardown, NULL}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -601,6 +635,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(both_models_on_one_scale, setup, teardown),
         cmocka_unit_test_setup_teardown(a_checkpoint_holds_the_state_of_the_options, setup, teardown),
         cmocka_unit_test_setup_teardown(a_checkpoint_knows_its_reference, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_refitted_head_is_used, setup, teardown),
+        IN_BF16(scores_and_values_are_read_at_their_rows),
+        IN_BF16(the_reference_is_not_the_policy),
+        IN_BF16(old_log_probabilities_stay),
+        IN_BF16(a_refitted_head_is_used),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
