@@ -151,8 +151,9 @@ drop_markers() {
         cut -f 1 "$1.both" >"$1" && cut -f 2 "$1.both" >"$2" && rm "$1.both"
 }
 
-# tiny_world: a generated world, an SFT model and both reward models, all barely trained, in $TMP/tiny.
-# Made once per script; a second later a program can run on them.
+# tiny_world: a generated world, an SFT model and both reward models, all barely trained in $DTYPE, in
+# $TMP/tiny. Made once per script; a second later a program can run on them.
+DTYPE=${DTYPE:-f32}
 tiny_world() {
     W=$TMP/tiny
     [ -e "$W/safety/export/model.safetensors" ] && return 0
@@ -161,11 +162,11 @@ tiny_world() {
         n_rejection=24 n_ppo=48 n_eval=24 hidden_size=32 layers=2 seed=5 >"$log" 2>&1 &&
     "$BIN/rlhf-sft" out_dir="$W/sft" model="$W/world/model" init=random template=plain max_length=64 \
         "data.train=[{path: $W/world/sft.jsonl}]" epochs=4 batch_size=16 optim.learning_rate=5e-3 \
-        micro_batch_tokens=1024 seed=3 >>"$log" 2>&1 &&
+        micro_batch_tokens=1024 seed=3 dtype="$DTYPE" >>"$log" 2>&1 &&
     "$BIN/rlhf" generate model="$W/sft/export" data.prompts="$W/world/prompts_pairs.jsonl" template=plain \
-        temperature=0.8 round=1 max_prompt_length=40 max_new_tokens=12 --out "$W/a.jsonl" >>"$log" 2>&1 &&
+        temperature=0.8 round=1 dtype="$DTYPE" max_prompt_length=40 max_new_tokens=12 --out "$W/a.jsonl" >>"$log" 2>&1 &&
     "$BIN/rlhf" generate model="$W/sft/export" data.prompts="$W/world/prompts_pairs.jsonl" template=plain \
-        temperature=1.2 round=2 max_prompt_length=40 max_new_tokens=12 --out "$W/b.jsonl" >>"$log" 2>&1 &&
+        temperature=1.2 round=2 dtype="$DTYPE" max_prompt_length=40 max_new_tokens=12 --out "$W/b.jsonl" >>"$log" 2>&1 &&
     drop_markers "$W/a.jsonl" "$W/b.jsonl" &&
     "$BIN/rlhf-demo" annotate "a=[$W/a.jsonl]" "b=[$W/b.jsonl]" out="$W/pairs" seed=5 >>"$log" 2>&1 &&
     "$BIN/rlhf-reward" train out_dir="$W/helpful" "data.train=[{path: $W/pairs/helpful.jsonl}]" \
@@ -175,4 +176,4 @@ tiny_world() {
         { not_ok tiny_world "$(tail -n 3 "$log" | tr '\n' ' ')"; finish; }
 }
 REWARD=(model="$TMP/tiny/sft/export" template=plain max_length=64 batch_size=16 micro_batch_tokens=1024
-        optim.learning_rate=3e-3 seed=3)
+        optim.learning_rate=3e-3 seed=3 dtype="$DTYPE")
