@@ -53,6 +53,8 @@ static void want_panel(const char *op, const char *arg, const Tensor *t, int64_t
 /* A weight as products read it: real, or bf16. */
 static void want_weight(const char *op, const Tensor *t, int64_t n, int64_t k)
 {
+    CHECK(t->dtype != DTYPE_BF16 || device_kind(t->dev) == DEVICE_CPU, "op_%s: w is %s on a card", op,
+          tensor_text(t));
     want(op, "w", t, t->dtype == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_REAL, LAYOUT_PANEL, n, k);
 }
 
@@ -138,8 +140,8 @@ void op_linear_dw(Tensor *dw, const Tensor *dy, const Tensor *x, DType operands,
     want_rows("linear_dw", "dy", dy, ANY, ANY);
     want_rows("linear_dw", "x", x, dy->dim[0], ANY);
     want_panel("linear_dw", "dw", dw, dy->dim[1], x->dim[1]);
-    CHECK(operands == DTYPE_REAL || operands == DTYPE_BF16, "op_linear_dw: operands are %s",
-          dtype_name(operands));
+    CHECK(operands == DTYPE_REAL || (operands == DTYPE_BF16 && device_kind(dw->dev) == DEVICE_CPU),
+          "op_linear_dw: operands are %s on %s", dtype_name(operands), device_text(dw->dev));
     RUN(linear_dw, dw, dy, x, operands, accumulate);
 }
 
@@ -293,6 +295,8 @@ void op_axpy(Tensor *y, double a, const Tensor *x, bool accumulate)
 void op_fill(Tensor *y, double value)
 {
     want_any("fill", "y", y, y);
+    CHECK(value == 0 || y->layout != LAYOUT_PANEL || y->dtype != DTYPE_BF16, "op_fill: %s with %g",
+          tensor_text(y), value); /* padding is between its elements, and no one fills it */
     RUN(fill, y, value);
 }
 

@@ -89,13 +89,13 @@ void op_swiglu_backward(Tensor *dgate, Tensor *dup, const Tensor *dy, const Tens
  * place; pos: i32 (T); table: (P, D) with cos in [0, D/2) and sin in [D/2, D), made in double by
  * the model. backward = true rotates the other way. */
 void op_rope(Tensor *x, const Tensor *pos, const Tensor *table, int64_t head_dim, bool backward);
-/* y = x for every storage slot; dtypes and layouts may differ (ROWS <-> PANEL, f32 <-> f64, f32 ->
- * bf16 round to nearest even). Same dims, no aliasing; integers
- * only to their own dtype and layout. */
+/* y = x for every element; dtypes and layouts may differ (ROWS <-> PANEL; f32, f64, bf16; to bf16 rounded
+ * to nearest even). y's padding becomes zero. Same dims, no aliasing; integers only to their own dtype and
+ * layout. */
 void op_convert(Tensor *y, const Tensor *x);
 /* y (+)= a * x, one FMA an element from y (or a product). Same dims; layouts may differ. */
 void op_axpy(Tensor *y, double a, const Tensor *x, bool accumulate);
-/* Every element = value; panel padding stays zero. Any dtype. */
+/* Every element = value; panel padding stays zero. Any dtype; a bf16 panel takes 0 alone. */
 void op_fill(Tensor *y, double value);
 /* y[i] = x[rows[i]]. y: (R, C); x: (T, C); rows: i32 (R). */
 void op_gather_rows(Tensor *y, const Tensor *x, const Tensor *rows);

@@ -295,20 +295,17 @@ static int64_t column_step(const Tensor *t)
     return t->layout == LAYOUT_PANEL ? PANEL_N : 1;
 }
 
-/* Lanes n >= N of the last panel stay zero, and what an odd K leaves of the pairs of a bf16 panel, which
- * are words of 4 bytes here. */
+/* Lanes n >= N of the last panel stay zero. */
 static void clear_padding(Tensor *t)
 {
-    if (t->layout != LAYOUT_PANEL)
+    if (t->layout != LAYOUT_PANEL || t->dim[0] % PANEL_N == 0)
         return;
-    const bool pairs = t->dtype == DTYPE_BF16;
-    const int64_t N = t->dim[0], used = N % PANEL_N, columns = pairs ? (t->dim[1] + 1) / 2 : t->dim[1];
-    const size_t bytes = pairs ? 4 : dtype_bytes(t->dtype);
-    unsigned char *last = (unsigned char *)t->data + (size_t)(N / PANEL_N * columns * PANEL_N) * bytes;
-    for (int64_t k = 0; used && k < columns; k++)
-        memset(last + (size_t)(k * PANEL_N + used) * bytes, 0, (size_t)(PANEL_N - used) * bytes);
-    for (int64_t n = 0; pairs && t->dim[1] % 2 && n < N; n++)
-        ((uint16_t *)t->data)[tensor_slot(t, n, t->dim[1] - 1) - 1] = 0;
+    size_t b = dtype_bytes(t->dtype);
+    unsigned char *p = t->data;
+    p += (size_t)(t->dim[0] / PANEL_N * t->dim[1] * PANEL_N) * b;
+    for (int64_t k = 0; k < t->dim[1]; k++, p += PANEL_N * b)
+        memset(p + (size_t)(t->dim[0] % PANEL_N) * b, 0,
+               (size_t)(PANEL_N - t->dim[0] % PANEL_N) * b);
 }
 
 static void axpy_run(real_t *y, real_t a, const real_t *x, int64_t n, bool accumulate)

@@ -151,9 +151,17 @@ static Place place_of(const Tensor *t)
     return p;
 }
 
+/* Columns that are stored: those of a bf16 panel come in pairs. */
+static __host__ __device__ __forceinline__ int64_t place_cols(const Place *p, int64_t cols)
+{
+    return p->panel && p->dtype == DTYPE_BF16 ? cols + cols % 2 : cols;
+}
+
 static __device__ __forceinline__ int64_t place_at(const Place *p, int64_t r, int64_t k,
                                                    int64_t cols)
 {
+    if (p->panel && p->dtype == DTYPE_BF16) /* pairs of k, the earlier in the odd slot */
+        return (r / PANEL_N * place_cols(p, cols) + k - k % 2) * PANEL_N + r % PANEL_N * 2 + 1 - k % 2;
     return p->panel ? (r / PANEL_N * cols + k) * PANEL_N + r % PANEL_N : r * p->stride + k;
 }
 
@@ -192,13 +200,15 @@ static __device__ __forceinline__ void tile_write(const Place *y, int64_t at, ui
 }
 
 /* A block takes a tile in the order of x and gives it in the order of y; ROWS run along columns,
- * PANEL along rows. Rows beyond the last are padding of y's panel: all bits 0 in every dtype. */
+ * PANEL along rows. Rows beyond the last are padding of y's panel, and so is the column that an odd number
+ * of them leaves of the pairs of a bf16 panel: all bits 0 in every dtype. */
 static __global__ void __launch_bounds__(TILE *TILE_ROWS)
     tile_kernel(Place y, Place x, int64_t rows, int64_t cols, TileMode mode, float a)
 {
     __shared__ uint64_t tile[TILE][TILE + 1];
     const int lane = threadIdx.x % TILE, first = threadIdx.x / TILE;
     const int64_t k0 = (int64_t)blockIdx.x * TILE;
+    const int64_t all = place_cols(&y, cols);
     for (int64_t r0 = (int64_t)blockIdx.y * TILE; r0 < rows; r0 += (int64_t)gridDim.y * TILE) {
         for (int j = first; j < TILE; j += TILE_ROWS) {
             int r = x.panel ? lane : j, k = x.panel ? j : lane;
@@ -211,7 +221,7 @@ static __global__ void __launch_bounds__(TILE *TILE_ROWS)
             int64_t at = place_at(&y, r0 + r, k0 + k, cols);
             if (k0 + k < cols && r0 + r < rows)
                 tile_write(&y, at, tile[r][k], mode, a);
-            else if (k0 + k < cols && y.panel)
+            else if (k0 + k < all && y.panel)
                 tile_write(&y, at, 0, mode == TILE_CONVERT ? TILE_CONVERT : TILE_MOVE, a);
         }
         __syncthreads();
@@ -221,9 +231,10 @@ static __global__ void __launch_bounds__(TILE *TILE_ROWS)
 static void tile_launch(const Tensor *y, const Tensor *x, TileMode mode, float a)
 {
     int64_t rows = tensor_rows(y), cols = tensor_cols(y), down = (rows + TILE - 1) / TILE;
+    Place to = place_of(y);
     if (rows > 0 && cols > 0)
-        LAUNCH(tile_kernel, dim3(cuda_blocks(cols, TILE), span_min(down, GRID_Y_MAX)),
-               TILE * TILE_ROWS, 0, cuda_stream(y), place_of(y), place_of(x), rows, cols, mode, a);
+        LAUNCH(tile_kernel, dim3(cuda_blocks(place_cols(&to, cols), TILE), span_min(down, GRID_Y_MAX)),
+               TILE * TILE_ROWS, 0, cuda_stream(y), to, place_of(x), rows, cols, mode, a);
 }
 
 /* Byte i of what is cleared lies in column i / pad of the last panel. */
@@ -253,7 +264,8 @@ SPAN_KERNEL convert_kernel(Span s, void *y, DType y_dtype, const void *x, DType 
 
 void cuda_convert(Tensor *y, const Tensor *x)
 {
-    bool flat = y->layout == x->layout && span_dense(y) && span_dense(x);
+    bool flat = y->layout == x->layout && span_dense(y) && span_dense(x) &&
+                (y->dtype == x->dtype || y->layout != LAYOUT_PANEL);
     if (flat && y->dtype == x->dtype) {
         if (tensor_len(y))
             CUDA_CALL(cudaMemcpyAsync(y->data, x->data, tensor_bytes(y), cudaMemcpyDeviceToDevice,

@@ -41,7 +41,16 @@ void cuda_sumsq(Tensor *partial, const Tensor *x)
                (double *)partial->data, f32_data(x), n);
 }
 
-SPAN_KERNEL adamw_kernel(Span s, FormulaAdamw k, float *w, float *m, float *v, const float *grad)
+/* Four values of a bf16 copy, at a multiple of 8 bytes. */
+static __device__ __forceinline__ void copy4(uint16_t *copy, float4 a)
+{
+    const uint32_t lo = bf16_pair(f32_bits(a.y), f32_bits(a.x));
+    const uint32_t hi = bf16_pair(f32_bits(a.w), f32_bits(a.z));
+    *(uint64_t *)copy = (uint64_t)hi << 32 | lo;
+}
+
+SPAN_KERNEL adamw_kernel(Span s, FormulaAdamw k, float *w, float *m, float *v, uint16_t *copy,
+                         const float *grad)
 {
     SPAN_WIDE(i, s)
     {
@@ -53,15 +62,24 @@ SPAN_KERNEL adamw_kernel(Span s, FormulaAdamw k, float *w, float *m, float *v, c
         store4(w + i, a);
         store4(m + i, b);
         store4(v + i, c);
+        if (copy)
+            copy4(copy + i, a);
     }
     SPAN_REST(i, s)
-    formula_adamw(&k, w + i, m + i, v + i, grad[i]);
+    {
+        formula_adamw(&k, w + i, m + i, v + i, grad[i]);
+        if (copy)
+            copy[i] = bf16_of_f32(w[i]);
+    }
 }
 
 void cuda_adamw(Tensor *w, Tensor *m, Tensor *v, Tensor *copy, const Tensor *grad, AdamwArgs args)
 {
     const Tensor *all[] = {w, m, v, grad};
     Span s = span_of(all, 4);
+    bool same = copy && copy->layout != LAYOUT_PANEL; /* the copy's slots are those of w */
     SPAN_LAUNCH(adamw_kernel, s, w, formula_adamw_scalars(&args), f32_data(w), f32_data(m),
-                f32_data(v), f32_data(grad));
+                f32_data(v), same ? (uint16_t *)copy->data : NULL, f32_data(grad));
+    if (copy && !same) /* a card keeps weights as rows: of use to tests alone */
+        cuda_convert(copy, w);
 }
