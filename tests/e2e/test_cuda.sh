@@ -28,6 +28,7 @@ both() {
     done
     [ $bad = 1 ] || ok "$name: $files equal on both devices"
 }
+refuses "dtype: bf16 on a card, so far" 78 "set argument [0-9]+: dtype: bf16" "${SFT[@]}" out_dir="$TMP/x" device=cuda dtype=bf16
 both sft "export/model.safetensors metrics.jsonl" "${SFT[@]}"
 both reward "export/model.safetensors metrics.jsonl" "$BIN/rlhf-reward" train "data.train=[{path: $W/pairs/safety.jsonl}]" \
     "data.eval=[{path: $W/pairs/safety_test.jsonl}]" safety_loss.weight=1 "${REWARD[@]}" batch_size=8 max_steps=3
