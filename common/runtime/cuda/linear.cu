@@ -520,6 +520,7 @@ void cuda_linear_dx(Tensor *dx, const Tensor *dy, const Tensor *w, bool accumula
 
 void cuda_linear_dw(Tensor *dw, const Tensor *dy, const Tensor *x, DType operands, bool accumulate)
 {
+    (void)operands; /* f32: ops.c refuses the other here */
     const int64_t n = dw->dim[0], k = dw->dim[1];
     Product g = {operand_rows(x, k), operand_rows(dy, n), dy->dim[0], f32_data(dw), k, k, n,
                  is_wide(dw),        accumulate};
