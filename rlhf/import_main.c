@@ -37,8 +37,9 @@ static const CfgField fields[] = {
     {"pairs", CFG_ENUM, AT(pairs), "all", .choices = "all|best_rest|best_worst",
      .help = "which pairs of several scored answers to one prompt"},
     {"levels", CFG_FLOATS, AT(levels), "[]",
-     .help = "ratings from which a pair is significant, better, slight; below: negligible. Default: "
-             "by format, see 'rlhf import list'"},
+     .help =
+         "ratings from which a pair is significant, better, slight; below: negligible. Default: "
+         "by format, see 'rlhf import list'"},
     {"min_rating", CFG_FLOAT, AT(min_rating), "0", 0, 1e9, .help = "drop pairs rated lower"},
     {"tagged", CFG_BOOL, AT(tagged), "false", .help = "put tags [safety] on every record"},
     {"on_bad_row", CFG_ENUM, AT(on_bad_row), "error", .choices = "error|skip",
@@ -64,12 +65,13 @@ static const CliSpec spec = {
         "(+ strength, margin, chosen_safe, rejected_safe); prompt, response, is_safe; with "
         "conversations or instruction, input,\n"
         "output in their place. The programs read all of these as they are; an import checks them, "
-        "drops repeated ones and reports.",
-    .examples =
-        "  rlhf import hh-rlhf harmless-base.test.jsonl.gz harmless.jsonl tagged=true\n"
-        "  rlhf import diasafety test.json test.jsonl\n"
-        "  rlhf import diasafety train.json train.jsonl against=test.jsonl report=train.report.json\n"
-        "  rlhf import shp train.jsonl shp.jsonl.zst levels=[8,4,2] min_rating=1.5\n",
+        "drops repeated ones and reports. "
+        "--dry-run reads and reports, and writes nothing.",
+    .examples = "  rlhf import hh-rlhf harmless-base.test.jsonl.gz harmless.jsonl tagged=true\n"
+                "  rlhf import diasafety test.json test.jsonl\n"
+                "  rlhf import diasafety train.json train.jsonl against=test.jsonl "
+                "report=train.report.json\n"
+                "  rlhf import shp train.jsonl shp.jsonl.zst levels=[8,4,2] min_rating=1.5\n",
     .fields = fields,
     .config_bytes = sizeof(ImportConfig),
     .max_args = 3,
@@ -81,7 +83,7 @@ static void print_list(void)
         printf("%-24s %s, %s records\n%-24s   %s\n", i->name, i->set, record_kind_name(i->kind), "",
                i->fields);
         if (i->flags & IMPORT_RATED)
-            printf("%-24s   levels=[%g,%g,%g] of %s\n", "", i->levels[0], i->levels[1],
+            printf("%-24s   levels=[%g,%g,%g] over the %s\n", "", i->levels[0], i->levels[1],
                    i->levels[2], i->rating);
         if (i->flags & IMPORT_TASK)
             printf("%-24s   task=helpful|safety\n", "");
@@ -104,7 +106,7 @@ static int find_importer(const char *name, const Importer **out)
                      near.found ? "'?)" : "");
 }
 
-static int show_report(const ImportConfig *c, ImportReport *report, bool to_stderr)
+static int show_report(const char *json, ImportReport *report, bool to_stderr)
 {
     Str text = {0};
     int rc = 0;
@@ -112,8 +114,8 @@ static int show_report(const ImportConfig *c, ImportReport *report, bool to_stde
     fputs(str_get(&text), to_stderr ? stderr : stdout);
     str_clear(&text);
     import_report_json(report, &text);
-    if (c->report[0])
-        rc = file_write_atomic(c->report, text.s, text.n);
+    if (*json)
+        rc = file_write_atomic(json, text.s, text.n);
     str_free(&text);
     return rc;
 }
@@ -137,6 +139,7 @@ static int run(const Cli *cli)
                        .on_overlap = (ImportOverlap)c->on_overlap};
     ImportReport report = {0};
     const Importer *imp;
+    const char *out;
     int rc = 0;
     if (cli->n_args && !strcmp(args[0], "list")) {
         print_list();
@@ -147,8 +150,16 @@ static int run(const Cli *cli)
     TRY(find_importer(args[0], &imp));
     if (c->tokenizer[0])
         TRY(tokenizer_open(&o.tokenizer, c->tokenizer));
-    TRY(import_run(imp, args[1], args[2], &o, &report));
-    TRY(show_report(c, &report, !strcmp(args[2], "-")));
+    out = args[2];
+    if (cli->dry_run) { /* reads and reports all the same */
+        out = "/dev/null";
+        o.held_out = c->held_out[0] ? out : c->held_out;
+    } else if (!strcmp(c->held_out, out)) {
+        rc = error_set(ERR_CONFIG, "held_out: '%s' is OUT as well; give it another name", out);
+        goto fail;
+    }
+    TRY(import_run(imp, args[1], out, &o, &report));
+    TRY(show_report(cli->dry_run ? "" : c->report, &report, !strcmp(args[2], "-")));
 fail:
     import_report_free(&report);
     tokenizer_close(o.tokenizer);

@@ -32,7 +32,7 @@ struct Reader {
     bool z_ready;
     ZSTD_DCtx *zstd;
     bool damaged; /* gzip: seen behind the text that was handed over */
-    bool inside; /* within a gzip member or zstd frame: the file must not end here */
+    bool inside;  /* within a gzip member or zstd frame: the file must not end here */
     char *buf;
     size_t pos, n, cap;
     bool end;
@@ -175,8 +175,9 @@ static int refuse_foreign(const Reader *r)
         {"\xFD\x37zXZ\0", 6, "xz data; decompress them first: xz -d"},
         {"BZh", 3, "bzip2 data; decompress them first: bzip2 -d"},
         {"PK\3\4", 4, "a zip archive; unpack it first"},
-        {"PAR1", 4, "a Parquet file; write it as JSON lines first, with duckdb -c \"COPY (FROM "
-                    "'x.parquet') TO 'x.jsonl'\" or datasets' to_json"},
+        {"PAR1", 4,
+         "a Parquet file; write it as JSON lines first, with duckdb -c \"COPY (FROM "
+         "'x.parquet') TO 'x.jsonl'\" or datasets' to_json"},
         {"ARROW1", 6, "an Arrow file; write it as JSON lines first, with datasets' to_json"},
         {"\x04\x22\x4D\x18", 4, "lz4 data; decompress them first: lz4 -d"},
         {"\xFF\xFE", 2, "UTF-16 text; write it as UTF-8: iconv -f UTF-16 -t UTF-8"},

@@ -1,8 +1,8 @@
 /* import.c - public data sets -> records: reading, writing, duplicates, overlap and the split.
  *
  * The split by prompt hash puts all records of one prompt on the same side, and does so again when
- * the set is imported again or grows. Row functions are in import_formats.c and import_rated.c, what
- * they call in import_row.c. Tested by tests/unit/test_import.c. */
+ * the set is imported again or grows. Row functions are in import_formats.c and import_rated.c,
+ * what they call in import_row.c. Tested by tests/unit/test_import.c. */
 #include "common/data/import_impl.h"
 
 #include "common/base/error.h"
@@ -243,11 +243,10 @@ static int run_rows(Run *run)
     if ((rc = import_add_group(&run->im)) < 0 || (rc = take_made(run)) < 0)
         return rc;
     if (report->n_kept == 0)
-        return error_set(ERR_DATA,
-                         "%s: none of %lld rows could be kept as %s; is it the right format?%s%s",
-                         report->in, (long long)report->n_read, report->format,
-                         report->first_bad ? " The first: " : "",
-                         report->first_bad ? report->first_bad : "");
+        return error_set(
+            ERR_DATA, "%s: none of %lld rows could be kept as %s; is it the right format?%s%s",
+            report->in, (long long)report->n_read, report->format,
+            report->first_bad ? " The first: " : "", report->first_bad ? report->first_bad : "");
     return 0;
 }
 

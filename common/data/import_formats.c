@@ -2,7 +2,7 @@
  *
  * A row function maps fields and counts what it drops; reading, writing, duplicates and the split
  * are import.c's. Sources of the schemas: the data sets' own cards. Tested by
- * tests/unit/test_import.c. */
+ * tests/unit/test_import_sets.c. */
 #include "common/data/import_impl.h"
 
 #include "common/base/error.h"

@@ -2,7 +2,7 @@
  *
  * Each gives import_add_pair a rating in the set's own unit; the levels of the table (or of the
  * config) turn it into Llama 2's four. A rating of 0 is a tie, except where the row chooses all the
- * same. Tested by tests/unit/test_import.c. */
+ * same. Tested by tests/unit/test_import_sets.c. */
 #include "common/data/import_impl.h"
 
 #include "common/base/error.h"
@@ -84,7 +84,8 @@ static int helpsteer_prompt(Import *im, const Json *j, Talk *t)
         role = !strncmp(next, "Assistant\n", 10) ? ROLE_ASSISTANT : ROLE_USER;
         if (role == ROLE_USER && strncmp(next, "User\n", 5))
             return row_error(&im->place, FAULT_OTHER, "prompt",
-                             "%s is followed by neither 'User' nor 'Assistant' and a newline", mark);
+                             "%s is followed by neither 'User' nor 'Assistant' and a newline",
+                             mark);
         next = strchr(next, '\n') + 1;
     }
     return 0;

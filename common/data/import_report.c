@@ -40,7 +40,8 @@ static void add_lengths(ImportLengths *l, const Record *r, Tokenizer *tok)
     if (r->n_messages)
         add_length(&l[LENGTH_PROMPT], prompt);
     for (int k = 0; k < 2; k++) {
-        const char *text = k == 0 && r->kind == RECORD_SFT ? r->messages[n_prompt].text : r->text[k];
+        const char *text =
+            k == 0 && r->kind == RECORD_SFT ? r->messages[n_prompt].text : r->text[k];
         if (!text)
             continue;
         const int64_t n = length_of(text, strlen(text), r->kind == RECORD_TEXT, tok);
@@ -91,10 +92,11 @@ static const char *const drop_keys[DROP_COUNT] = {
     "alone", "split",     "duplicate",        "overlap", "bad_row",
 };
 static const char *const drop_names[DROP_COUNT] = {
-    "empty message or answer",   "identical answers", "no common prompt",
-    "tie",                       "rating below min_rating",
-    "single answer to a prompt", "of another split",  "repeats an earlier record",
-    "prompt stands in against",  "bad row",
+    "empty message or answer",  "identical answers",
+    "no common prompt",         "tie",
+    "rating below min_rating",  "single answer to a prompt",
+    "of another split",         "repeats an earlier record",
+    "prompt stands in against", "bad row",
 };
 static const char *const bin_keys[4] = {"chosen_safe_rejected_unsafe", "both_safe", "both_unsafe",
                                         "chosen_unsafe_rejected_safe"};

@@ -36,8 +36,9 @@ int import_missing(Import *im, const Json *j, const char *path)
     int n = 0;
     for (void *it = json_iter(j); it && n < 12; it = json_iter_next(j, it), n++)
         str_addf(&have, "%s%.40s", n ? ", " : "", json_iter_key(it));
-    const int rc = row_error(&im->place, FAULT_OTHER, path, "missing; a row of %s has %s (found: %s)",
-                             im->imp->set, im->imp->fields, have.n ? have.s : "no fields");
+    const int rc =
+        row_error(&im->place, FAULT_OTHER, path, "missing; a row of %s has %s (found: %s)",
+                  im->imp->set, im->imp->fields, have.n ? have.s : "no fields");
     str_free(&have);
     return rc;
 }
@@ -63,10 +64,9 @@ int import_num(Import *im, const Json *j, const char *path, double min, double m
     if (json_kind(v) != JSON_INT && json_kind(v) != JSON_NUM)
         return wrong(im, v, path, "a number");
     *out = json_num(v, NAN);
-    return *out >= min && *out <= max
-               ? 0
-               : row_error(&im->place, FAULT_OTHER, path, "found %g, expected %g to %g", *out, min,
-                           max);
+    return *out >= min && *out <= max ? 0
+                                      : row_error(&im->place, FAULT_OTHER, path,
+                                                  "found %g, expected %g to %g", *out, min, max);
 }
 
 int import_int(Import *im, const Json *j, const char *path, int min, int max, int *out)

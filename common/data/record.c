@@ -179,7 +179,7 @@ int record_check_overlap(const RecordSet *a, const char *a_name, const RecordSet
         rc = error_set(
             ERR_DATA,
             "%s:%lld (%s) and %s:%lld (%s) hold the same prompt '%s'; %lld record%s of %s in all: "
-            "remove them from one of the two, or split by prompt (rlhf import --held-out)",
+            "remove them from one of the two, or split by prompt (rlhf import held_out=FILE)",
             x->file, (long long)x->line, a_name, y->file, (long long)y->line, b_name, quote,
             (long long)n_both, n_both == 1 ? "" : "s", b_name);
     }

@@ -34,7 +34,8 @@ static int missing(RowPlace *p, const Json *j, RecordKind want, const char *name
 
 static bool has_prompt(const Json *j)
 {
-    return json_field(j, "prompt") || json_field(j, "conversations") || json_field(j, "instruction");
+    return json_field(j, "prompt") || json_field(j, "conversations") ||
+           json_field(j, "instruction");
 }
 
 int record_check_prompt(RowPlace *p, const Talk *prompt, const char *name)
@@ -42,7 +43,8 @@ int record_check_prompt(RowPlace *p, const Talk *prompt, const char *name)
     return talk_check(p, prompt, name, ROLE_USER);
 }
 
-/* Alpaca: "history" [[instruction, output], ...], "instruction", and "input" behind a blank line. */
+/* Alpaca: "history" [[instruction, output], ...], "instruction", and "input" behind a blank line.
+ */
 static int read_alpaca(RowPlace *p, Talk *t, const Json *j)
 {
     int rc = 0;

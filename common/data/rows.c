@@ -38,16 +38,17 @@ static bool is_blank(const char *s, size_t n)
 }
 
 /* 1 with r->row, or 1 without when the text is no object. */
-static int parse_row(Rows *r, const char *text, size_t n, int64_t line, int64_t column, const Json **j)
+static int parse_row(Rows *r, const char *text, size_t n, int64_t line, int64_t column,
+                     const Json **j)
 {
     r->line = line;
     r->from = (JsonSource){reader_path(r->reader), line, column, text, n};
     if (json_parse_at(&r->row, &r->from) < 0) {
         r->row = NULL;
     } else if (json_kind(r->row) != JSON_OBJ) {
-        error_set(ERR_DATA, "%s:%lld:%lld: found %s, expected an object with the fields of a record",
-                  r->from.file, (long long)line, (long long)column,
-                  json_kind_name(json_kind(r->row)));
+        error_set(
+            ERR_DATA, "%s:%lld:%lld: found %s, expected an object with the fields of a record",
+            r->from.file, (long long)line, (long long)column, json_kind_name(json_kind(r->row)));
         json_free(r->row);
         r->row = NULL;
     }

@@ -1,8 +1,7 @@
 /* driver.c - runs a fuzz target:  fuzz_X [SECONDS [SEED]]    inputs until the time is over
- *                                 fuzz_X -i INPUT [SEED]      one input again, on standard output too
- *                                 fuzz_X FILE...              files as inputs
- * The inputs run in a child, whose number of the input in hand lies in shared memory: when it dies, the
- * parent says which input did it. */
+ *                                 fuzz_X -i INPUT [SEED]      one input again, on standard output
+ * too fuzz_X FILE...              files as inputs The inputs run in a child, whose number of the
+ * input in hand lies in shared memory: when it dies, the parent says which input did it. */
 #include "tests/fuzz/fuzz.h"
 
 #include "common/base/error.h"
@@ -117,7 +116,8 @@ static double now(void)
 
 static int run_inputs(const Seeds *seeds, double seconds, uint64_t seed)
 {
-    volatile uint64_t *at = mmap(NULL, sizeof *at, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    volatile uint64_t *at =
+        mmap(NULL, sizeof *at, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     int status = 0;
     CHECK(at != MAP_FAILED, "no shared memory");
     const pid_t child = fork();
@@ -134,9 +134,11 @@ static int run_inputs(const Seeds *seeds, double seconds, uint64_t seed)
     CHECK(child > 0 && waitpid(child, &status, 0) == child, "no child");
     const bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     if (!good)
-        printf("input %llu of seed %llu failed; again with: -i %llu %llu\n", (unsigned long long)*at,
-               (unsigned long long)seed, (unsigned long long)*at, (unsigned long long)seed);
-    printf("%llu inputs of seed %llu in %.1f s\n", (unsigned long long)*at, (unsigned long long)seed, seconds);
+        printf("input %llu of seed %llu failed; again with: -i %llu %llu\n",
+               (unsigned long long)*at, (unsigned long long)seed, (unsigned long long)*at,
+               (unsigned long long)seed);
+    printf("%llu inputs of seed %llu in %.1f s\n", (unsigned long long)*at,
+           (unsigned long long)seed, seconds);
     printf("%d passed, %d failed, 0 skipped\n", good, !good);
     return !good;
 }
@@ -152,7 +154,8 @@ int main(int argc, char **argv)
     const double seconds = argc > 1 ? strtod(argv[1], &end) : 1;
     if (one) {
         Str s = {0};
-        make_input(&s, &seeds, argc > 3 ? strtoull(argv[3], NULL, 10) : 1, strtoull(argv[2], NULL, 10));
+        make_input(&s, &seeds, argc > 3 ? strtoull(argv[3], NULL, 10) : 1,
+                   strtoull(argv[2], NULL, 10));
         fwrite(s.s, 1, s.n, stdout);
         fflush(stdout);
         run_exact(str_get(&s), s.n);

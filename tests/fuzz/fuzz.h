@@ -1,8 +1,8 @@
 /* fuzz.h - what a fuzz target is: the function that libFuzzer calls, and seeds for our own driver.
  *
- * driver.c needs no other compiler or library: input i of a seed is a pure function of both, made of the
- * target's seeds by changes of bytes, cuts, repeats, splices and words of the target. A target CHECKs what
- * must hold of every input; the sanitizers of the build watch the rest. */
+ * driver.c needs no other compiler or library: input i of a seed is a pure function of both, made
+ * of the target's seeds by changes of bytes, cuts, repeats, splices and words of the target. A
+ * target CHECKs what must hold of every input; the sanitizers of the build watch the rest. */
 #ifndef RLHF_TESTS_FUZZ_H
 #define RLHF_TESTS_FUZZ_H
 

@@ -1,5 +1,5 @@
-/* fuzz_import.c - any text as a file of each public set: an error with a place, or a report in which every
- * record is either kept or dropped for a reason. */
+/* fuzz_import.c - any text as a file of each public set: an error with a place, or a report in
+ * which every record is either kept or dropped for a reason. */
 #include "tests/fuzz/fuzz.h"
 
 #include "common/base/error.h"
@@ -9,36 +9,73 @@
 
 /* The first byte chooses the format, the second the options. */
 static const char *const seeds[] = {
-    "a {\"chosen\": \"\\n\\nHuman: q\\n\\nAssistant: a\", \"rejected\": \"\\n\\nHuman: q\\n\\nAssistant: b\"}\n",
-    "b {\"prompt\": \"q\", \"response_0\": \"a\", \"response_1\": \"b\", \"better_response_id\": 0, "
+    "a {\"chosen\": \"\\n\\nHuman: q\\n\\nAssistant: a\", \"rejected\": \"\\n\\nHuman: "
+    "q\\n\\nAssistant: b\"}\n",
+    "b {\"prompt\": \"q\", \"response_0\": \"a\", \"response_1\": \"b\", \"better_response_id\": "
+    "0, "
     "\"safer_response_id\": 1, \"is_response_0_safe\": false}\n",
     "c {\"prompt\": \"q\", \"response\": \"a\", \"is_safe\": true}\n",
-    "d [{\"context\": \"q\", \"response\": \"a\", \"label\": \"Safe\"}, {\"context\": \"q\", \"response\": \"a\", "
+    "d [{\"context\": \"q\", \"response\": \"a\", \"label\": \"Safe\"}, {\"context\": \"q\", "
+    "\"response\": \"a\", "
     "\"label\": \"Unsafe\"}]",
-    "e {\"prompt\": \"q\", \"response\": \"a\", \"helpfulness\": 4}\n{\"prompt\": \"q\", \"response\": \"b\", "
-    "\"helpfulness\": 1}\n{\"prompt\": \"q<extra_id_1>Assistant\\nx<extra_id_1>User\\nr\", \"response\": \"b\", "
+    "e {\"prompt\": \"q\", \"response\": \"a\", \"helpfulness\": 4}\n{\"prompt\": \"q\", "
+    "\"response\": \"b\", "
+    "\"helpfulness\": 1}\n{\"prompt\": \"q<extra_id_1>Assistant\\nx<extra_id_1>User\\nr\", "
+    "\"response\": \"b\", "
     "\"helpfulness\": 1}\n",
-    "f {\"prompt\": \"q\", \"response_1\": \"a\", \"response_2\": \"b\", \"preference_strength\": -2, \"split\": \"x\"}\n",
-    "g {\"context\": [{\"role\": \"user\", \"content\": \"q\"}], \"response1\": \"a\", \"response2\": \"b\", "
+    "f {\"prompt\": \"q\", \"response_1\": \"a\", \"response_2\": \"b\", \"preference_strength\": "
+    "-2, \"split\": \"x\"}\n",
+    "g {\"context\": [{\"role\": \"user\", \"content\": \"q\"}], \"response1\": \"a\", "
+    "\"response2\": \"b\", "
     "\"overall_preference\": 3}\n",
-    "h {\"history\": \"q\", \"human_ref_A\": \"a\", \"human_ref_B\": \"b\", \"labels\": 1, \"score_ratio\": 2.5, "
+    "h {\"history\": \"q\", \"human_ref_A\": \"a\", \"human_ref_B\": \"b\", \"labels\": 1, "
+    "\"score_ratio\": 2.5, "
     "\"domain\": \"d\"}\n",
-    "i {\"question\": {\"full_text\": \"q\"}, \"answer_0\": \"a\", \"answer_1\": \"b\", \"score_0\": 0.5, \"score_1\": -0.5}\n",
-    "j {\"info\": {\"post\": \"p\", \"title\": \"t\", \"subreddit\": \"s\"}, \"summaries\": [{\"text\": \"a\"}, "
+    "i {\"question\": {\"full_text\": \"q\"}, \"answer_0\": \"a\", \"answer_1\": \"b\", "
+    "\"score_0\": 0.5, \"score_1\": -0.5}\n",
+    "j {\"info\": {\"post\": \"p\", \"title\": \"t\", \"subreddit\": \"s\"}, \"summaries\": "
+    "[{\"text\": \"a\"}, "
     "{\"text\": \"b\"}], \"choice\": 1, \"extra\": {\"confidence\": 8}}\n",
-    "k {\"instruction\": \"q\", \"completions\": [{\"response\": \"a\", \"overall_score\": 3}, {\"response\": \"b\", "
+    "k {\"instruction\": \"q\", \"completions\": [{\"response\": \"a\", \"overall_score\": 3}, "
+    "{\"response\": \"b\", "
     "\"overall_score\": 8}, {\"response\": \"c\", \"overall_score\": 3}]}\n",
-    "l {\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"b\", \"score_chosen\": 8, \"score_rejected\": 7.5}\n",
+    "l {\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"b\", \"score_chosen\": 8, "
+    "\"score_rejected\": 7.5}\n",
     "m {\"prompt\": \"q\", \"completion_a\": \"a\", \"completion_b\": \"b\", \"strength\": -1}\n",
     "n {\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"b\", \"subset\": \"x\"}\n",
     "o {\"instruction\": \"do\", \"input\": \"this\", \"output\": \"a\"}\n",
-    "p {\"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, {\"from\": \"gpt\", \"value\": \"a\"}]}\n",
-    "q {\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"b\"}\n{\"prompt\": \"q\", \"chosen\": \"b\", \"rejected\": \"a\"}\n",
+    "p {\"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, {\"from\": \"gpt\", "
+    "\"value\": \"a\"}]}\n",
+    "q {\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"b\"}\n{\"prompt\": \"q\", "
+    "\"chosen\": \"b\", \"rejected\": \"a\"}\n",
 };
 
 const char *const fuzz_words[] = {
-    "null", "true", "7", "-3", "0", "\"\"", "[]", "{}", "\"q\"", "\\u0000", "<extra_id_1>", "<extra_id_1>User\\n", "\n",
-    "[", "]", "{", "}", ",", ":", "\"", "\\n\\nHuman:", "\\n\\nAssistant:", "1e300", "0.25", NULL,
+    "null",
+    "true",
+    "7",
+    "-3",
+    "0",
+    "\"\"",
+    "[]",
+    "{}",
+    "\"q\"",
+    "\\u0000",
+    "<extra_id_1>",
+    "<extra_id_1>User\\n",
+    "\n",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ":",
+    "\"",
+    "\\n\\nHuman:",
+    "\\n\\nAssistant:",
+    "1e300",
+    "0.25",
+    NULL,
 };
 
 bool fuzz_seed(int k, Str *out)
@@ -61,8 +98,8 @@ static void check_report(ImportReport *r)
         strengths += r->strength[s];
     CHECK(r->n_kept > 0 && r->chars[LENGTH_WHOLE].n == r->n_kept, "nothing kept");
     CHECK(r->kind != RECORD_PAIR || strengths == r->n_kept, "strengths");
-    CHECK(strcmp(r->format, "helpsteer") == 0 || made >= r->n_read, "%lld rows, %lld records", (long long)r->n_read,
-          (long long)made);
+    CHECK(strcmp(r->format, "helpsteer") == 0 || made >= r->n_read, "%lld rows, %lld records",
+          (long long)r->n_read, (long long)made);
     import_report_print(r, &text);
     str_clear(&text);
     import_report_json(r, &text);

@@ -1,5 +1,5 @@
-/* fuzz_records.c - any text as a record of any kind: it is refused with one line that names a place in
- * the text, or it is a record whose canonical form reads back as itself. */
+/* fuzz_records.c - any text as a record of any kind: it is refused with one line that names a place
+ * in the text, or it is a record whose canonical form reads back as itself. */
 #include "tests/fuzz/fuzz.h"
 
 #include "common/base/error.h"
@@ -11,31 +11,87 @@
 
 static const char *const seeds[] = {
     "{\"text\": \"once\"}",
-    "{\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"b\", \"strength\": \"slight\", \"margin\": 0.5, "
-    "\"chosen_safe\": true, \"rejected_safe\": false, \"tags\": [\"safety\"], \"weight\": 2, \"source\": \"s\"}",
+    "{\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"b\", \"strength\": \"slight\", "
+    "\"margin\": 0.5, "
+    "\"chosen_safe\": true, \"rejected_safe\": false, \"tags\": [\"safety\"], \"weight\": 2, "
+    "\"source\": \"s\"}",
     "{\"chosen\": \"one two three\", \"rejected\": \"one two four\", \"id\": 7}",
-    "{\"chosen\": \"\\n\\nHuman: q\\n\\nAssistant: x\\n\\nHuman: r\\n\\nAssistant: a\", \"rejected\": "
+    "{\"chosen\": \"\\n\\nHuman: q\\n\\nAssistant: x\\n\\nHuman: r\\n\\nAssistant: a\", "
+    "\"rejected\": "
     "\"\\n\\nHuman: q\\n\\nAssistant: x\\n\\nHuman: r\\n\\nAssistant: b\"}",
-    "{\"chosen\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}], "
-    "\"rejected\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}",
-    "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", \"content\": [{\"type\": "
+    "{\"chosen\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+    "\"content\": \"a\"}], "
+    "\"rejected\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+    "\"content\": \"b\"}]}",
+    "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", \"content\": "
+    "[{\"type\": "
     "\"text\", \"text\": \"q\"}]}, {\"role\": \"assistant\", \"content\": \"\\u00e9\xc3\xa9\"}]}",
-    "{\"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, {\"from\": \"gpt\", \"value\": \"a\"}], "
+    "{\"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, {\"from\": \"gpt\", \"value\": "
+    "\"a\"}], "
     "\"system\": \"s\"}",
-    "{\"instruction\": \"do\", \"input\": \"this\", \"output\": \"done\", \"history\": [[\"x\", \"y\"]]}",
-    "{\"prompt\": [{\"role\": \"user\", \"content\": \"q\"}], \"completion\": \"a\", \"label\": true}",
+    "{\"instruction\": \"do\", \"input\": \"this\", \"output\": \"done\", \"history\": [[\"x\", "
+    "\"y\"]]}",
+    "{\"prompt\": [{\"role\": \"user\", \"content\": \"q\"}], \"completion\": \"a\", \"label\": "
+    "true}",
     "{\"prompt\": \"q\", \"response\": \"a\", \"is_safe\": false}",
-    "{\"completion\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}], "
+    "{\"completion\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+    "\"content\": \"a\"}], "
     "\"label\": false}",
 };
 
 const char *const fuzz_words[] = {
-    "\"prompt\":", "\"chosen\":", "\"rejected\":", "\"messages\":", "\"conversations\":", "\"completion\":",
-    "\"response\":", "\"instruction\":", "\"input\":", "\"output\":", "\"history\":", "\"system\":", "\"label\":",
-    "\"is_safe\":", "\"role\":", "\"content\":", "\"from\":", "\"value\":", "\"user\"", "\"assistant\"", "\"system\"",
-    "\"margin\":", "\"id\":", "\"tags\":", "\"tools\":", "null", "true", "1e400", "99999999999999999999", "-0", "[]",
-    "{}", "[", "]", "{", "}", ",", ":", "\"", "\\", "\\u0000", "\\ud83d\\ude00", "\\ud800", "\\n\\nHuman:",
-    "\\n\\nAssistant:", "\\n", " ", "\xef\xbb\xbf", "\xc3", "\n", "[[[[[[[[", NULL,
+    "\"prompt\":",
+    "\"chosen\":",
+    "\"rejected\":",
+    "\"messages\":",
+    "\"conversations\":",
+    "\"completion\":",
+    "\"response\":",
+    "\"instruction\":",
+    "\"input\":",
+    "\"output\":",
+    "\"history\":",
+    "\"system\":",
+    "\"label\":",
+    "\"is_safe\":",
+    "\"role\":",
+    "\"content\":",
+    "\"from\":",
+    "\"value\":",
+    "\"user\"",
+    "\"assistant\"",
+    "\"system\"",
+    "\"margin\":",
+    "\"id\":",
+    "\"tags\":",
+    "\"tools\":",
+    "null",
+    "true",
+    "1e400",
+    "99999999999999999999",
+    "-0",
+    "[]",
+    "{}",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ":",
+    "\"",
+    "\\",
+    "\\u0000",
+    "\\ud83d\\ude00",
+    "\\ud800",
+    "\\n\\nHuman:",
+    "\\n\\nAssistant:",
+    "\\n",
+    " ",
+    "\xef\xbb\xbf",
+    "\xc3",
+    "\n",
+    "[[[[[[[[",
+    NULL,
 };
 
 bool fuzz_seed(int k, Str *out)
@@ -53,8 +109,10 @@ static void check_message(const char *text, size_t n)
     CHECK(sscanf(error_text(), "f:%lld:%lld: ", &line, &column) == 2, "no place: %s", error_text());
     for (size_t i = 0; i < n; i++)
         lines += text[i] == '\n';
-    CHECK(line >= 1 && line <= lines && column >= 1 && column <= (long long)n + 2, "place: %s", error_text());
-    CHECK(!strchr(error_text(), '\n') || strstr(error_text(), "not valid JSON"), "lines: %s", error_text());
+    CHECK(line >= 1 && line <= lines && column >= 1 && column <= (long long)n + 2, "place: %s",
+          error_text());
+    CHECK(!strchr(error_text(), '\n') || strstr(error_text(), "not valid JSON"), "lines: %s",
+          error_text());
 }
 
 static void check_back(const Record *r)
@@ -66,7 +124,8 @@ static void check_back(const Record *r)
     record_write(r, &first);
     const JsonSource from = {"f", 1, 1, first.s, first.n};
     CHECK(json_parse_at(&j, &from) == 0, "written: %s: %s", first.s, error_text());
-    CHECK(record_parse_at(&again, j, r->kind, &from, &fault) == 0, "written: %s: %s", first.s, error_text());
+    CHECK(record_parse_at(&again, j, r->kind, &from, &fault) == 0, "written: %s: %s", first.s,
+          error_text());
     record_write(&again, &second);
     CHECK(first.n == second.n && !memcmp(first.s, second.s, first.n), "%s\n%s", first.s, second.s);
     CHECK(again.prompt_hash == r->prompt_hash && again.id == r->id, "%s", first.s);
@@ -86,11 +145,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         check_message(text, n);
         return 0;
     }
-    for (RecordKind kind = RECORD_TEXT; kind <= RECORD_LABELLED && json_kind(j) == JSON_OBJ; kind++) {
+    for (RecordKind kind = RECORD_TEXT; kind <= RECORD_LABELLED && json_kind(j) == JSON_OBJ;
+         kind++) {
         Record r;
         RecordFault fault;
         if (record_parse_at(&r, j, kind, &from, &fault) < 0) {
-            CHECK(fault != FAULT_NONE && !r.messages && !r.text[0], "left behind: %s", error_text());
+            CHECK(fault != FAULT_NONE && !r.messages && !r.text[0], "left behind: %s",
+                  error_text());
             check_message(text, n);
             continue;
         }

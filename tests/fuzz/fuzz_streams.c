@@ -1,5 +1,5 @@
-/* fuzz_streams.c - any bytes as a file: lines, the whole rest and rows agree on what they hold and on
- * whether they are damaged; nothing is read beyond it, nothing hangs. */
+/* fuzz_streams.c - any bytes as a file: lines, the whole rest and rows agree on what they hold and
+ * on whether they are damaged; nothing is read beyond it, nothing hangs. */
 #include "tests/fuzz/fuzz.h"
 
 #include "common/base/error.h"
@@ -12,8 +12,25 @@
 #include <unistd.h>
 
 const char *const fuzz_words[] = {
-    "\x1f\x8b", "\x1f\x8b\x08", "\x28\xb5\x2f\xfd", "\x50\x2a\x4d\x18", "\x5f\x2a\x4d\x18", "\xff\xff\xff\xff", "\n",
-    "\r\n", "[", "]", "{}", ",", "\"", "\\", "PAR1", "\xff\xfe", "\xef\xbb\xbf", " ", NULL,
+    "\x1f\x8b",
+    "\x1f\x8b\x08",
+    "\x28\xb5\x2f\xfd",
+    "\x50\x2a\x4d\x18",
+    "\x5f\x2a\x4d\x18",
+    "\xff\xff\xff\xff",
+    "\n",
+    "\r\n",
+    "[",
+    "]",
+    "{}",
+    ",",
+    "\"",
+    "\\",
+    "PAR1",
+    "\xff\xfe",
+    "\xef\xbb\xbf",
+    " ",
+    NULL,
 };
 
 static void pack(const char *suffix, const char *text, Str *out)
@@ -22,15 +39,16 @@ static void pack(const char *suffix, const char *text, Str *out)
     size_t n;
     Writer *w;
     snprintf(path, sizeof path, "/tmp/fuzz_streams.%d%s", (int)getpid(), suffix);
-    CHECK(writer_open(&w, path) == 0 && writer_write(w, text, strlen(text)) == 0 && writer_close(w) == 0 &&
-              file_read(path, &data, &n) == 0,
+    CHECK(writer_open(&w, path) == 0 && writer_write(w, text, strlen(text)) == 0 &&
+              writer_close(w) == 0 && file_read(path, &data, &n) == 0,
           "%s", error_text());
     unlink(path);
     str_add_bytes(out, data, n);
     free(data);
 }
 
-/* Plain, gzip and zstd of lines, an array and something long; two members or frames; a skippable frame. */
+/* Plain, gzip and zstd of lines, an array and something long; two members or frames; a skippable
+ * frame. */
 bool fuzz_seed(int k, Str *out)
 {
     static const char *const suffixes[] = {".txt", ".gz", ".zst"};
@@ -118,8 +136,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     const int rc_lines = read_lines(path, &lines), rc_rest = read_rest(path, &rest);
     CHECK(rc_lines == rc_rest, "lines give %d, the rest %d: %s", rc_lines, rc_rest, error_text());
     if (rc_lines == 0)
-        CHECK(lines.n == rest.n && !memcmp(str_get(&lines), str_get(&rest), lines.n), "%zu and %zu bytes", lines.n,
-              rest.n);
+        CHECK(lines.n == rest.n && !memcmp(str_get(&lines), str_get(&rest), lines.n),
+              "%zu and %zu bytes", lines.n, rest.n);
     read_rows(path, rc_lines);
     str_free(&lines);
     str_free(&rest);

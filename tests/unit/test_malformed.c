@@ -1,6 +1,6 @@
-/* test_malformed.c - what files of records can be wrong in: each is refused with the place where and
- * the reason why, under on_bad_row: error; under skip the good rows around it remain, unless the
- * file itself cannot be read on. */
+/* test_malformed.c - what files of records can be wrong in: each is refused with the place where
+ * and the reason why, under on_bad_row: error; under skip the good rows around it remain, unless
+ * the file itself cannot be read on. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -56,8 +56,8 @@ static void assert_message(const char *what, const char *expected)
         fail_msg("%s\nfound    %s\nexpected %s", what, error_text(), expected);
 }
 
-#define GOOD "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\"}\n"
-#define HEAD "{\"prompt\":\"q\",\"chosen\":\"a\","
+#define GOOD                "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\"}\n"
+#define HEAD                "{\"prompt\":\"q\",\"chosen\":\"a\","
 #define MESSAGE(role, text) "{\"role\":\"" role "\",\"content\":\"" text "\"}"
 
 /* A bad row between two good ones; NUL bytes are written as \1 and put in. */
@@ -77,7 +77,8 @@ static const struct {
     {HEAD "\"rejected\":\"b\"},", "x:2:43: not valid JSON: end of file expected near ','"},
     {"{'prompt':'q'}", "x:2:2: not valid JSON: string or '}' expected near '''"},
     {HEAD "\"rejected\":NaN}", "x:2:41: not valid JSON: invalid token near 'NaN'"},
-    {HEAD "\"rejected\":\"b\",\"margin\":1e400}", "x:2:56: not valid JSON: real number overflow near '1e400'"},
+    {HEAD "\"rejected\":\"b\",\"margin\":1e400}",
+     "x:2:56: not valid JSON: real number overflow near '1e400'"},
     {HEAD "\"rejected\":\"b\",\"margin\":01}", "x:2:52: not valid JSON: invalid token near '0'"},
     {HEAD "\"rejected\":\"b\",\"margin\":-}", "x:2:52: not valid JSON: invalid token near '-'"},
     {HEAD "\"chosen\":\"b\"}", "x:2:35: not valid JSON: duplicate object key near '\"chosen\"'"},
@@ -85,8 +86,10 @@ static const struct {
     {HEAD "\"rejected\":\"\\x\"}", "x:2:41: not valid JSON: invalid escape near '\"\\x'"},
     {HEAD "\"rejected\":\"\xff\"}", "x:2:39: not valid JSON: unable to decode byte 0xff near '\"'"},
     {HEAD "\"rejected\":\"\xc3\"}", "x:2:39: not valid JSON: unable to decode byte 0xc3 near '\"'"},
-    {HEAD "\"rejected\":\"\xc0\xaf\"}", "x:2:39: not valid JSON: unable to decode byte 0xc0 near '\"'"},
-    {HEAD "\"rejected\":\"\xed\xa0\x80\"}", "x:2:39: not valid JSON: unable to decode byte 0xed near '\"'"},
+    {HEAD "\"rejected\":\"\xc0\xaf\"}",
+     "x:2:39: not valid JSON: unable to decode byte 0xc0 near '\"'"},
+    {HEAD "\"rejected\":\"\xed\xa0\x80\"}",
+     "x:2:39: not valid JSON: unable to decode byte 0xed near '\"'"},
     {HEAD "\"rejected\":\"\1\"}", "x:2:39: not valid JSON: control character 0x0 near '\"'"},
     {HEAD "\"rejected\":\"b\tc\"}", "x:2:40: not valid JSON: control character 0x9"},
     {"\xef\xbb\xbf" HEAD, "x:2:27: not valid JSON: string or '}' expected near end of file"},
@@ -95,19 +98,27 @@ static const struct {
     {"\"text\"", "x:2:1: found a string, expected an object"},
     {"null", "x:2:1: found null, expected an object"},
     {"17", "x:2:1: found an integer, expected an object"},
-    {"{}", "x:2:1: chosen: missing; a preference record has prompt, chosen and rejected (found: no fields)"},
+    {"{}", "x:2:1: chosen: missing; a preference record has prompt, chosen and rejected (found: no "
+           "fields)"},
     /* wrong fields */
-    {"{\"Prompt\":\"q\",\"chosen\":\"a\"}", "x:2:1: rejected: missing; a preference record has prompt, chosen "
-                                            "and rejected (found: Prompt, chosen)"},
-    {HEAD "\"rejected\":null}", "x:2:39: rejected: missing; a preference record has prompt, chosen and rejected (found: prompt, chosen, rejected)"},
-    {HEAD "\"rejected\":[\"b\"]}", "x:2:40: rejected[0]: found a string, expected a message {role, content}"},
+    {"{\"Prompt\":\"q\",\"chosen\":\"a\"}",
+     "x:2:1: rejected: missing; a preference record has prompt, chosen "
+     "and rejected (found: Prompt, chosen)"},
+    {HEAD "\"rejected\":null}", "x:2:39: rejected: missing; a preference record has prompt, chosen "
+                                "and rejected (found: prompt, chosen, rejected)"},
+    {HEAD "\"rejected\":[\"b\"]}",
+     "x:2:40: rejected[0]: found a string, expected a message {role, content}"},
     {HEAD "\"rejected\":[]}", "x:2:39: rejected: holds no messages"},
-    {HEAD "\"rejected\":true}", "x:2:39: rejected: found a boolean, expected a string or a list of messages"},
-    {HEAD "\"rejected\":[" MESSAGE("user", "r") "]}", "x:2:39: rejected: the last message is of the user, expected the assistant"},
+    {HEAD "\"rejected\":true}",
+     "x:2:39: rejected: found a boolean, expected a string or a list of messages"},
+    {HEAD "\"rejected\":[" MESSAGE("user", "r") "]}",
+     "x:2:39: rejected: the last message is of the user, expected the assistant"},
     {HEAD "\"rejected\":[" MESSAGE("assistant", "b") ",{\"role\":1}]}",
      "x:2:75: rejected[1]: is no string: 'role'; expected a message {role, content}"},
-    {HEAD "\"rejected\":[" MESSAGE("tool", "b") "]}", "x:2:40: rejected[0]: unknown role 'tool', expected system, user or assistant"},
-    {HEAD "\"rejected\":[" MESSAGE("a\\nb", "b") "]}", "x:2:40: rejected[0]: unknown role 'a b', expected system, user or assistant"},
+    {HEAD "\"rejected\":[" MESSAGE("tool", "b") "]}",
+     "x:2:40: rejected[0]: unknown role 'tool', expected system, user or assistant"},
+    {HEAD "\"rejected\":[" MESSAGE("a\\nb", "b") "]}",
+     "x:2:40: rejected[0]: unknown role 'a b', expected system, user or assistant"},
     {HEAD "\"rejected\":{\"role\":\"assistant\",\"content\":[{\"type\":\"image\"}]}}",
      "x:2:39: rejected: part 1 is of type 'image'; only text is supported"},
     {HEAD "\"rejected\":\"\"}", "x:2:39: rejected: empty answer"},
@@ -115,14 +126,21 @@ static const struct {
     {HEAD "\"rejected\":\"b\\u0000\"}", "x:2:39: rejected: holds a NUL character (\\u0000)"},
     {"{\"prompt\":[" MESSAGE("assistant", "q") "],\"chosen\":\"a\",\"rejected\":\"b\"}",
      "x:2:11: prompt: message 1 is of the assistant, expected the user"},
-    {HEAD "\"rejected\":\"b\",\"strength\":\"much\"}", "x:2:54: strength: found 'much', expected significant, better, slight, negligible, unsure or unknown"},
-    {HEAD "\"rejected\":\"b\",\"margin\":\"1\"}", "x:2:52: margin: found a string, expected a number"},
-    {HEAD "\"rejected\":\"b\",\"chosen_safe\":0}", "x:2:57: chosen_safe: found an integer, expected true or false"},
-    {HEAD "\"rejected\":\"b\",\"id\":[1]}", "x:2:48: id: found an array, expected a string or an integer"},
+    {HEAD "\"rejected\":\"b\",\"strength\":\"much\"}",
+     "x:2:54: strength: found 'much', expected significant, better, slight, negligible, unsure or "
+     "unknown"},
+    {HEAD "\"rejected\":\"b\",\"margin\":\"1\"}",
+     "x:2:52: margin: found a string, expected a number"},
+    {HEAD "\"rejected\":\"b\",\"chosen_safe\":0}",
+     "x:2:57: chosen_safe: found an integer, expected true or false"},
+    {HEAD "\"rejected\":\"b\",\"id\":[1]}",
+     "x:2:48: id: found an array, expected a string or an integer"},
     {HEAD "\"rejected\":\"b\",\"id\":\"\\u0000\"}", "x:2:48: id: holds a NUL character (\\u0000)"},
     {HEAD "\"rejected\":\"b\",\"tags\":[1]}", "x:2:50: tags: entry 1 is no string"},
-    {HEAD "\"rejected\":\"b\",\"weight\":-1}", "x:2:52: weight: found one that is not, expected a number above 0"},
-    {HEAD "\"rejected\":\"b\",\"source\":7}", "x:2:52: source: found an integer, expected a string"},
+    {HEAD "\"rejected\":\"b\",\"weight\":-1}",
+     "x:2:52: weight: found one that is not, expected a number above 0"},
+    {HEAD "\"rejected\":\"b\",\"source\":7}",
+     "x:2:52: source: found an integer, expected a string"},
     {HEAD "\"rejected\":\"b\",\"tools\":[{}]}", "x:2:51: tools: tools are not supported"},
 };
 
@@ -190,7 +208,8 @@ static void test_array_places(void **state)
     static const struct {
         const char *row, *error;
     } cases[] = {
-        {"{\"prompt\":\"\xc3\xa9\",\n \"chosen\": \"a\",\n \"rejected\": 7}", "x:4:14: rejected: found an integer"},
+        {"{\"prompt\":\"\xc3\xa9\",\n \"chosen\": \"a\",\n \"rejected\": 7}",
+         "x:4:14: rejected: found an integer"},
         {"{\"prompt\":\"q\",\"chosen\":7,\"rejected\":\"b\"}", "x:2:26: chosen: found an integer"},
         {"{\"prompt\" 7}", "x:2:13: not valid JSON: ':' expected"},
         {"{\"prompt\":\n 7 7}", "x:3:4: not valid JSON: '}' expected"},
@@ -212,7 +231,8 @@ static void test_array_places(void **state)
     }
 }
 
-/* Nesting beyond jansson's 2048 levels, in every place; up to there it is one more ignored field. */
+/* Nesting beyond jansson's 2048 levels, in every place; up to there it is one more ignored field.
+ */
 static void test_deep(void **state)
 {
     (void)state;
@@ -265,7 +285,8 @@ static const struct {
     {"gz: flags", true, 0, 3, "", "x:1:1: damaged gzip data"},
     {"gz: checksum", true, 0, -6, "", "x:101:1: damaged gzip data (or something else behind them)"},
     {"gz: length", true, 0, -2, "", "x:101:1: damaged gzip data"},
-    {"gz: text behind", true, 0, 0, "hello", "x:101:1: damaged gzip data (or something else behind them)"},
+    {"gz: text behind", true, 0, 0, "hello",
+     "x:101:1: damaged gzip data (or something else behind them)"},
     {"gz: half a member behind", true, 0, 0, "\x1f\x8b\x08", "x:101:1: the gzip data end early"},
     {"zst: its magic alone", false, 4, 0, "", "x:1:1: the zstd data end early (truncated file?)"},
     {"zst: half", false, 120, 0, "", "x:1:1: the zstd data end early"},
@@ -273,8 +294,10 @@ static const struct {
     {"zst: window of 2 TiB", false, 0, 5, "", "x:1:1: damaged zstd data"},
     {"zst: reserved bit", false, 0, 4, "", "x:1:1: damaged zstd data"},
     {"zst: checksum", false, 0, -2, "", "x:1"},
-    {"zst: text behind", false, 0, 0, "hello", "x:101:1: damaged zstd data (or something else behind them)"},
-    {"zst: half a frame behind", false, 0, 0, "\x28\xb5\x2f\xfd", "x:101:1: the zstd data end early"},
+    {"zst: text behind", false, 0, 0, "hello",
+     "x:101:1: damaged zstd data (or something else behind them)"},
+    {"zst: half a frame behind", false, 0, 0, "\x28\xb5\x2f\xfd",
+     "x:101:1: the zstd data end early"},
 };
 
 static void test_archives(void **state)
@@ -282,7 +305,8 @@ static void test_archives(void **state)
     (void)state;
     Str text = {0};
     for (int i = 0; i < 100; i++)
-        str_addf(&text, "{\"prompt\":\"q%d\",\"chosen\":\"a%d\",\"rejected\":\"b%d\"}\n", i, i * i, i * 7);
+        str_addf(&text, "{\"prompt\":\"q%d\",\"chosen\":\"a%d\",\"rejected\":\"b%d\"}\n", i, i * i,
+                 i * 7);
     for (size_t i = 0; i < sizeof archives / sizeof *archives; i++) {
         char *data;
         size_t n;
@@ -313,8 +337,9 @@ static void test_archives(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),  cmocka_unit_test(test_files),    cmocka_unit_test(test_array_places),
-        cmocka_unit_test(test_deep), cmocka_unit_test(test_archives),
+        cmocka_unit_test(test_rows),         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_array_places), cmocka_unit_test(test_deep),
+        cmocka_unit_test(test_archives),
     };
     return cmocka_run_group_tests_name("malformed", tests, enter, leave);
 }

@@ -1,5 +1,6 @@
-/* test_trl_data.c - against TRL's data utilities (tests/golden/make_trl_data.py): the prompt that it finds
- * inside a pair, the rows it unpairs one into, ShareGPT's fields, and the ids of its rendered rows. */
+/* test_trl_data.c - against TRL's data utilities (tests/golden/make_trl_data.py): the prompt that
+ * it finds inside a pair, the rows it unpairs one into, ShareGPT's fields, and the ids of its
+ * rendered rows. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -29,10 +30,12 @@ static void parse(Record *r, const Json *j, RecordKind kind)
         fail_msg("%s", error_text());
 }
 
-/* Texts without the blanks at their ends: TRL keeps the one between a plain prompt and its answer. */
+/* Texts without the blanks at their ends: TRL keeps the one between a plain prompt and its answer.
+ */
 static void assert_text(const char *ours, const char *theirs)
 {
-    const size_t n = strlen(ours), skip = strspn(ours, " "), m = strlen(theirs), skip_m = strspn(theirs, " ");
+    const size_t n = strlen(ours), skip = strspn(ours, " "), m = strlen(theirs),
+                 skip_m = strspn(theirs, " ");
     if (n - skip != m - skip_m || memcmp(ours + skip, theirs + skip_m, n - skip))
         fail_msg("'%s', TRL has '%s'", ours, theirs);
 }
@@ -64,8 +67,8 @@ static void pairs(void **state)
     int n_inside = 0;
     assert_true(json_len(list) >= 12);
     for (size_t i = 0; i < json_len(list); i++) {
-        const Json *one = json_at(list, i), *row = json_get(one, "row"), *extracted = json_get(one, "extracted"),
-                   *unpaired = json_get(one, "unpaired");
+        const Json *one = json_at(list, i), *row = json_get(one, "row"),
+                   *extracted = json_get(one, "extracted"), *unpaired = json_get(one, "unpaired");
         Record ours, theirs;
         parse(&ours, row, RECORD_PAIR);
         assert_int_equal(record_kind_of(row), RECORD_PAIR);
@@ -85,7 +88,8 @@ static void pairs(void **state)
             parse(&half, json_at(unpaired, (size_t)k), RECORD_LABELLED);
             assert_same_messages(&ours, &half);
             assert_text(ours.text[k], half.text[0]);
-            assert_int_equal(half.safety[0], k ? SAFETY_UNSAFE : SAFETY_SAFE); /* label: true, false */
+            assert_int_equal(half.safety[0],
+                             k ? SAFETY_UNSAFE : SAFETY_SAFE); /* label: true, false */
             record_free(&half);
         }
         record_free(&ours);
@@ -99,7 +103,8 @@ static void converted(void **state)
     const Json *list = json_get(*state, "converted");
     assert_true(json_len(list) >= 4);
     for (size_t i = 0; i < json_len(list); i++) {
-        const Json *row = json_get(json_at(list, i), "row"), *chatml = json_get(json_at(list, i), "chatml");
+        const Json *row = json_get(json_at(list, i), "row"),
+                   *chatml = json_get(json_at(list, i), "chatml");
         Record a, b;
         Str ours = {0}, theirs = {0};
         assert_int_equal(record_kind_of(row), record_kind_of(chatml));
@@ -123,7 +128,8 @@ static void check_rendered(const Json *list, const char *tokenizer)
     assert_int_equal(tokenizer_open(&tok, tokenizer), 0);
     assert_int_equal(template_init(&chat, TEMPLATE_AUTO, tok), 0);
     for (size_t i = 0; i < json_len(list); i++) {
-        const Json *row = json_get(json_at(list, i), "row"), *ids = json_get(json_at(list, i), "ids");
+        const Json *row = json_get(json_at(list, i), "row"),
+                   *ids = json_get(json_at(list, i), "ids");
         const RecordKind kind = record_kind_of(row);
         Record r;
         parse(&r, row, kind);
@@ -132,7 +138,8 @@ static void check_rendered(const Json *list, const char *tokenizer)
         for (size_t which = 0; which < json_len(ids); which++) {
             Example e;
             bool dropped;
-            assert_int_equal(example_make(&e, &r, (int)which, &chat, 4096, LONG_ERROR, &dropped), 0);
+            assert_int_equal(example_make(&e, &r, (int)which, &chat, 4096, LONG_ERROR, &dropped),
+                             0);
             assert_int_equal(e.n, json_len(json_at(ids, which)));
             for (int k = 0; k < e.n; k++)
                 assert_int_equal(e.ids[k], json_int(json_at(json_at(ids, which), (size_t)k), -1));
