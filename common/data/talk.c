@@ -66,15 +66,10 @@ bool text_is_blank(const char *s, size_t n)
     return n == 0;
 }
 
-static void talk_add_take(Talk *t, Role role, char *text, size_t n)
-{
-    const int i = VEC_GROW(t->at, t->n, t->cap);
-    t->at[i] = (Message){.role = role, .text = text, .n = n};
-}
-
 void talk_add(Talk *t, Role role, const char *text, size_t n)
 {
-    talk_add_take(t, role, xstrndup(text, n), n);
+    const int i = VEC_GROW(t->at, t->n, t->cap);
+    t->at[i] = (Message){.role = role, .text = xstrndup(text, n), .n = n};
 }
 
 void talk_set_system(Talk *t, const char *text, size_t n)
@@ -189,8 +184,8 @@ static int add_message(RowPlace *p, Talk *t, const Json *m, const char *name)
         str_free(&text);
         return 0;
     }
-    const size_t n = text.n;
-    talk_add_take(t, role, n ? str_take(&text) : xstrdup(""), n);
+    talk_add(t, role, str_get(&text), text.n);
+    str_free(&text);
     return 0;
 }
 

@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SEEDS_MAX = 64, INPUT_MAX = 1 << 16 };
+enum { SEEDS_MAX = 64, INPUT_MAX = 1 << 16, LEAK_EVERY = 4096 };
 
 typedef struct {
     Str at[SEEDS_MAX];
@@ -107,6 +107,9 @@ static void run_exact(const char *data, size_t n)
     free(exact);
 }
 
+/* The leak sanitizer's, where the build has it. */
+int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
+
 static double now(void)
 {
     struct timespec t;
@@ -127,6 +130,12 @@ static int run_inputs(const Seeds *seeds, double seconds, uint64_t seed)
         for (*at = 0; now() < end; ++*at) {
             make_input(&s, seeds, seed, *at);
             run_exact(str_get(&s), s.n);
+            if (*at % LEAK_EVERY == 0 && __lsan_do_recoverable_leak_check &&
+                __lsan_do_recoverable_leak_check()) {
+                printf("it leaks, or one of the %d inputs before it does\n", LEAK_EVERY);
+                fflush(stdout);
+                _exit(1);
+            }
         }
         str_free(&s);
         exit(0);

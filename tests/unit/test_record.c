@@ -175,6 +175,7 @@ static void test_refused(void **state)
          "messages: message 2 is of the user, expected the assistant"},
         {RECORD_SFT, "{\"messages\":[" U("q") "]}", "messages: the last message is of the user"},
         {RECORD_SFT, "{\"messages\":[" U("q") "," A(" ") "]}", "messages: empty answer"},
+        {RECORD_SFT, "{\"messages\":[" U("") "," A("a") "]}", "messages: message 1 (user) is empty"},
         {RECORD_SFT, "{\"messages\":[" A("a") "]}",
          "messages: message 1 is of the assistant, expected the user"},
         {RECORD_SFT, "{\"prompt\":\"q\"}",
