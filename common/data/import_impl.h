@@ -11,8 +11,8 @@ typedef struct {
     Talk *answer;
     double *score;
     int n, cap;
-    const char *answer_name;
-    JsonSource from; /* of its first row, without the text */
+    const char *prompt_name, *answer_name;
+    JsonSource from; /* of its first row; without the text, if more rows may follow */
 } ImportGroup;
 
 /* One import under way. */

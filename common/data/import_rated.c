@@ -124,12 +124,13 @@ static Talk *group_add(ImportGroup *g, double score)
     return &g->answer[i];
 }
 
-static void group_start_take(Import *im, Talk *prompt, const char *answer_name)
+static void group_start_take(Import *im, Talk *prompt, const char *prompt_name,
+                             const char *answer_name)
 {
     im->group.prompt = *prompt;
+    im->group.prompt_name = prompt_name;
     im->group.answer_name = answer_name;
     im->group.from = *im->place.from;
-    im->group.from.text = NULL; /* gone with the next row */
     memset(prompt, 0, sizeof *prompt);
 }
 
@@ -145,8 +146,10 @@ int import_row_helpsteer(Import *im, const Json *j)
     TRY(import_num(im, j, "helpfulness", 0, 4, &score));
     if (g->n && (prompt.n != g->prompt.n || talk_common(&prompt, &g->prompt) != prompt.n))
         TRY(import_add_group(im));
-    if (g->n == 0)
-        group_start_take(im, &prompt, "response");
+    if (g->n == 0) {
+        group_start_take(im, &prompt, "prompt", "response");
+        g->from.text = NULL; /* gone with the next row */
+    }
     Talk *to = group_add(g, score);
     *to = answer;
     memset(&answer, 0, sizeof answer);
@@ -251,7 +254,7 @@ int import_row_ultrafeedback(Import *im, const Json *j)
         return 0;
     }
     TRY(import_talk(im, j, "instruction", ROLE_USER, &prompt));
-    group_start_take(im, &prompt, "completions");
+    group_start_take(im, &prompt, "instruction", "completions");
     for (size_t i = 0; i < json_len(list); i++) {
         snprintf(response, sizeof response, "completions[%zu].response", i);
         snprintf(score_name, sizeof score_name, "completions[%zu].overall_score", i);

@@ -10,19 +10,20 @@
 
 /* ---- counting */
 
+/* In tokens of `tok`, or in characters without one. */
 static int64_t length_of(const char *s, size_t n, bool first, Tokenizer *tok)
 {
-    int64_t chars = 0;
+    int64_t length = 0;
     if (tok) {
         IdList ids = {0};
         tokenizer_encode(tok, s, n, first, &ids); /* jansson let only UTF-8 through */
-        chars = ids.n;
+        length = ids.n;
         id_list_free(&ids);
-        return chars;
+        return length;
     }
     for (size_t i = 0; i < n; i++)
-        chars += ((unsigned char)s[i] & 0xc0) != 0x80; /* UTF-8 continuation bytes */
-    return chars;
+        length += ((unsigned char)s[i] & 0xc0) != 0x80; /* UTF-8 continuation bytes */
+    return length;
 }
 
 static void add_length(ImportLengths *l, int64_t length)

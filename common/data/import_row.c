@@ -216,7 +216,7 @@ static int add_group_pair(Import *im, int i, int j)
         return 0;
     }
     return import_add_pair(im, &(ImportPair){.prompt = &g->prompt,
-                                             .prompt_name = "prompt",
+                                             .prompt_name = g->prompt_name,
                                              .answer = {&g->answer[better], &g->answer[worse]},
                                              .name = {g->answer_name, g->answer_name},
                                              .rating = g->score[better] - g->score[worse]});
