@@ -256,7 +256,7 @@ static void test_deep(void **state)
         n += depth;
         memset(text + n, ']', depth);
         n += cases[i].closed ? depth : 0;
-        n += (size_t)sprintf(text + n, ",%s", GOOD + 1);
+        n += (size_t)sprintf(text + n, ",%s", &GOOD[1]);
         put("x", text, n);
         const int rc = read_pairs("x", BAD_ROW_ERROR, &s);
         assert_int_equal(rc, cases[i].error ? ERR_DATA : 0);
