@@ -46,6 +46,14 @@ static void replace(Str *s, size_t at, size_t cut, const char *bytes, size_t n)
     *s = b;
 }
 
+/* The next of `stops` from `at` on; behind it, if those open a value. */
+static size_t find_stop(const Str *s, size_t at, const char *stops)
+{
+    while (at < s->n && (!s->s[at] || !strchr(stops, s->s[at])))
+        at++;
+    return at + (at < s->n && *stops == ':');
+}
+
 static void change(Str *s, const Seeds *seeds, uint64_t *state)
 {
     const size_t at = below(state, s->n + 1), rest = s->n - at;
@@ -56,7 +64,7 @@ static void change(Str *s, const Seeds *seeds, uint64_t *state)
     const Str *other = &seeds->at[below(state, (size_t)seeds->n)];
     const size_t from = below(state, other->n + 1), take = below(state, other->n - from + 1);
     const char byte = (char)next(state);
-    switch (below(state, 8)) {
+    switch (below(state, 10)) {
     case 0:
         if (rest)
             s->s[at] ^= (char)(1 << below(state, 8));
@@ -82,6 +90,11 @@ static void change(Str *s, const Seeds *seeds, uint64_t *state)
     case 7:
         replace(s, at, 0, s->s + at, below(state, rest + 1));
         break;
+    default: { /* what is a value in JSON becomes a word: most such inputs still parse */
+        const size_t value = find_stop(s, at, ":[,");
+        replace(s, value, find_stop(s, value, ",]}") - value, word, strlen(word));
+        break;
+    }
     }
 }
 

@@ -51,6 +51,15 @@ static const char *const seeds[] = {
 };
 
 const char *const fuzz_words[] = {
+    "\"\"",
+    "\" \"",
+    "\"q\"",
+    "\"a\"",
+    "7",
+    "false",
+    "[\"a\"]",
+    "{\"role\": \"user\", \"content\": \"\"}",
+    "[{\"role\": \"assistant\", \"content\": \"b\"}]",
     "null",
     "true",
     "7",

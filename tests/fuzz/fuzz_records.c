@@ -40,6 +40,15 @@ static const char *const seeds[] = {
 };
 
 const char *const fuzz_words[] = {
+    "\"\"",
+    "\" \"",
+    "\"q\"",
+    "\"a\"",
+    "7",
+    "false",
+    "[\"a\"]",
+    "{\"role\": \"user\", \"content\": \"\"}",
+    "[{\"role\": \"assistant\", \"content\": \"b\"}]",
     "\"prompt\":",
     "\"chosen\":",
     "\"rejected\":",
