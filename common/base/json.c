@@ -14,9 +14,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char real_mark[] = ".0";
+
+typedef struct {
+    Str text;
+    size_t *at; /* where a mark stands in it, ascending */
+    int n, cap;
+} Marked;
+
 /* Copies `text`, marking integers that do not fit 64 bits as reals. */
-static void mark_large_integers(Str *out, const char *text, size_t n)
+static void mark_large_integers(Marked *m, const char *text, size_t n)
 {
+    Str *out = &m->text;
     bool in_string = false;
     for (size_t i = 0; i < n;) {
         char c = text[i];
@@ -39,10 +48,25 @@ static void mark_large_integers(Str *out, const char *text, size_t n)
         char *copy = xstrndup(text + i, end - i);
         (void)strtoll(copy, NULL, 10);
         free(copy);
-        if (!real && errno == ERANGE)
-            str_add(out, ".0");
+        if (!real && errno == ERANGE) {
+            const int mark = VEC_GROW(m->at, m->n, m->cap);
+            m->at[mark] = out->n;
+            str_add(out, real_mark);
+        }
         i = end;
     }
+}
+
+/* What the marks add to the column of a byte. */
+static int marks_before(const Marked *m, size_t position)
+{
+    size_t line = position < m->text.n ? position : m->text.n;
+    int n = 0;
+    while (line && m->text.s[line - 1] != '\n')
+        line--;
+    for (int i = 0; i < m->n; i++)
+        n += m->at[i] >= line && m->at[i] < position;
+    return n * (int)strlen(real_mark);
 }
 
 static const char bom[] = "\xEF\xBB\xBF";
@@ -59,10 +83,13 @@ int json_parse_at(Json **out, const JsonSource *from)
     json_error_t e;
     *out = json_loadb(text, n, flags, &e);
     if (!*out && json_error_code(&e) == json_error_numeric_overflow) {
-        Str b = {0};
-        mark_large_integers(&b, text, n);
-        *out = json_loadb(str_get(&b), b.n, flags, &e);
-        str_free(&b);
+        Marked m = {0};
+        mark_large_integers(&m, text, n);
+        *out = json_loadb(str_get(&m.text), m.text.n, flags, &e);
+        if (!*out)
+            e.column -= marks_before(&m, (size_t)e.position);
+        str_free(&m.text);
+        free(m.at);
     }
     if (*out)
         return 0;

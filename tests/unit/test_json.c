@@ -85,6 +85,10 @@ static void test_errors(void **state)
     expect_error("[1e400]", "f.jsonl:7:6: not valid JSON: real number overflow");
     expect_error("[\"\\ud800\"]", "f.jsonl:7:9: not valid JSON: invalid Unicode");
     expect_error("[\"\xff\"]", "f.jsonl:7:2: not valid JSON: unable to decode byte 0xff");
+    /* large integers in front are read in another way, which must not move the place */
+    expect_error("[99999999999999999999, 99999999999999999999, x]", "f.jsonl:7:46: not valid JSON: ");
+    expect_error("[99999999999999999999,\n99999999999999999999 x]", "f.jsonl:8:22: not valid JSON: ");
+    expect_error("[123, x, 99999999999999999999]", "f.jsonl:7:7: not valid JSON: ");
     expect_error("{} x", "f.jsonl:7:4: not valid JSON: end of file expected");
 }
 
