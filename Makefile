@@ -11,16 +11,15 @@ OPT      ?= -O2
 SAN      ?=
 WERROR   ?=
 CUDA     ?= auto
-FUZZER   ?= # 1: fuzz targets with clang's libFuzzer instead of our driver
 DEPS_DIR ?= # headers and libraries from `make gpu-bundle` on a machine that has no packages
 V        ?=
 Q        := $(if $(V),,@)
 
 comma    := ,
 ifneq ($(SAN),)
-BUILD    := build/san-$(subst $(comma),-,$(SAN))$(if $(strip $(FUZZER)),-fuzzer)
+BUILD    := build/san-$(subst $(comma),-,$(SAN))
 CUDA     := 0
-SANFLAGS := -fsanitize=$(SAN)$(if $(strip $(FUZZER)),$(comma)fuzzer-no-link) -fno-omit-frame-pointer -fno-sanitize-recover=all
+SANFLAGS := -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
 endif
 
 ifneq ($(strip $(DEPS_DIR)),)
@@ -211,8 +210,8 @@ $(BUILD)/tests/test_grad_model: $(BUILD)/f64/tests/grad_model.o $(BUILD)/librlhf
 	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ -lcmocka $(LIBS) -o $@
 $(BUILD)/tests/test_ops: $(OPS_SRC:%.c=$(BUILD)/%.o) $(BUILD)/librlhf.a
 	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ $(LIBS) -o $@
-$(FUZZ): $(BUILD)/tests/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/file.o $(if $(strip $(FUZZER)),,$(BUILD)/tests/fuzz/driver.o) $(BUILD)/librlhf.a
-	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $(if $(strip $(FUZZER)),-fsanitize=fuzzer) $^ $(LIBS) -o $@
+$(FUZZ): $(BUILD)/tests/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/file.o $(BUILD)/tests/fuzz/driver.o $(BUILD)/librlhf.a
+	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ $(LIBS) -o $@
 # the program has the name of its folder, so its objects stand beside it
 $(BUILD)/tests/bench_%.o: tests/bench/%.c $(BUILD)/flags
 	$(call compile,)
