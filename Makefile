@@ -1,8 +1,8 @@
 # rlhf.c - GNU make 4.3.  make | deps | demo | test | check | check-emu | check-long | bench | install | fmt
 #
 # Sources are found by wildcard: a folder with a main.c is a program, everything else goes into
-# librlhf.a. Each file of common/runtime/cpu is compiled once per instruction set (plain, avx2,
-# avx512); the double build librlhf64.a serves the gradient test alone.
+# librlhf.a. Each file of common/runtime/cpu is compiled once per instruction set (plain, avx2, avx512,
+# avx512bf16); the double build librlhf64.a serves the gradient test alone.
 
 CC       ?= gcc
 BUILD    ?= build
@@ -63,8 +63,8 @@ DIRS       := common/base common/runtime common/runtime/comm common/text common/
 MAINS      := $(wildcard $(addsuffix /main.c,$(DIRS)))
 LIB_SRC    := $(filter-out $(MAINS),$(wildcard $(addsuffix /*.c,$(DIRS))))
 CPU_SRC    := $(wildcard common/runtime/cpu/*.c)
-LIB_OBJ    := $(LIB_SRC:%.c=$(BUILD)/%.o) $(CPU_SRC:%.c=$(BUILD)/%__plain.o) \
-              $(CPU_SRC:%.c=$(BUILD)/%__avx2.o) $(CPU_SRC:%.c=$(BUILD)/%__avx512.o)
+CPU_ISAS   := plain avx2 avx512 avx512bf16
+LIB_OBJ    := $(LIB_SRC:%.c=$(BUILD)/%.o) $(foreach isa,$(CPU_ISAS),$(CPU_SRC:%.c=$(BUILD)/%__$(isa).o))
 # the double build: what the gradient test needs
 SRC64      := $(wildcard common/base/*.c common/runtime/*.c common/model/llama.c common/model/acts.c common/model/heads.c common/model/params.c \
               common/model/kv.c common/data/pack.c)
@@ -115,8 +115,12 @@ $(BUILD)/%__plain.o: %.c $(BUILD)/flags
 	$(call compile,$(CPUFLAGS) -DCPU_ISA=plain)
 $(BUILD)/%__avx2.o: %.c $(BUILD)/flags
 	$(call compile,$(CPUFLAGS) -DCPU_ISA=avx2 -mavx2 -mfma)
+# tuning orders instructions alone; without it gcc's tiles of products take a tenth longer
+AVX512FLAGS := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512 -mtune=icelake-server
 $(BUILD)/%__avx512.o: %.c $(BUILD)/flags
-	$(call compile,$(CPUFLAGS) -DCPU_ISA=avx512 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512)
+	$(call compile,$(CPUFLAGS) -DCPU_ISA=avx512 $(AVX512FLAGS))
+$(BUILD)/%__avx512bf16.o: %.c $(BUILD)/flags
+	$(call compile,$(CPUFLAGS) -DCPU_ISA=avx512bf16 $(AVX512FLAGS) -mavx512bf16)
 $(BUILD)/f64/%__plain.o: %.c $(BUILD)/flags
 	$(call compile,$(CPUFLAGS) -DCPU_ISA=plain -DRLHF_REAL_DOUBLE)
 $(BUILD)/f64/%.o: %.c $(BUILD)/flags

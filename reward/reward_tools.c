@@ -31,7 +31,7 @@ typedef struct {
     {"micro_batch_tokens", CFG_INT, AT(micro_batch_tokens), "8192", 2, 1e9, .flags = CFG_NO_RESULT, .help = "tokens per forward; never changes a score"}, \
     {"device", CFG_STRING, AT(device), "auto", .flags = CFG_NO_RESULT, .help = "auto, cpu, cuda or cuda:N"}, \
     {"threads", CFG_INT, AT(threads), "0", 0, 1024, .flags = CFG_NO_RESULT, .help = "CPU threads; 0 = all"}, \
-    {"isa", CFG_ENUM, AT(isa), "auto", .choices = "auto|plain|avx2|avx512", .flags = CFG_NO_RESULT, .help = "CPU bodies; never changes a result"}, \
+    {"isa", CFG_ENUM, AT(isa), "auto", .choices = "auto|plain|avx2|avx512|avx512bf16", .flags = CFG_NO_RESULT, .help = "CPU bodies; never changes a result"}, \
     DTYPE_FIELD(ToolConfig, dtype)
 
 static const CfgField eval_fields[] = {

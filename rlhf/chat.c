@@ -39,7 +39,7 @@ static const CfgField fields[] = {
     {"seed", CFG_INT, AT(seed), "1", 0, 9e15, .help = "same seed and messages, same answers"},
     {"device", CFG_STRING, AT(device), "auto", .help = "auto, cpu, cuda or cuda:N"},
     {"threads", CFG_INT, AT(threads), "0", 0, 1024, .help = "CPU threads; 0 = all"},
-    {"isa", CFG_ENUM, AT(isa), "auto", .choices = "auto|plain|avx2|avx512", .help = "CPU bodies; never changes a result"},
+    {"isa", CFG_ENUM, AT(isa), "auto", .choices = "auto|plain|avx2|avx512|avx512bf16", .help = "CPU bodies; never changes a result"},
     DTYPE_FIELD(ChatConfig, dtype),
     {0},
 };

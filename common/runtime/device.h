@@ -9,12 +9,13 @@
 #include "common/runtime/tensor.h"
 
 typedef enum { DEVICE_CPU, DEVICE_CUDA } DeviceKind;
-typedef enum { ISA_AUTO, ISA_PLAIN, ISA_AVX2, ISA_AVX512, ISA_COUNT } CpuIsa; /* config choices in this order */
+/* config choices in this order */
+typedef enum { ISA_AUTO, ISA_PLAIN, ISA_AVX2, ISA_AVX512, ISA_AVX512BF16, ISA_COUNT } CpuIsa;
 
 typedef struct {
     const char *name; /* "auto", "cpu", "cuda", "cuda:1" */
     int threads;      /* CPU team; 0 = all cores this process may use */
-    CpuIsa isa;       /* ISA_AUTO = best the CPU has; asking for one it lacks is an error */
+    CpuIsa isa;       /* ISA_AUTO = fastest the CPU has; asking for one it lacks is an error */
 } DeviceOptions;
 
 int device_open(Device **dev, const DeviceOptions *options); /* 0, ERR_UNAVAILABLE, ERR_CONFIG */

@@ -45,7 +45,7 @@ typedef enum { EXPORT_LAST, EXPORT_BEST } ExportFrom; /* "last|best" */
     {"seed", CFG_INT, offsetof(S, run.seed), "1", 0, 9e15, .help = "same seed, config and data: same weights"}, \
     {"device", CFG_STRING, offsetof(S, run.device), "auto", .flags = CFG_NO_RESULT, .help = "auto, cpu, cuda or cuda:N"}, \
     {"threads", CFG_INT, offsetof(S, run.threads), "0", 0, 1024, .flags = CFG_NO_RESULT, .help = "CPU threads; 0 = all; never changes a result"}, \
-    {"isa", CFG_ENUM, offsetof(S, run.isa), "auto", .choices = "auto|plain|avx2|avx512", .flags = CFG_NO_RESULT, .help = "CPU bodies; never changes a result"}, \
+    {"isa", CFG_ENUM, offsetof(S, run.isa), "auto", .choices = "auto|plain|avx2|avx512|avx512bf16", .flags = CFG_NO_RESULT, .help = "CPU bodies; never changes a result"}, \
     DTYPE_FIELD(S, run.dtype), \
     {"max_steps", CFG_INT, offsetof(S, run.max_steps), "0", 0, 1e12, .help = "stop after so many steps; 0 = what the data give"}, \
     {"save_steps", CFG_INT, offsetof(S, run.save_steps), "500", 0, 1e12, .flags = CFG_NO_RESULT, .help = "checkpoint every so many steps; 0 = only when stopped"}, \

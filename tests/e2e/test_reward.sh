@@ -11,8 +11,8 @@ for t in 1 2 3; do
     same "weights: $t threads, micro-batch of $((128 * t)) tokens" "$TMP/ref/export/model.safetensors" "$TMP/t$t/export/model.safetensors"
 done
 same "metrics are the same file" "$TMP/ref/metrics.jsonl" "$TMP/t2/metrics.jsonl"
-for isa in plain avx2 avx512; do
-    grep -q "\b$isa" /proc/cpuinfo || [ $isa = plain ] || { skip "weights: isa=$isa" "this CPU lacks it"; continue; }
+for isa in plain avx2 avx512 avx512bf16; do
+    grep -q "\b$(echo $isa | sed s/bf16/_bf16/)" /proc/cpuinfo || [ $isa = plain ] || { skip "weights: isa=$isa" "this CPU lacks it"; continue; }
     "${R[@]}" max_steps=2 isa=$isa out_dir="$TMP/isa-$isa" >/dev/null 2>&1
     "${R[@]}" max_steps=2 out_dir="$TMP/isa-auto" overwrite=true >/dev/null 2>&1
     same "weights: isa=$isa" "$TMP/isa-auto/export/model.safetensors" "$TMP/isa-$isa/export/model.safetensors"

@@ -47,6 +47,11 @@ void case_cpu_only(Case *c)
     c->cpu_only = true;
 }
 
+void case_label(Case *c, const char *label)
+{
+    c->label = label;
+}
+
 bool case_forward_only(const Case *c)
 {
     return c->forward_only;

@@ -52,6 +52,7 @@ struct Case {
     int n_outputs, cap_outputs;
     int n_failed, n_checked;
     bool cpu_only;
+    const char *label;
     /* gradient */
     Loss loss[LOSSES_MAX];
     int n_losses;

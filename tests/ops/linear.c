@@ -1,8 +1,8 @@
 /* linear.c - the products of a linear layer: sizes around the tiles of the CPU (12 rows, 32 lanes,
- * blocks of 240 rows and 256 tokens) and of CUDA (16 rows and steps of 128; tiles of 32, 64 and 128,
- * the last of which the emulated card of 4 multiprocessors takes from 4 tiles on), strided operands,
- * the invariants of exact mode, bf16 against a scalar model of VDPBF16PS (tests/unit/test_bf16.c has
- * the instruction itself), and speed at the shapes of use. */
+ * pieces of 312 rows and 640 lanes, blocks of 288 steps) and of CUDA (16 rows and steps of 128;
+ * tiles of 32, 64 and 128, the last of which the emulated card of 4 multiprocessors takes from 4
+ * tiles on), strided operands, the invariants of exact mode, bf16 against a scalar model of
+ * VDPBF16PS (tests/unit/test_bf16.c has the instruction itself), and speed at the shapes of use. */
 #include "tests/ops/test_ops.h"
 
 #include <math.h>
@@ -12,22 +12,22 @@ typedef struct {
     int m, n, k;
 } Shape;
 
-static const Shape shapes[] = {{1, 1, 1},     {1, 32, 31},   {2, 33, 33},   {3, 64, 7},
-                               {5, 31, 65},   {7, 96, 32},   {11, 100, 40}, {12, 32, 32},
-                               {13, 63, 64},  {24, 97, 33},  {25, 160, 20}, {64, 36, 96},
-                               {241, 40, 17}, {257, 33, 12}, {20, 300, 40}, {0, 32, 32},
-                               {4, 31, 127},  {8, 32, 128},  {9, 65, 129},  {16, 33, 260},
-                               {17, 34, 31},  {31, 63, 15},  {33, 65, 33},  {65, 129, 63},
-                               {128, 127, 5}, {225, 256, 9}, {256, 193, 16}, {200, 9, 255},
-                               {7, 193, 250}};
+static const Shape shapes[] = {
+    {1, 1, 1},      {1, 32, 31},   {2, 33, 33},    {3, 64, 7},     {5, 31, 65},   {7, 96, 32},
+    {11, 100, 40},  {12, 32, 32},  {13, 63, 64},   {24, 97, 33},   {25, 160, 20}, {64, 36, 96},
+    {241, 40, 17},  {257, 33, 12}, {20, 300, 40},  {0, 32, 32},    {4, 31, 127},  {8, 32, 128},
+    {9, 65, 129},   {16, 33, 260}, {17, 34, 31},   {31, 63, 15},   {33, 65, 33},  {65, 129, 63},
+    {128, 127, 5},  {225, 256, 9}, {256, 193, 16}, {200, 9, 255},  {7, 193, 250}, {313, 70, 34},
+    {290, 33, 325}, {5, 700, 289}, {3, 33, 577},   {13, 1157, 20}, {578, 20, 9},  {2, 130, 33},
+    {37, 65, 31}};
 /* with zeros of both signs, and products that vanish or are huge */
 static const Shape extreme_shapes[] = {{5, 33, 13}, {19, 35, 13}, {194, 195, 11}, {5, 33, 1},
                                        {18, 40, 1}, {18, 1, 40},  {1, 40, 33}};
 static const Shape grad_shapes[] = {{1, 1, 1}, {3, 5, 7}, {4, 33, 6}, {6, 7, 34}};
-static const Shape perf_shapes[] = {{1, 288, 288},    {4, 288, 288},    {16, 288, 288},
-                                    {64, 64, 64},     {64, 288, 288},   {256, 96, 96},
-                                    {1024, 108, 192}, {1024, 288, 288}, {2048, 512, 512}};
-
+static const Shape perf_shapes[] = {{1, 288, 288},    {4, 288, 288},     {16, 288, 288},
+                                    {16, 1536, 576},  {64, 64, 64},      {64, 288, 288},
+                                    {64, 1536, 576},  {128, 32000, 288}, {1024, 288, 288},
+                                    {2048, 576, 576}, {2048, 576, 1536}};
 
 /* A variant: a shape, what fills it, f32 or bf16 operands; odd ones accumulate, and their rows are
  * strided. */
@@ -52,12 +52,12 @@ static bool pick(Case *c, int variant, Kind *kind)
         return false;
     i %= n;
     kind->fill = i < n_normal ? FILL_NORMAL : FILL_EXTREME;
-    kind->s = case_perf(c)     ? perf_shapes[i]
-              : case_grad(c)   ? grad_shapes[i]
-              : i < n_normal   ? shapes[i]
-                               : extreme_shapes[i - n_normal];
+    kind->s = case_perf(c)   ? perf_shapes[i]
+              : case_grad(c) ? grad_shapes[i]
+              : i < n_normal ? shapes[i]
+                             : extreme_shapes[i - n_normal];
     if (kind->bf16)
-        case_cpu_only(c);
+        case_cpu_only(c), case_label(c, "bf16");
     return true;
 }
 
@@ -74,7 +74,8 @@ static void cost(Case *c, const Kind *kind)
     case_flops(c, 2 * m * n * k, sizeof(real_t) * (m * n + m * k) + weight * n * k);
 }
 
-/* ---- bf16 --------------------------------------------------------------------------------------- */
+/* ---- bf16 ---------------------------------------------------------------------------------------
+ */
 
 static uint16_t rounded_bits(real_t x)
 {
@@ -126,7 +127,8 @@ static double model_fma(double a, double b, double c)
     return zero_denormal((double)(float)(sum * 0x1p100) * 0x1p-100);
 }
 
-/* out[e] is a chain from +0 over a[i + j * step], b[i' + j * step'] for every e, or some of many. */
+/* out[e] is a chain from +0 over a[i + j * step], b[i' + j * step'] for every e, or some of many.
+ */
 typedef struct {
     const Tensor *t;
     int64_t row, col, step; /* where element (r, c) of the product begins, and how it goes on */
@@ -148,7 +150,8 @@ static void check_model(Case *c, const Kind *kind, const Tensor *out, int64_t n_
     }
 }
 
-/* ---- tests -------------------------------------------------------------------------------------- */
+/* ---- tests --------------------------------------------------------------------------------------
+ */
 
 /* Rows from `from` on, as a product of their own: the bits must be the same. */
 static void check_rows_alone(Case *c, const Tensor *y, const Tensor *x, const Tensor *w, bool dx)

@@ -22,13 +22,13 @@ static const int n_op_tests = (int)(sizeof op_tests / sizeof *op_tests);
 typedef struct {
     uint64_t seed;
     const char *only; /* one op */
-    const char *body; /* one body: plain, avx2, avx512, cuda */
+    const char *body; /* one body: plain, avx2, avx512, avx512bf16, cuda */
     int threads;      /* for perf */
     Device *cuda;     /* NULL: there is none, or it is not asked for */
     int passed, failed, skipped;
 } Session;
 
-static const char *const body_name[] = {"auto", "plain", "avx2", "avx512"}; /* by CpuIsa */
+static const char *const body_name[] = {"auto", "plain", "avx2", "avx512", "avx512bf16"}; /* by CpuIsa */
 
 static bool body_wanted(const Session *s, const char *name)
 {
@@ -44,7 +44,7 @@ static Device *open_body(CpuIsa isa, int threads)
 /* The device of perf and hash, which take one: the best of the CPU unless -b names another. */
 static Device *open_one(const Session *s)
 {
-    CpuIsa isa = ISA_AVX512;
+    CpuIsa isa = ISA_COUNT - 1;
     while (isa > ISA_AUTO && (!s->body || strcmp(s->body, body_name[isa]) != 0))
         isa--;
     Device *dev = s->cuda ? s->cuda : open_body(isa, s->threads);
@@ -89,7 +89,7 @@ static void run_test(Session *s, const OpTest *t)
                     .perturb.buffer = -1};
         ref.dev = open_body(ISA_PLAIN, 1);
         bool there = case_once(&ref, t->fn);
-        for (CpuIsa isa = ISA_PLAIN; there && isa <= ISA_AVX512; isa++)
+        for (CpuIsa isa = ISA_PLAIN; there && isa < ISA_COUNT; isa++)
             for (int threads = 1; threads <= THREADS_TESTED; threads++) {
                 Device *dev = body_wanted(s, body_name[isa]) ? open_body(isa, threads) : NULL;
                 if (dev)
@@ -141,7 +141,9 @@ static void run_perf(Session *s, const OpTest *t)
                   .dev = dev};
         bool there = case_once(&c, t->fn);
         if (there && c.seconds > 0 && (c.flops > 0 || c.bytes > 0)) {
-            printf("%-20s %10.2f us %8.1f GFLOP/s %7.1f GB/s ", t->name, c.seconds * 1e6,
+            char name[64];
+            snprintf(name, sizeof name, "%s%s%s", t->name, c.label ? "." : "", c.label ? c.label : "");
+            printf("%-20s %10.2f us %8.1f GFLOP/s %7.1f GB/s ", name, c.seconds * 1e6,
                    c.flops / c.seconds * 1e-9, c.bytes / c.seconds * 1e-9);
             for (int i = 0; i < c.n_buffers && i < 3; i++)
                 printf("  %s %s", c.buffer[i].name, tensor_text(&c.buffer[i].t));
@@ -158,7 +160,7 @@ static void run_perf(Session *s, const OpTest *t)
 static void run_list(Session *s, const OpTest *t)
 {
     printf("%-20s cpu: plain", t->name);
-    for (CpuIsa isa = ISA_AVX2; isa <= ISA_AVX512; isa++) {
+    for (CpuIsa isa = ISA_AVX2; isa < ISA_COUNT; isa++) {
         Device *dev = open_body(isa, 1);
         if (dev)
             printf(" %s", body_name[isa]);
@@ -210,7 +212,7 @@ static const struct {
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: test_ops [-o OP] [-s SEED] [-t THREADS] [-b plain|avx2|avx512|cuda] "
+    fprintf(stderr, "usage: test_ops [-o OP] [-s SEED] [-t THREADS] [-b plain|avx2|avx512|avx512bf16|cuda] "
                     "[test|grad|perf|list|hash]\n");
     return -ERR_USAGE;
 }
@@ -235,7 +237,7 @@ static int open_cuda(Session *s, int mode)
 
 static bool body_known(const char *name)
 {
-    for (CpuIsa isa = ISA_PLAIN; isa <= ISA_AVX512; isa++)
+    for (CpuIsa isa = ISA_PLAIN; isa < ISA_COUNT; isa++)
         if (strcmp(name, body_name[isa]) == 0)
             return true;
     return strcmp(name, "cuda") == 0;

@@ -1,8 +1,10 @@
 /* test_ops.h - one tool for every op: correctness between bodies, gradients, speed.
  *
- *   test_ops [-o OP] [-s SEED] [-t THREADS] [-b plain|avx2|avx512|cuda] [test|grad|perf|list|hash]
+ *   test_ops [-o OP] [-s SEED] [-t THREADS] [-b BODY] [test|grad|perf|list|hash]
  *
- * `test`  each body of this machine (plain, avx2, avx512; threads 1, 2, 3; cuda where the library is
+ * BODY: plain, avx2, avx512, avx512bf16 or cuda.
+ *
+ * `test`  each body of this machine (plain, avx2, avx512, avx512bf16; threads 1, 2, 3; cuda where the library is
  *         beside the program and there is a card, or the shim of tests/emu) against the plain body
  *         on one thread: equal bits, guard zones untouched. -b: this body alone. An op without a
  *         card to run on counts as skipped. Built against librlhf.a.
@@ -36,6 +38,8 @@ bool case_grad(const Case *c); /* this run is the gradient check: keep sizes sma
 bool case_perf(const Case *c); /* this run is timed: sizes of real use */
 /* This variant is not for a card, which counts as skipped. To be called before tensors are made. */
 void case_cpu_only(Case *c);
+/* Printed by perf after the op's name: "linear.bf16". */
+void case_label(Case *c, const char *label);
 /* The statement is what is timed; it runs once outside perf.  CASE_RUN(c) op_add(&y, &a, &b); */
 #define CASE_RUN(c) for (case_run_begin(c); case_run_next(c);)
 void case_run_begin(Case *c);

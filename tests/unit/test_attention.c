@@ -223,7 +223,7 @@ static void bodies_agree(void **state)
     static const struct {
         CpuIsa isa;
         int threads;
-    } body[] = {{ISA_PLAIN, 3}, {ISA_AVX2, 1}, {ISA_AVX2, 2}, {ISA_AVX512, 1}, {ISA_AVX512, 5}};
+    } body[] = {{ISA_PLAIN, 3}, {ISA_AVX2, 1}, {ISA_AVX2, 2}, {ISA_AVX512, 1}, {ISA_AVX512, 5}, {ISA_AVX512BF16, 2}};
     for (int i = 0; i < N_SHAPES; i++) {
         World a = world_make(&shapes[i], 2);
         Device *plain = open_device(ISA_PLAIN, 1);

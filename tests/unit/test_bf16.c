@@ -1,7 +1,7 @@
-/* test_bf16.c - the arithmetic of bf16 products (cpu/bf16.h) against the instruction that defines it:
- * VDPBF16PS, on some ten million lanes that look for its corners: sums near the smallest normal number
- * from both sides, cancellation, ties, denormal operands, infinities. All bodies of this CPU and the
- * plain rule must have its bits. Skipped where the CPU lacks the instruction. */
+/* test_bf16.c - the arithmetic of bf16 products (cpu/bf16.h) against the instruction that defines
+ * it: VDPBF16PS, on some ten million lanes that look for its corners: sums near the smallest normal
+ * number from both sides, cancellation, ties, denormal operands, infinities. All bodies of this CPU
+ * and the plain rule must have its bits. Skipped where the CPU lacks the instruction. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,7 +16,6 @@
 #include "common/runtime/ops.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #ifdef __x86_64__
@@ -79,7 +78,8 @@ static float hard_start(Rng *r, float ab, float cd)
     }
 }
 
-/* y (ROWS, COLS) starts at `start` and takes one pair of each row of x (ROWS, 2) and w (COLS, 2). */
+/* y (ROWS, COLS) starts at `start` and takes one pair of each row of x (ROWS, 2) and w (COLS, 2).
+ */
 typedef struct {
     uint16_t x[ROWS][2], w[COLS][2];
     float start[ROWS][COLS];
@@ -102,14 +102,13 @@ static void batch_make(Batch *b, uint64_t number)
 }
 
 #ifdef __x86_64__
-/* gcc 12 knows no __builtin_cpu_supports("avx512bf16"). */
 static bool has_instruction(void)
 {
-    return system("grep -qw avx512_bf16 /proc/cpuinfo") == 0;
+    return __builtin_cpu_supports("avx512bf16");
 }
 
-__attribute__((target("avx512f,avx512bf16"))) static void
-by_instruction(float y[ROWS][COLS], const Batch *b)
+__attribute__((target("avx512f,avx512bf16"))) static void by_instruction(float y[ROWS][COLS],
+                                                                         const Batch *b)
 {
     for (int i = 0; i < ROWS; i++)
         for (int j = 0; j < COLS; j += 16) {
@@ -166,8 +165,7 @@ static void expect_same(float got[ROWS][COLS], float want[ROWS][COLS], const Bat
 {
     for (int i = 0; i < ROWS; i++)
         for (int j = 0; j < COLS; j++)
-            if (k_bits(got[i][j]) != k_bits(want[i][j]) &&
-                !(isnan(got[i][j]) && isnan(want[i][j])))
+            if (k_bits(got[i][j]) != k_bits(want[i][j]) && !(isnan(got[i][j]) && isnan(want[i][j])))
                 fail_msg("%s: %a + %a %a + %a %a is %a, the instruction gives %a", who,
                          b->start[i][j], bf16_value(b->x[i][0]), bf16_value(b->w[j][0]),
                          bf16_value(b->x[i][1]), bf16_value(b->w[j][1]), got[i][j], want[i][j]);
@@ -198,8 +196,8 @@ static void corners_are_those_of_the_instruction(void **state)
         device_close(dev[isa]);
 }
 
-/* Half of the smallest normal number's last place: what a denormal's fewer bits round up to 2^-126 is
- * flushed, what 24 bits round up is not. */
+/* Half of the smallest normal number's last place: what a denormal's fewer bits round up to 2^-126
+ * is flushed, what 24 bits round up is not. */
 static void tininess_is_seen_after_rounding(void **state)
 {
     (void)state;

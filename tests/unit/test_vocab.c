@@ -168,10 +168,10 @@ static void rows_by_hand(void **state)
 static void bodies_agree(void **state)
 {
     (void)state;
-    static const CpuIsa isa[] = {ISA_PLAIN, ISA_AVX2, ISA_AVX512};
+    static const CpuIsa isa[] = {ISA_PLAIN, ISA_AVX2, ISA_AVX512, ISA_AVX512BF16};
     Device *plain = open_device(ISA_PLAIN, 1);
     for (int i = 0; i < N_VOCABS; i++)
-        for (int j = 0; j < 3; j++) {
+        for (size_t j = 0; j < sizeof isa / sizeof *isa; j++) {
             Device *dev = open_device(isa[j], 3);
             if (!dev)
                 continue; /* not on this CPU */

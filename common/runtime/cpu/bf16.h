@@ -2,8 +2,8 @@
  * with the instruction VDPBF16PS: operands are rounded to nearest even, every product is exact and
  * added with one rounding, and denormal operands and sums count as zero of their sign.
  *
- * Bodies with vector registers let the processor flush (Bf16Scope: MXCSR, for this kernel alone); the
- * plain body does it by hand, which defines the arithmetic. Tested by tests/ops/linear.c, also
+ * Bodies with vector registers let the processor flush (Bf16Scope: MXCSR, for this kernel alone);
+ * the plain body does it by hand, which defines the arithmetic. Tested by tests/ops/linear.c, also
  * against the instruction. */
 #ifndef RLHF_RUNTIME_CPU_BF16_H
 #define RLHF_RUNTIME_CPU_BF16_H
@@ -39,10 +39,10 @@ K_INLINE float bf16_zero_denormal(float x)
     return __builtin_fabsf(x) < 0x1p-126f ? __builtin_copysignf(0, x) : x;
 }
 
-/* a * b + c with a, b of bf16. A sum counts as denormal if it is one after rounding to 24 bits: what
- * rounds up to 2^-126 with the fewer bits of a denormal alone does not count as normal. To tell, the
- * sum is repeated 2^64 times as large; it is tiny and not zero, so |c| < 2^-100, |a b| < 2^-99 and the
- * smaller of a and b < 2^-49: nothing overflows. */
+/* a * b + c with a, b of bf16. A sum counts as denormal if it is one after rounding to 24 bits:
+ * what rounds up to 2^-126 with the fewer bits of a denormal alone does not count as normal. To
+ * tell, the sum is repeated 2^64 times as large; it is tiny and not zero, so |c| < 2^-100, |a b| <
+ * 2^-99 and the smaller of a and b < 2^-49: nothing overflows. */
 K_INLINE float bf16_fma(float a, float b, float c)
 {
     const float least = 0x1p-126f, up = 0x1p64f;
@@ -59,16 +59,19 @@ K_INLINE float bf16_fma(float a, float b, float c)
 /* Between begin and end the vector instructions of this thread flush. The fences keep loads and
  * stores of operands inside, and with them the arithmetic. */
 typedef struct {
+    bool on;
     unsigned saved;
 } Bf16Scope;
 
-K_INLINE Bf16Scope bf16_begin(void)
+K_INLINE Bf16Scope bf16_begin(bool on)
 {
-    Bf16Scope s = {0};
+    Bf16Scope s = {.on = on};
 #if !VF_FLUSH_BY_HAND && !defined(RLHF_REAL_DOUBLE)
     enum { FLUSH_RESULTS = 0x8000, ZERO_OPERANDS = 0x40 };
-    s.saved = _mm_getcsr();
-    _mm_setcsr(s.saved | FLUSH_RESULTS | ZERO_OPERANDS);
+    if (on) {
+        s.saved = _mm_getcsr();
+        _mm_setcsr(s.saved | FLUSH_RESULTS | ZERO_OPERANDS);
+    }
     __asm__ volatile("" ::: "memory");
 #endif
     return s;
@@ -79,7 +82,8 @@ K_INLINE void bf16_end(Bf16Scope s)
     (void)s;
 #if !VF_FLUSH_BY_HAND && !defined(RLHF_REAL_DOUBLE)
     __asm__ volatile("" ::: "memory");
-    _mm_setcsr(s.saved);
+    if (s.on)
+        _mm_setcsr(s.saved);
 #endif
 }
 

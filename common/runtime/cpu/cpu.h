@@ -1,5 +1,5 @@
 /* cpu.h - names of the CPU bodies. Every file of this folder is compiled once per instruction set
- * with -DCPU_ISA=plain|avx2|avx512, and a body is written as
+ * with -DCPU_ISA=plain|avx2|avx512|avx512bf16, and a body is written as
  *
  *     void CPU_OP(rmsnorm)(Tensor *y, ...)        -> cpu_plain_rmsnorm, cpu_avx2_rmsnorm, ...
  *
@@ -20,11 +20,12 @@
 #define X(name)                                                                                    \
     __typeof__(op_##name) cpu_plain_##name;                                                        \
     __typeof__(op_##name) cpu_avx2_##name;                                                         \
-    __typeof__(op_##name) cpu_avx512_##name;
+    __typeof__(op_##name) cpu_avx512_##name;                                                       \
+    __typeof__(op_##name) cpu_avx512bf16_##name;
 OPS(X)
 #undef X
 
-extern const OpTable cpu_plain_table, cpu_avx2_table, cpu_avx512_table;
+extern const OpTable cpu_plain_table, cpu_avx2_table, cpu_avx512_table, cpu_avx512bf16_table;
 
 /* What one op's work costs on one core, in units of about a nanosecond: flops / 50 or bytes / 10.
  * Below this a second thread costs more than it gives. */

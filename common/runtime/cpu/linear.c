@@ -1,184 +1,250 @@
-/* linear.c - the three products of a linear layer over the tile of linear_tile.h: b is a weight
- * panel (forward), a panel of the transposed weight packed on the fly (dx), or a panel of dy with the
- * weight's rows as i (dw). Tested by tests/ops/linear.c. */
-#include "common/runtime/cpu/linear_tile.h"
+/* linear.c - the three products of a linear layer: how blocks of the operands pass through the
+ * caches to the tile of linear_tile.h. b is a weight panel (forward), a panel of the transposed
+ * weight (dx), or a panel of dy with the weight's rows as i (dw).
+ *
+ * bf16 operands: a chain of VDPBF16PS is the chain of f32 multiply-adds over the rounded operands
+ * in the same order with denormals flushed (bf16.h). Where the processor has the instruction, a
+ * step of the chain is a pair; elsewhere operands are widened as they are packed and the tile is
+ * the one of f32. Tested by tests/ops/linear.c and tests/unit/test_bf16.c. */
+#include "common/runtime/cpu/linear_pack.h"
 
-#include <string.h>
-#ifdef __SSE__
-#include <xmmintrin.h>
-#endif
+/* A part goes through its share in pieces of rows x panels whose c stays in the second cache, and
+ * for each through the chain in blocks: rows of a are packed for a block, panels of b one after the
+ * other. */
+enum {
+    A_WORDS = ROWS_FIT * A_ROW, /* 371 KiB in f32 */
+    B_BLOCK = J_MAX * PANEL_N,
+    SCRATCH_WORDS = A_WORDS + FEW_PANELS * B_BLOCK,
+    PIECE_PANELS = 20, /* 780 KiB of c */
+    WIDEN_TILES = 3,   /* for more, a bf16 panel is widened once and not in each tile */
+};
 
-/* ---- y = x w^T --------------------------------------------------------------------------------
- */
+typedef enum { FORWARD, DX, DW } Kind;
+
+/* One product: dst (+)= a chain of `chain` elements, over rows x lanes. */
+typedef struct {
+    Kind kind;
+    Tensor *dst;
+    const Tensor *a, *b;
+    bool bf16, accumulate;
+    int64_t rows, lanes, chain;
+} Linear;
+
+/* A piece of it: rows [row, row + n_rows), panels [panel, end), and a block of the chain. */
+typedef struct {
+    int64_t row, n_rows, panel, end, from, n;
+} Piece;
+
+static Step step_of(const Linear *op, const Piece *s)
+{
+    if (!op->bf16)
+        return STEP_REAL;
+    if (PAIRS)
+        return STEP_PAIR;
+    bool in_tile = VF_LANES > 1 && op->kind == FORWARD && tiles_of(s->n_rows) <= WIDEN_TILES;
+    return in_tile ? STEP_WIDEN : STEP_FLUSH;
+}
+
+/* Element (row, lane 0 of panel q) of the destination, and how far others are. */
+static void set_destination(const Linear *op, Product *p, int64_t row, int64_t q)
+{
+    const bool dw = op->kind == DW;
+    p->c_row = dw ? PANEL_N : op->dst->stride;
+    p->c_panel = dw ? PANEL_N * op->dst->dim[1] : PANEL_N;
+    p->c = real_data(op->dst) + row * p->c_row + q * p->c_panel;
+}
+
+static void pack_a(const Linear *op, real_t *a, const Piece *s)
+{
+    if (op->kind == DW)
+        pack_columns(a, op->a, s->from, s->n, s->row, s->n_rows, op->bf16);
+    else
+        pack_rows(a, op->a, s->row, s->n_rows, s->from, s->n, op->bf16);
+}
+
+/* The piece's block of panels [q, end), packed one after the other. */
+static void pack_b(const Linear *op, real_t *b, const Piece *s, int64_t q, int64_t end)
+{
+    for (; q < end; q++, b += B_BLOCK)
+        if (op->kind == DW)
+            pack_lanes(b, op->b, s->from, s->n, q * PANEL_N,
+                       least(PANEL_N, op->lanes - q * PANEL_N), op->bf16);
+        else if (op->kind == DX)
+            pack_transposed(b, op->b, s->from, s->n, q * PANEL_N);
+        else
+            widen_panel(b, op->b, q, s->from, s->n);
+}
+
+/* Where the weight's block of panel q begins, in words. */
+static const real_t *weight_block(const Linear *op, const Piece *s, int64_t q)
+{
+    const int64_t rows = panel_rows(op->b), words = op->bf16 ? PANEL_N / 2 : PANEL_N;
+    const real_t *w = op->b->data;
+    if (op->kind == DX)
+        return w + s->from * rows + q * words * PANEL_N;
+    return w + (q * rows + (op->bf16 ? s->from / 2 : s->from)) * PANEL_N;
+}
+
+/* What a product asks for meanwhile: of what will be read of b, the block of panel q. */
+static Ahead block_ahead(const Linear *op, const Piece *s, Step step, int64_t n_j, int64_t q)
+{
+    if (op->kind == DW) {
+        const int64_t stride = op->b->stride, each = step_elements(op->bf16);
+        return (Ahead){real_data(op->b) + s->from * stride + q * PANEL_N, stride * each,
+                       each > 1 ? stride : LINE, 2};
+    }
+    const real_t *at = weight_block(op, s, q);
+    if (op->kind == DX) {
+        const int64_t words = (op->bf16 ? PANEL_N / 2 : PANEL_N) * PANEL_N;
+        return (Ahead){at, words / J_MAX + 1, panel_rows(op->b) * PANEL_N, s->n / PANEL_N};
+    }
+    const int64_t n_tiles = tiles_of(s->n_rows), words = step == STEP_FLUSH ? PANEL_N / 2 : PANEL_N;
+    const int64_t each = (words + n_tiles - 1) / n_tiles;
+    return (Ahead){at, each, n_j * each, words / each};
+}
+
+/* What pack_a will read for the next piece, to be asked for during n_products; not for few rows, which
+ * are soon there. */
+static Later source_of_a(const Linear *op, const Piece *s, int64_t n_products)
+{
+    if (tiles_of(s->n_rows) <= WIDEN_TILES)
+        return (Later){0};
+    bool dw = op->kind == DW;
+    int64_t row = dw ? s->from : s->row, n_rows = dw ? s->n : s->n_rows;
+    int64_t col = dw ? s->row : s->from, n_cols = dw ? s->n_rows : s->n;
+    int64_t per_row = (n_cols + LINE - 1) / LINE;
+    return (Later){.at = real_data(op->a) + row * op->a->stride + col,
+                   .stride = op->a->stride,
+                   .per_row = per_row,
+                   .lines = per_row * n_rows,
+                   .n_products = n_products};
+}
+
+static void run_piece(const Linear *op, real_t *a, real_t *b, const Piece *s, const Piece *next)
+{
+    const Step step = step_of(op, s);
+    const bool packed = op->kind != FORWARD || step == STEP_FLUSH;
+    const int64_t group = s->n_rows <= FEW_ROWS ? FEW_PANELS : 1;
+    Product p = {.a = a,
+                 .step = step,
+                 .n_j = step >= STEP_WIDEN ? (s->n + 1) / 2 : s->n,
+                 .accumulate = op->accumulate || s->from > 0,
+                 .along_j = op->kind != DW,
+                 .later = next ? source_of_a(op, next, s->end - s->panel) : (Later){0}};
+    pack_a(op, a, s);
+    for (int64_t q = s->panel; q < s->end; q += group) {
+        const int64_t end = least(q + group, s->end);
+        if (packed) /* just before use: the block is still in the first cache */
+            pack_b(op, b, s, q, end);
+        set_destination(op, &p, s->row, q);
+        p.b = packed ? b : weight_block(op, s, q);
+        p.b_panel = packed ? B_BLOCK : panel_rows(op->b) * PANEL_N;
+        p.ahead = block_ahead(op, s, step, p.n_j, end);
+        p.later.product = q - s->panel;
+        product(&p, s->n_rows, least(op->lanes, end * PANEL_N) - q * PANEL_N);
+    }
+}
+
+/* A part's share of an op and how it is cut into pieces. */
+typedef struct {
+    const Linear *op;
+    int64_t row[2], panel[2];
+    int64_t tiles, n_panels, by_rows, by_panels;
+} Share;
+
+static Share share_of(const Linear *op, int part, int n_parts)
+{
+    Share h = {.op = op};
+    grid(part, n_parts, op->rows, panels_of(op->lanes), h.row, h.panel);
+    const int64_t fit = ROWS_FIT / ROWS_MAX;
+    h.tiles = tiles_of(h.row[1] - h.row[0]);
+    h.n_panels = h.panel[1] - h.panel[0];
+    h.by_rows = (h.tiles + fit - 1) / fit;
+    h.by_panels = h.tiles == 1 ? 1 : (h.n_panels + PIECE_PANELS - 1) / PIECE_PANELS;
+    return h;
+}
+
+/* Piece number i of by_rows x by_panels, before the chain is cut. */
+static Piece piece_of(const Share *h, int64_t i)
+{
+    const int64_t r = i / h->by_panels, q = i % h->by_panels;
+    Piece s = {.row = h->row[0] + h->tiles * r / h->by_rows * ROWS_MAX,
+               .panel = h->panel[0] + h->n_panels * q / h->by_panels,
+               .end = h->panel[0] + h->n_panels * (q + 1) / h->by_panels};
+    s.n_rows = least(h->row[1], h->row[0] + h->tiles * (r + 1) / h->by_rows * ROWS_MAX) - s.row;
+    return s;
+}
 
 static void linear_part(int part, int n_parts, void *ctx)
 {
-    const LinearCtx *c = ctx;
-    int64_t n = c->b->dim[0], k = c->b->dim[1], row[2], panel[2];
-    grid(part, n_parts, c->a->dim[0], panels_of(n), row, panel);
-    int64_t lanes = least(panel[1] * PANEL_N, n) - panel[0] * PANEL_N;
-    /* With more rows than a tile has, one panel at a time stays in the cache while they pass. */
-    int64_t step = row[1] - row[0] > ROWS_MAX ? PANEL_N : lanes;
-    for (int64_t m = row[0]; m < row[1]; m += ROW_BLOCK)
-        for (int64_t l = 0; l < lanes; l += step) {
-            int64_t col = panel[0] * PANEL_N + l;
-            Product p = {
-                .c = real_data(c->dst) + m * c->dst->stride + col,
-                .c_row = c->dst->stride,
-                .c_panel = PANEL_N,
-                .a = real_data(c->a) + m * c->a->stride,
-                .a_row = c->a->stride,
-                .a_step = 1,
-                .b = real_data(c->b) + col * k,
-                .b_panel = PANEL_N * k,
-                .n_j = k,
-                .accumulate = c->accumulate,
-            };
-            product(&p, least(ROW_BLOCK, row[1] - m), least(step, lanes - l), tile_rows_along_j);
-        }
+    const Linear *op = ctx;
+    const Share h = share_of(op, part, n_parts);
+    const int64_t n = h.by_rows * h.by_panels;
+    const int64_t block = J_MAX * step_elements(op->bf16); /* whole panels of n, which dx needs */
+    real_t *a = device_scratch(op->dst->dev, part, SCRATCH_WORDS * sizeof *a), *b = a + A_WORDS;
+    Bf16Scope scope = bf16_begin(op->bf16);
+    for (int64_t i = 0; i < n; i++) {
+        Piece s = piece_of(&h, i), next;
+        do {
+            s.n = least(block, op->chain - s.from);
+            next = s;
+            next.from += block;
+            if (next.from >= op->chain && i + 1 < n)
+                next = piece_of(&h, i + 1);
+            next.n = least(block, op->chain - next.from);
+            run_piece(op, a, b, &s, next.n > 0 ? &next : NULL);
+            s.from += block;
+        } while (s.from < op->chain);
+    }
+    bf16_end(scope);
+}
+
+/* Multiply-adds at 50 a nanosecond, and the weight's bytes at 20. */
+static void run(Linear op)
+{
+    double macs = (double)op.rows * (double)op.lanes * (double)op.chain;
+    double tokens = (double)(op.kind == DW ? op.chain : op.rows);
+    double weight_bytes = tokens > 0 ? macs / tokens * sizeof(real_t) : 0;
+    cpu_run(op.dst->dev, linear_part, &op, macs / (VF_LANES * 3.0) + weight_bytes / 20);
 }
 
 void CPU_OP(linear)(Tensor *y, const Tensor *x, const Tensor *w, bool accumulate)
 {
-    if (w->dtype == DTYPE_BF16) {
-        CPU_OP(linear_bf16)(y, x, w, accumulate);
-        return;
-    }
-    LinearCtx c = {y, x, w, accumulate};
-    cpu_run(y->dev, linear_part, &c, work_ns(x->dim[0], w->dim[0], w->dim[1]));
-}
-
-/* ---- dx = dy w ----------------------------------------------------------------------------------
- */
-
-/* dst[i][l] = src[l][i], both PANEL_N x PANEL_N: by blocks of 4 x 4, which every x86-64 has
- * instructions for; one row at a time takes four times as long. */
-static void transpose_panel(real_t *dst, const real_t *src)
-{
-#if defined(__SSE__) && !defined(RLHF_REAL_DOUBLE)
-    for (int i = 0; i < PANEL_N; i += 4)
-        for (int l = 0; l < PANEL_N; l += 4) {
-            __m128 a = _mm_loadu_ps(src + l * PANEL_N + i);
-            __m128 b = _mm_loadu_ps(src + (l + 1) * PANEL_N + i);
-            __m128 c = _mm_loadu_ps(src + (l + 2) * PANEL_N + i);
-            __m128 d = _mm_loadu_ps(src + (l + 3) * PANEL_N + i);
-            _MM_TRANSPOSE4_PS(a, b, c, d);
-            _mm_storeu_ps(dst + i * PANEL_N + l, a);
-            _mm_storeu_ps(dst + (i + 1) * PANEL_N + l, b);
-            _mm_storeu_ps(dst + (i + 2) * PANEL_N + l, c);
-            _mm_storeu_ps(dst + (i + 3) * PANEL_N + l, d);
-        }
-#else
-    for (int i = 0; i < PANEL_N; i++)
-        for (int l = 0; l < PANEL_N; l++)
-            dst[i * PANEL_N + l] = src[l * PANEL_N + i];
-#endif
-}
-
-/* dst[n][lane] = w[n0 + n, k0 + lane] for n < n_n, lane < lanes: the panel of w^T that starts at
- * k0. */
-static void pack_transposed(real_t *dst, const Tensor *w, int64_t n0, int64_t n_n, int64_t k0,
-                            int64_t lanes)
-{
-    for (int64_t n = 0; n < n_n; n += PANEL_N) {
-        const real_t *src = real_data(w) + ((n0 + n) * w->dim[1]) + k0 * PANEL_N;
-        int64_t rows = least(PANEL_N, n_n - n);
-        if (rows == PANEL_N && lanes == PANEL_N) {
-            transpose_panel(dst + n * PANEL_N, src);
-            continue;
-        }
-        for (int64_t i = 0; i < rows; i++)
-            for (int64_t l = 0; l < PANEL_N; l++)
-                dst[(n + i) * PANEL_N + l] = l < lanes ? src[l * PANEL_N + i] : (real_t)0;
-    }
-}
-
-static void linear_dx_part(int part, int n_parts, void *ctx)
-{
-    const LinearCtx *c = ctx; /* a = dy, b = w */
-    int64_t n = c->b->dim[0], k = c->b->dim[1], row[2], panel[2];
-    grid(part, n_parts, c->a->dim[0], panels_of(k), row, panel);
-    if (row[0] == row[1] || panel[0] == panel[1])
-        return;
-    real_t *pack = device_scratch(c->dst->dev, part, DX_BLOCK * PANEL_N * sizeof(real_t));
-    for (int64_t q = panel[0]; q < panel[1]; q++)
-        for (int64_t n0 = 0; n0 < n || n0 == 0; n0 += DX_BLOCK) {
-            int64_t k0 = q * PANEL_N, lanes = least(PANEL_N, k - k0), n_n = least(DX_BLOCK, n - n0);
-            pack_transposed(pack, c->b, n0, n_n, k0, lanes);
-            Product p = {
-                .c = real_data(c->dst) + row[0] * c->dst->stride + k0,
-                .c_row = c->dst->stride,
-                .c_panel = PANEL_N,
-                .a = real_data(c->a) + row[0] * c->a->stride + n0,
-                .a_row = c->a->stride,
-                .a_step = 1,
-                .b = pack,
-                .n_j = n_n,
-                .accumulate = c->accumulate || n0 > 0,
-            };
-            product(&p, row[1] - row[0], lanes, tile_rows_along_j);
-        }
+    run((Linear){.kind = FORWARD,
+                 .dst = y,
+                 .a = x,
+                 .b = w,
+                 .bf16 = w->dtype == DTYPE_BF16,
+                 .accumulate = accumulate,
+                 .rows = x->dim[0],
+                 .lanes = w->dim[0],
+                 .chain = w->dim[1]});
 }
 
 void CPU_OP(linear_dx)(Tensor *dx, const Tensor *dy, const Tensor *w, bool accumulate)
 {
-    if (w->dtype == DTYPE_BF16) {
-        CPU_OP(linear_bf16_dx)(dx, dy, w, accumulate);
-        return;
-    }
-    LinearCtx c = {dx, dy, w, accumulate};
-    cpu_run(dx->dev, linear_dx_part, &c, work_ns(dy->dim[0], w->dim[0], w->dim[1]));
-}
-
-/* ---- dw = dy^T x --------------------------------------------------------------------------------
- */
-
-/* dst[m][lane] = dy[m0 + m, n0 + lane], lanes beyond N zero. */
-static void pack_dy(real_t *dst, const Tensor *dy, int64_t m0, int64_t n_m, int64_t n0,
-                    int64_t lanes)
-{
-    for (int64_t m = 0; m < n_m; m++) {
-        const real_t *src = real_data(dy) + (m0 + m) * dy->stride + n0;
-        memcpy(dst + m * PANEL_N, src, (size_t)lanes * sizeof(real_t));
-        if (lanes < PANEL_N)
-            memset(dst + m * PANEL_N + lanes, 0, (size_t)(PANEL_N - lanes) * sizeof(real_t));
-    }
+    run((Linear){.kind = DX,
+                 .dst = dx,
+                 .a = dy,
+                 .b = w,
+                 .bf16 = w->dtype == DTYPE_BF16,
+                 .accumulate = accumulate,
+                 .rows = dy->dim[0],
+                 .lanes = w->dim[1],
+                 .chain = w->dim[0]});
 }
 
 /* The weight's rows k are the tile's rows: 32 lanes of n for each, tokens m the chain. */
-static void linear_dw_part(int part, int n_parts, void *ctx)
-{
-    const LinearCtx *c = ctx; /* a = x, b = dy */
-    int64_t n = c->dst->dim[0], k = c->dst->dim[1], n_m = c->a->dim[0], row[2], panel[2];
-    grid(part, n_parts, k, panels_of(n), row, panel);
-    if (row[0] == row[1] || panel[0] == panel[1])
-        return;
-    real_t *pack = device_scratch(c->dst->dev, part, DW_BLOCK * PANEL_N * sizeof(real_t));
-    for (int64_t m = 0; m < n_m || m == 0; m += DW_BLOCK)
-        for (int64_t q = panel[0]; q < panel[1]; q++) {
-            int64_t n0 = q * PANEL_N, lanes = least(PANEL_N, n - n0);
-            pack_dy(pack, c->b, m, least(DW_BLOCK, n_m - m), n0, lanes);
-            Product p = {
-                .c = real_data(c->dst) + (q * k + row[0]) * PANEL_N,
-                .c_row = PANEL_N,
-                .a = real_data(c->a) + m * c->a->stride + row[0],
-                .a_row = 1,
-                .a_step = c->a->stride,
-                .b = pack,
-                .n_j = least(DW_BLOCK, n_m - m),
-                .accumulate = c->accumulate || m > 0,
-            };
-            product(&p, row[1] - row[0], lanes, tile_rows_along_i);
-        }
-}
-
 void CPU_OP(linear_dw)(Tensor *dw, const Tensor *dy, const Tensor *x, DType operands,
-                         bool accumulate)
+                       bool accumulate)
 {
-    if (operands == DTYPE_BF16) {
-        CPU_OP(linear_bf16_dw)(dw, dy, x, accumulate);
-        return;
-    }
-    LinearCtx c = {dw, x, dy, accumulate};
-    cpu_run(dw->dev, linear_dw_part, &c, work_ns(dy->dim[0], dw->dim[0], dw->dim[1]));
+    run((Linear){.kind = DW,
+                 .dst = dw,
+                 .a = x,
+                 .b = dy,
+                 .bf16 = operands == DTYPE_BF16,
+                 .accumulate = accumulate,
+                 .rows = dw->dim[1],
+                 .lanes = dw->dim[0],
+                 .chain = dy->dim[0]});
 }

@@ -43,6 +43,16 @@ K_INLINE vf vf_fma(vf a, vf b, vf c) /* a * b + c */
 {
     return _mm512_fmadd_ps(a, b, c);
 }
+/* Of pairs of bf16: the number in the upper (lower) half of each lane, widened. */
+K_INLINE vf vf_upper_half(vf a)
+{
+    const __m512i mask = _mm512_set1_epi32((int)0xffff0000);
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a), mask));
+}
+K_INLINE vf vf_lower_half(vf a)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 16));
+}
 
 #elif defined(__AVX2__) && defined(__FMA__) && !defined(RLHF_REAL_DOUBLE)
 #include <immintrin.h>
@@ -78,6 +88,15 @@ K_INLINE vf vf_mul(vf a, vf b)
 K_INLINE vf vf_fma(vf a, vf b, vf c) /* a * b + c */
 {
     return _mm256_fmadd_ps(a, b, c);
+}
+K_INLINE vf vf_upper_half(vf a)
+{
+    const __m256i mask = _mm256_set1_epi32((int)0xffff0000);
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(a), mask));
+}
+K_INLINE vf vf_lower_half(vf a)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 16));
 }
 
 #else
@@ -117,6 +136,14 @@ K_INLINE vf vf_mul(vf a, vf b)
 K_INLINE vf vf_fma(vf a, vf b, vf c) /* a * b + c */
 {
     return real_fma(a, b, c);
+}
+K_INLINE vf vf_upper_half(vf a) /* of no use here: weights are widened as they are packed */
+{
+    return a;
+}
+K_INLINE vf vf_lower_half(vf a)
+{
+    return a;
 }
 #endif
 
