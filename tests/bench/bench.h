@@ -57,13 +57,14 @@ typedef struct {
     int threads;
     CpuIsa isa;
     double flops;                 /* f32 multiply-adds, FLOP/s; the best measurement */
+    double bf16_flops;            /* the same of products of bf16: by dot products where the bodies use them */
     int64_t bytes[READ_POINTS];   /* buffer sizes, ascending */
     double rate[READ_POINTS];     /* bytes/s read from such a buffer */
     int n_points;                 /* 1 on a card: its memory */
 } Ceiling;
 
 /* FLOP/s of one thread in registers for about `seconds`, with the instructions that the CPU bodies of
- * `isa` use (fma.c); threads: that run at once, for the clock. */
+ * `isa` use (fma.c; of ISA_AVX512BF16 the dot products); threads: that run at once, for the clock. */
 double fma_rate(CpuIsa isa, int threads, double seconds);
 /* The multiply-add rate of this moment, as a fraction of the ceiling; 1 on a card. */
 double ceiling_now(Bench *b, int which);

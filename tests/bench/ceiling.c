@@ -41,11 +41,16 @@ static double fma_team(Team *team, CpuIsa isa, double seconds)
     return sum;
 }
 
+static const char *const isa_names[ISA_COUNT] = {"", "plain", "avx2", "avx512", "avx512bf16"};
+
 /* The bodies that `dev` runs: its text ends with their name. */
 static CpuIsa device_isa(const Device *dev)
 {
-    const char *text = device_text(dev);
-    return strstr(text, "avx512") ? ISA_AVX512 : strstr(text, "avx2") ? ISA_AVX2 : ISA_PLAIN;
+    const char *name = strrchr(device_text(dev), ' ');
+    CpuIsa isa = ISA_COUNT - 1;
+    while (isa > ISA_PLAIN && (!name || strcmp(name + 1, isa_names[isa]) != 0))
+        isa--;
+    return isa;
 }
 
 /* ---- reads -------------------------------------------------------------------------------------- */
@@ -135,15 +140,16 @@ static double add_ceiling(Bench *b, Row row)
 
 static void cpu_flops(Bench *b, Ceiling *c, Team *team, CpuIsa isa)
 {
-    static const char *const names[] = {"", "plain", "avx2", "avx512"};
     for (CpuIsa i = ISA_PLAIN; i <= isa; i++) {
         Row row = {.unit = "GFLOP/s", .threads = c->threads};
-        snprintf(row.name, sizeof row.name, "ceiling fma %s", names[i]);
+        snprintf(row.name, sizeof row.name, "ceiling fma %s", isa_names[i]);
         for (int k = 0; k < b->repeat; k++)
             add_value(&row, 1e-9 * fma_team(team, i, b->quick ? 0.02 : FMA_SECONDS));
-        c->flops = 1e9 * add_ceiling(b, row);
+        double rate = 1e9 * add_ceiling(b, row);
+        c->bf16_flops = rate; /* without an instruction of their own they are widened */
+        if (i != ISA_AVX512BF16)
+            c->flops = rate, c->isa = i;
     }
-    c->isa = isa;
 }
 
 static void cpu_reads(Bench *b, Ceiling *c, Team *team)
@@ -205,7 +211,7 @@ static void card_measure(Bench *b, Ceiling *c, Device *dev)
         add_value(&flops, 2e-9 * (double)(M * M * M) / card_run(dev, &y, &x, &w, b->quick ? 1 : 10));
         add_value(&rate, 1e-9 * moved / card_run(dev, &to, &from, NULL, b->quick ? 1 : 10));
     }
-    c->flops = 1e9 * add_ceiling(b, flops);
+    c->flops = c->bf16_flops = 1e9 * add_ceiling(b, flops);
     c->rate[0] = 1e9 * add_ceiling(b, rate);
     c->n_points = 1;
     arena_free(&a);

@@ -1,6 +1,7 @@
 /* fma.c - how many f32 multiply-adds a core does in registers: the ceiling of every product. One loop
  * per instruction set, as the CPU bodies have; ACCUMULATORS chains hide the latency of any core so far
- * (2 units x 4 to 5 cycles). The value stays finite: x -> x * 0.999 + 0.001. */
+ * (2 units x 4 to 5 cycles). The value stays finite: x -> x * 0.999 + 0.001. Dot products of bf16 are the ceiling of
+ * the bodies that use them. */
 #include "tests/bench/bench.h"
 
 #ifdef __x86_64__
@@ -36,6 +37,9 @@ enum { ACCUMULATORS = 12, ROUNDS = 1 << 16 };
 FMA_LOOP(loop_plain, , __m128, _mm_set1_ps, PLAIN, "+x")
 FMA_LOOP(loop_avx2, __attribute__((target("avx2,fma"))), __m256, _mm256_set1_ps, AVX2, "+x")
 FMA_LOOP(loop_avx512, __attribute__((target("avx512f"))), __m512, _mm512_set1_ps, AVX512, "+v")
+/* read as pairs of bf16, the constants add about 0.001 a round */
+#define DOT(i) acc##i = _mm512_dpbf16_ps(acc##i, (__m512bh)a, (__m512bh)b);
+FMA_LOOP(loop_dot, __attribute__((target("avx512f,avx512bf16"))), __m512, _mm512_set1_ps, DOT, "+v")
 #else
 typedef float Lanes __attribute__((vector_size(16)));
 #define SET4(x)  ((Lanes){x, x, x, x})
@@ -43,12 +47,13 @@ typedef float Lanes __attribute__((vector_size(16)));
 FMA_LOOP(loop_plain, , Lanes, SET4, PLAIN, "+w")
 #define loop_avx2   loop_plain
 #define loop_avx512 loop_plain
+#define loop_dot    loop_plain
 #endif
 
 double fma_rate(CpuIsa isa, int threads, double seconds)
 {
-    static void (*const loops[])(void) = {NULL, loop_plain, loop_avx2, loop_avx512};
-    static const int lanes[] = {0, 4, 8, 16};
+    static void (*const loops[])(void) = {NULL, loop_plain, loop_avx2, loop_avx512, loop_dot};
+    static const int lanes[] = {0, 4, 8, 16, 32}; /* multiply-adds of an instruction */
     double started = bench_now(threads), passed, n = 0;
     do {
         loops[isa]();

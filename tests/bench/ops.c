@@ -75,9 +75,10 @@ static void add_case(Bench *b, int which, const OpCase *c, double share)
 {
     const Ceiling *top = bench_ceiling(b, which);
     double rate = ceiling_read(top, c->bytes);
-    bool by_flops = c->flops / top->flops >= c->bytes / rate;
+    double flops = strstr(c->op, ".bf16") ? top->bf16_flops : top->flops;
+    bool by_flops = c->flops / flops >= c->bytes / rate;
     Row row = {.threads = bench_is_cuda(b) ? 0 : b->threads[which],
-               .roof = 1e-9 * (by_flops ? top->flops : rate)};
+               .roof = 1e-9 * (by_flops ? flops : rate)};
     snprintf(row.unit, sizeof row.unit, by_flops ? "GFLOP/s" : "GB/s");
     snprintf(row.name, sizeof row.name, "op %s %s", c->op, c->shape);
     if (strncmp(c->op, "linear", 6) == 0 && c->flops > 1e9)
