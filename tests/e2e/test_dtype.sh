@@ -16,7 +16,7 @@ for t in 1 2 3; do
     same "sft: $t threads, micro-batches of $((100 * t)) tokens: weights" "$TMP/sft/export/model.safetensors" "$TMP/sft$t/export/model.safetensors"
     same "sft: the same metrics" "$TMP/sft/metrics.jsonl" "$TMP/sft$t/metrics.jsonl"
 done
-for isa in plain avx2; do
+for isa in plain avx2 avx512; do
     "${S[@]}" out_dir="$TMP/sft-$isa" dtype=bf16 isa=$isa >"$TMP/isa.log" 2>&1
     if grep -q "this CPU has no" "$TMP/isa.log"; then skip "sft: bodies for $isa" "this CPU has none"
     else same "sft: bodies for $isa give the same weights" "$TMP/sft/export/model.safetensors" "$TMP/sft-$isa/export/model.safetensors"; fi
