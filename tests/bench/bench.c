@@ -80,12 +80,16 @@ bool bench_again(const Bench *b, int n, double started)
 
 /* ---- shapes ------------------------------------------------------------------------------------- */
 
+/* A tied Llama: hidden, intermediate, vocabulary, layers, heads, kv heads, head size; theta; positions. */
+#define LLAMA(c, f, v, l, h, k, d, theta, positions)                                                 \
+    {.architecture = "Llama", .head = HEAD_LM, .C = c, .F = f, .V = v, .L = l, .H = h, .K = k, .D = d, \
+     .norm_eps = 1e-5, .rope_theta = theta, .tied = true, .max_position = positions, .bos = -1, .pad = -1}
+
 static const Shape shapes[] = {
-    {"15m", {"Llama", HEAD_LM, 288, 768, 32000, 6, 6, 6, 48, 1e-5, 1e4, true, 2048, -1, -1, {0}, 0}, 8, 256, 0.68, 0.85, 0.55},
-    {"135m", {"Llama", HEAD_LM, 576, 1536, 49152, 30, 9, 3, 64, 1e-5, 1e5, true, 2048, -1, -1, {0}, 0}, 8, 256, 0.75, 0.85, 0.75},
+    {"15m", LLAMA(288, 768, 32000, 6, 6, 6, 48, 1e4, 2048), 8, 256, 0.68, 0.85, 0.55},
+    {"135m", LLAMA(576, 1536, 49152, 30, 9, 3, 64, 1e5, 2048), 8, 256, 0.75, 0.85, 0.75},
 };
-static const Shape tiny = {
-    "tiny", {"Llama", HEAD_LM, 64, 96, 160, 2, 4, 2, 16, 1e-5, 1e4, true, 256, -1, -1, {0}, 0}, 4, 24, 0, 0, 0};
+static const Shape tiny = {"tiny", LLAMA(64, 96, 160, 2, 4, 2, 16, 1e4, 256), 4, 24, 0, 0, 0};
 enum { N_SHAPES = sizeof shapes / sizeof *shapes, COSTLY = 1 };
 
 double shape_layer_weights(const Shape *s)

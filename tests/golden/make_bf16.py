@@ -4,7 +4,8 @@
 
 The rule, and the only thing that differs from f32: a matrix product reads its operands rounded to bf16 (nearest
 even) and adds in double here, in f32 there. Forward: y = r(x) r(w)^T; backward: dx = r(dy) r(w), dw = r(dy)^T r(x);
-the rounding itself has slope 1. The embedding reads r(w). Norms, rope, attention, the loss and a scalar head are not rounded.
+the rounding itself has slope 1. The embedding reads r(w). Norms, biases, rope, attention, the loss and a scalar head are
+not rounded.
 
 An activation or gradient that lies next to a boundary of the rounding may fall to either side in f32, and one such
 flip is worth a relative 2^-8. So seeds are tried until each of them keeps MARGIN from its boundary (but for those so
@@ -32,6 +33,10 @@ MODELS = {
                  vocab_size=29, tie_word_embeddings=True),
     "untied": dict(hidden_size=15, intermediate_size=20, num_attention_heads=2, num_key_value_heads=2,
                    head_dim=6, vocab_size=24, tie_word_embeddings=False),
+    "qwen2": dict(hidden_size=16, intermediate_size=20, num_attention_heads=2, num_key_value_heads=1,
+                  vocab_size=24, tie_word_embeddings=True, model_type="qwen2"),  # biases on q, k, v
+    "qwen3": dict(hidden_size=16, intermediate_size=20, num_attention_heads=2, num_key_value_heads=2, head_dim=10,
+                  vocab_size=24, tie_word_embeddings=False, model_type="qwen3"),  # a norm of each head of q and k
     "score": dict(hidden_size=16, intermediate_size=20, num_attention_heads=2, num_key_value_heads=1,
                   vocab_size=24, tie_word_embeddings=False),
 }
@@ -98,10 +103,13 @@ def hidden(p, c, ids):
     mask = torch.full((len(ids), len(ids)), float("-inf"), dtype=torch.float64).triu(1)
     for layer in range(2):
         w = lambda name: p[f"model.layers.{layer}.{name}.weight"]
+        bias = lambda name: p.get(f"model.layers.{layer}.{name}.bias", 0)
         n = norm(x, w("input_layernorm"))
-        q = rope(Product.apply(n, w("self_attn.q_proj")).view(-1, H, D))
-        k = rope(Product.apply(n, w("self_attn.k_proj")).view(-1, K, D)).repeat_interleave(H // K, 1)
-        v = Product.apply(n, w("self_attn.v_proj")).view(-1, K, D).repeat_interleave(H // K, 1)
+        q, k, v = (Product.apply(n, w(f"self_attn.{i}_proj")) + bias(f"self_attn.{i}_proj") for i in "qkv")
+        q, k, v = q.view(-1, H, D), k.view(-1, K, D), v.view(-1, K, D)
+        if c["model_type"] == "qwen3":
+            q, k = norm(q, w("self_attn.q_norm")), norm(k, w("self_attn.k_norm"))
+        q, k, v = rope(q), rope(k).repeat_interleave(H // K, 1), v.repeat_interleave(H // K, 1)
         scores = torch.einsum("thd,shd->hts", q, k) / D ** 0.5 + mask
         o = torch.einsum("hts,shd->thd", scores.softmax(-1), v).reshape(-1, H * D)
         x = x + Product.apply(o, w("self_attn.o_proj"))
@@ -139,10 +147,9 @@ def loss_of(p, c, ids):
 def check_against_transformers(p, c, ids, folder):
     """With rounding off this is Llama."""
     global rounding
-    from transformers import LlamaForCausalLM, LlamaForSequenceClassification
+    import transformers
     rounding = False
-    kind = LlamaForSequenceClassification if "score.weight" in p else LlamaForCausalLM
-    model = kind.from_pretrained(folder, torch_dtype=torch.float64, attn_implementation="eager")
+    model = getattr(transformers, c["architectures"][0]).from_pretrained(folder, torch_dtype=torch.float64, attn_implementation="eager")
     head = model.score if "score.weight" in p else model.lm_head
     for s in sequences(ids):
         theirs = head(model.model(s[None]).last_hidden_state[0])
@@ -160,11 +167,15 @@ def make_params(c, scalar, seed):
                             "self_attn.k_proj": (K * D, C), "self_attn.v_proj": (K * D, C), "self_attn.o_proj": (C, H * D),
                             "mlp.gate_proj": (F, C), "mlp.up_proj": (F, C), "mlp.down_proj": (C, F)}.items():
             shapes[f"model.layers.{i}.{name}.weight"] = shape
+        if c["model_type"] == "qwen2":
+            shapes.update({f"model.layers.{i}.self_attn.{n}_proj.bias": (s * D,) for n, s in zip("qkv", (H, K, K))})
+        if c["model_type"] == "qwen3":
+            shapes.update({f"model.layers.{i}.self_attn.{n}_norm.weight": (D,) for n in "qk"})
     if scalar:
         shapes["score.weight"] = (1, C)
     elif not c["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (V, C)
-    return {k: (0.25 * torch.randn(s, generator=g) + (len(s) == 1)).float() for k, s in shapes.items()}
+    return {k: (0.25 * torch.randn(s, generator=g) + ("norm" in k)).float() for k, s in shapes.items()}
 
 
 def split(value):
@@ -204,9 +215,9 @@ def attempt(c, scalar, seed):
 
 def make(out, name, settings):
     scalar = name == "score"
-    c = dict(settings, num_hidden_layers=2, max_position_embeddings=64, rms_norm_eps=EPS, rope_theta=THETA,
-             model_type="llama", hidden_act="silu", bos_token_id=1, eos_token_id=2, torch_dtype="float32",
-             architectures=["LlamaForSequenceClassification" if scalar else "LlamaForCausalLM"])
+    c = dict({"model_type": "llama", **settings}, num_hidden_layers=2, max_position_embeddings=64, rms_norm_eps=EPS,
+             rope_theta=THETA, hidden_act="silu", bos_token_id=1, eos_token_id=2, torch_dtype="float32")
+    c["architectures"] = [c["model_type"].capitalize() + ("ForSequenceClassification" if scalar else "ForCausalLM")]
     if scalar:
         c.update(id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0}, pad_token_id=0)
     seed, made = 1, None

@@ -13,7 +13,9 @@ static const struct {
               {"tests/golden/model", "gqa_untied", DTYPE_F32, 1e-6},
               {"tests/golden/model", "mha", DTYPE_F32, 1e-6},
               {"tests/golden/bf16", "tied", DTYPE_BF16, 2e-3},
-              {"tests/golden/bf16", "untied", DTYPE_BF16, 2e-3}};
+              {"tests/golden/bf16", "untied", DTYPE_BF16, 2e-3},
+              {"tests/golden/bf16", "qwen2", DTYPE_BF16, 2e-3},
+              {"tests/golden/bf16", "qwen3", DTYPE_BF16, 2e-3}};
 
 enum { MAX_TOKENS = 256 };
 
