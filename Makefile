@@ -78,7 +78,8 @@ OPS_SRC    := $(wildcard tests/ops/*.c)
 FUZZ_SRC   := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ       := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/tests/%)
 BENCH_SRC  := $(wildcard tests/bench/*.c)
-TESTS      := $(UNIT) $(BUILD)/tests/test_grad_model $(if $(OPS_SRC),$(BUILD)/tests/test_ops $(BUILD)/tests/test_grad)
+EXACT_SRC  := $(wildcard tests/exact/*.c)
+TESTS      := $(UNIT) $(BUILD)/tests/test_exact $(BUILD)/tests/test_grad_model $(if $(OPS_SRC),$(BUILD)/tests/test_ops $(BUILD)/tests/test_grad)
 
 CUDA_SRC   := $(wildcard common/runtime/cuda/*.cu)
 CUDA_OBJ   := $(CUDA_SRC:%.cu=$(BUILD)/%.o) $(BUILD)/common/runtime/tensor__pic.o
@@ -216,6 +217,8 @@ $(BUILD)/tests/test_ops: $(OPS_SRC:%.c=$(BUILD)/%.o) $(BUILD)/librlhf.a
 	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ $(LIBS) -o $@
 $(FUZZ): $(BUILD)/tests/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/file.o $(BUILD)/tests/fuzz/driver.o $(BUILD)/librlhf.a
 	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ $(LIBS) -o $@
+$(BUILD)/tests/test_exact: $(EXACT_SRC:%.c=$(BUILD)/%.o) $(BUILD)/librlhf.a
+	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $^ -lcmocka $(LIBS) -o $@
 # the program has the name of its folder, so its objects stand beside it
 $(BUILD)/tests/bench_%.o: tests/bench/%.c $(BUILD)/flags
 	$(call compile,)

@@ -19,6 +19,7 @@
 typedef struct {
     const char *device; /* to open; NULL: cpu */
     Device *dev;
+    CpuIsa isa; /* set before fixture_open */
     ModelConfig config;
     Arena arena, host;
     Model m;
@@ -45,7 +46,7 @@ static inline DType dtype_of(void **state)
  */
 static inline void fixture_open(Fixture *f, const char *folder, int threads, int max_tokens)
 {
-    DeviceOptions o = {.name = f->device ? f->device : "cpu", .threads = threads};
+    DeviceOptions o = {.name = f->device ? f->device : "cpu", .threads = threads, .isa = f->isa};
     if (device_open(&f->dev, &o) < 0)
         fail_msg("%s", error_text());
     if (folder && model_config_read(&f->config, folder) < 0)
