@@ -127,13 +127,20 @@ run_cuda() {
     fi
 }
 
+# Equal bits in random cases, of gcc's build and of clang's; with LONG the full counts.
+run_exact() {
+    counts="-n 100"
+    [ -z "${LONG:-}" ] || counts="-n 2000 -t 1000000"
+    echo "exact $limit tests/exact/same.sh $ROOT/build/werror $ROOT/build/clang $counts" | run_jobs
+}
+
 run_check() {
     limit=${TIMEOUT:-400}
     [ -z "${LONG:-}" ] || limit=${TIMEOUT:-14400}
     CHECK=1; export CHECK
     build "gcc -Werror" CC=gcc BUILD=build/werror WERROR=1 all tests
     if command -v clang >/dev/null; then
-        build "clang -Werror" CC=clang BUILD=build/clang WERROR=1 all tests
+        build "clang -Werror" CC=clang BUILD=build/clang WERROR=1 all tests && run_exact
     else
         echo "skip    build clang: clang is not installed"
         echo "0 0 1" >"$SCRATCH/build_clang.counts"

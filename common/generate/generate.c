@@ -82,6 +82,11 @@ int64_t generator_rows(const Generator *g)
     return g->rows_run;
 }
 
+int64_t generator_pages(const Generator *g)
+{
+    return g->kv.n_pages - g->kv.n_free;
+}
+
 void generator_free(Generator *g)
 {
     if (!g)

@@ -55,6 +55,8 @@ int64_t generator_launches(const Generator *g);
 
 /* Rows the model has run for this generator: prompt tokens and answer tokens. */
 int64_t generator_rows(const Generator *g);
+/* Pages of the cache that its slots refer to now; after generate(): what the last answers needed. */
+int64_t generator_pages(const Generator *g);
 
 /* Runs all requests; o: one set of options, or as many as the requests' `option` point into. Returns
  * 0, or 1 when *stop (may be NULL) became non-zero in between: results are then incomplete and to be

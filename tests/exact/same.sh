@@ -16,9 +16,9 @@ for build in "$a" "$b"; do
     out=$TMP/$(echo "$build" | tr / _)
     "$build/tests/test_exact" "$@" >"$out"; rc=$?
     cat "$out"
-    check "every family in $build" [ $rc = 0 ]
+    check "every family in ${build##*/}" [ $rc = 0 ]
     "$build/tests/test_hashes" print >>"$out"
 done
-check "$a and $b print the same" cmp "$TMP/$(echo "$a" | tr / _)" "$TMP/$(echo "$b" | tr / _)"
+check "both print the same" cmp "$TMP/$(echo "$a" | tr / _)" "$TMP/$(echo "$b" | tr / _)"
 echo "$passed passed, $failed failed, 0 skipped"
 [ $failed = 0 ]

@@ -367,6 +367,41 @@ static void graphs_change_nothing(void **state)
     free(w);
 }
 
+/* 16 answers to one prompt of 256 tokens cost at most 1.3 of decoding them alone, counted in rows of the
+ * model (make bench has the time), and the pages of one prompt instead of 16. */
+static void a_shared_prompt_costs_little(void **state)
+{
+    (void)state;
+    enum { ANSWERS = K_MAX, PAGES = LONG_PROMPT / KV_TILE };
+    static const GenOptions o = {.seed = 3, .temperature = 1, .max_new_tokens = KV_TILE};
+    Fixture f = {.config = long_config};
+    Shared *w = xcalloc(1, sizeof *w);
+    Gen x;
+    fixture_open(&f, NULL, 2, LONG_PROMPT);
+    gen_open(&x, &f, ANSWERS, LONG_PROMPT + KV_TILE, 64);
+    for (int shared = 0; shared < 2; shared++) {
+        int64_t before = generator_rows(x.g);
+        shared_make(w, LONG_PROMPT, ANSWERS);
+        for (int i = 0; i < ANSWERS; i++) {
+            w->req[i].option = 0;
+            w->req[i].n_prompt -= shared ? 0 : i; /* neighbours of other lengths are no group */
+        }
+        assert_int_equal(generate(x.g, &f.p, w->req, ANSWERS, &o, w->out, NULL, NULL, NULL), 0);
+        int64_t rows = generator_rows(x.g) - before, decoding = ANSWERS * (KV_TILE - 1);
+        if (shared) { /* the page of the last prompt token and that of the answer are a sample's own */
+            assert_int_equal(rows, LONG_PROMPT + ANSWERS - 1 + decoding);
+            assert_true(10 * rows <= 13 * decoding);
+            assert_int_equal(generator_pages(x.g), PAGES - 1 + ANSWERS * 2);
+        } else {
+            assert_int_equal(rows, LONG_PROMPT * ANSWERS - ANSWERS * (ANSWERS - 1) / 2 + decoding);
+            assert_int_equal(generator_pages(x.g), (PAGES + 1) * ANSWERS);
+        }
+    }
+    gen_close(&x);
+    free(w);
+    fixture_close(&f);
+}
+
 /* ---- stories260k ---------------------------------------------------------------------------- */
 
 #define STORIES "../shared/models/stories260k"
@@ -519,6 +554,7 @@ int main(void)
         cmocka_unit_test(sampler_is_trainer), cmocka_unit_test(company_changes_nothing),
         cmocka_unit_test(refusals_and_stop),  cmocka_unit_test(shared_prompts_change_nothing),
         cmocka_unit_test(a_shared_prompt_runs_once), cmocka_unit_test(graphs_change_nothing),
+        cmocka_unit_test(a_shared_prompt_costs_little),
         cmocka_unit_test(stories_greedy),     cmocka_unit_test(stories_losses),
         IN_BF16(sampler_is_trainer),          IN_BF16(company_changes_nothing),
         IN_BF16(shared_prompts_change_nothing),
