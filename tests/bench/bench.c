@@ -16,12 +16,13 @@ static const char usage_text[] =
     "usage: bench [options]\n"
     "  --device cpu|cuda|cuda:N   (cpu)\n"
     "  --threads N,N...           thread counts, ascending; 0 = all cores (1,0)\n"
-    "  --only SECTION,...         ceilings, ops, steps, decode, ppo (all of them)\n"
+    "  --only SECTION,...         ceilings, ops, steps, decode, ppo, growth (all of them)\n"
     "  --shapes SHAPE,...         15m, 135m (both); the large one runs with the last thread count\n"
     "  --match TEXT               of steps and decode only rows whose name holds it: for a profile\n"
     "  --repeat N                 measurements of a row (5)\n"
     "  --seconds S                a row is not repeated for longer, but measured twice (8)\n"
     "  --quick                    a tiny shape, two measurements: does it run at all\n"
+    "  --profile                  steps and decode op by op, not only where a target is missed\n"
     "  --full                     every case of every op, every section for every shape\n"
     "  --out DIR                  where bench.jsonl and bench.svg go (build)\n"
     "  --from FILE                rows of an earlier bench.jsonl instead of measuring\n"
@@ -172,16 +173,22 @@ static void run_ppo(Bench *b)
     bench_shapes(b, ppo_small);
 }
 
+static void run_growth(Bench *b)
+{
+    CHECK(growth_run(b) == 0, "%s", error_text());
+}
+
 static const struct {
     const char *name;
     void (*run)(Bench *b);
-} sections[] = {{"ceilings", run_ceilings}, {"ops", run_ops}, {"steps", run_steps}, {"decode", run_decode}, {"ppo", run_ppo}};
+} sections[] = {{"ceilings", run_ceilings}, {"ops", run_ops}, {"steps", run_steps},
+                {"decode", run_decode}, {"ppo", run_ppo}, {"growth", run_growth}};
 enum { N_SECTIONS = sizeof sections / sizeof *sections };
 
 /* ---- arguments ---------------------------------------------------------------------------------- */
 
 typedef struct {
-    const char *out, *from, *peer;
+    const char *from, *peer;
 } Files;
 
 static int cores(void)
@@ -236,7 +243,7 @@ static bool read_option(Bench *b, Files *f, const char *name, const char *value)
     const struct {
         const char *name, **text;
     } texts[] = {{"--device", &b->device_name}, {"--only", &b->only}, {"--shapes", &b->shapes}, {"--match", &b->match},
-                 {"--out", &f->out}, {"--from", &f->from}, {"--peer", &f->peer}};
+                 {"--out", &b->out}, {"--from", &f->from}, {"--peer", &f->peer}, {"--point", &b->point}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (strcmp(name, texts[i].name) == 0) {
             *texts[i].text = value;
@@ -260,6 +267,8 @@ static int read_arguments(Bench *b, Files *f, int argc, char **argv)
             b->quick = true;
         else if (strcmp(argv[i], "--full") == 0)
             b->full = true;
+        else if (strcmp(argv[i], "--profile") == 0)
+            b->profile = true;
         else if (i + 1 >= argc || !read_option(b, f, argv[i], argv[i + 1]))
             return error_set(ERR_USAGE, "'%s%s%s': no such option or value; see bench --help", argv[i],
                              i + 1 < argc ? " " : "", i + 1 < argc ? argv[i + 1] : "");
@@ -320,12 +329,13 @@ static int measure(Bench *b)
     for (int i = 0; i < N_SECTIONS; i++)
         if (!b->only || listed(b->only, sections[i].name))
             sections[i].run(b);
+    rows_print_targets(&b->rows);
     return 0;
 }
 
-static int write_results(const Bench *b, const Files *f)
+static int write_results(const Bench *b)
 {
-    char *json = path_join(f->out, "bench.jsonl"), *svg = path_join(f->out, "bench.svg");
+    char *json = path_join(b->out, "bench.jsonl"), *svg = path_join(b->out, "bench.svg");
     int rc = 0;
     TRY(rows_write(&b->rows, json));
     TRY(rows_write_svg(&b->rows, svg));
@@ -339,13 +349,16 @@ fail:
 static int run(Bench *b, const Files *f)
 {
     int rc = 0;
+    if (b->point)
+        return growth_child(b);
     if (f->from) {
         rows_print_header();
         TRY(rows_read(&b->rows, f->from));
+        rows_print_targets(&b->rows);
     } else {
-        TRY(dir_make(f->out));
+        TRY(dir_make(b->out));
         TRY(measure(b));
-        TRY(write_results(b, f));
+        TRY(write_results(b));
     }
     if (f->peer)
         TRY(rows_print_peer(&b->rows, f->peer));
@@ -355,12 +368,13 @@ fail:
 
 int main(int argc, char **argv)
 {
-    Bench b = {.device_name = "cpu", .repeat = 5, .seconds = 8};
-    Files f = {.out = "build"};
+    Bench b = {.device_name = "cpu", .out = "build", .repeat = 5, .seconds = 8};
+    Files f = {0};
     if (argc == 2 && strcmp(argv[1], "--help") == 0)
         return fputs(usage_text, stdout) < 0;
     const char *slash = strrchr(argv[0], '/');
     char *test_ops = xasprintf("%.*stest_ops", slash ? (int)(slash + 1 - argv[0]) : 0, argv[0]);
+    b.self = argv[0];
     b.test_ops = test_ops;
     int rc = read_arguments(&b, &f, argc, argv);
     rc = rc < 0 ? rc : run(&b, &f);

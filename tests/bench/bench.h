@@ -1,6 +1,6 @@
 /* bench.h - the parts of build/tests/bench: what is measured against which ceiling of the same run.
  *
- * A section (ceilings, ops, steps, decode, ppo) measures and adds rows; main prints them, writes
+ * A section (ceilings, ops, steps, decode, ppo, growth) measures and adds rows; main prints them, writes
  * bench.jsonl and bench.svg, and joins them with those of another program (--peer). Rates are of work
  * done in a run's wall time; a roof is the rate that the ceilings would allow. */
 #ifndef RLHF_BENCH_H
@@ -37,14 +37,16 @@ typedef struct {
     bool without_targets; /* the fractions of a roof that are aimed at are a CPU's */
 } Rows;
 
-/* Sorts the values, keeps the row and prints its line. */
-void row_add(Rows *rows, Row row);
+/* Sorts the values, keeps the row and prints its line; whether it misses its target. */
+bool row_add(Rows *rows, Row row);
+bool row_misses(const Row *r);
 double row_median(const Row *r);
 double row_fraction(const Row *r); /* of the roof; NaN without one */
 void row_number(char out[32], double value); /* 4 digits, no exponent where it can be helped */
 bool row_less_is_better(const Row *r);
 void rows_free(Rows *rows);
 void rows_print_header(void);
+void rows_print_targets(const Rows *rows); /* the rows that have one: target, measured, spread, met or missed */
 int rows_write(const Rows *rows, const char *path);      /* one JSON object a line */
 int rows_read(Rows *rows, const char *path);             /* what rows_write wrote */
 int rows_print_peer(const Rows *rows, const char *path); /* ratios to rows of the same name, threads, unit */
@@ -83,11 +85,14 @@ typedef struct {
 struct Bench {
     const char *device_name;      /* "cpu", "cuda", "cuda:1" */
     DType dtype;                  /* of the products of steps, decode, ppo */
-    const char *test_ops;         /* path of the program beside this one */
+    const char *self, *test_ops;  /* paths of this program and of the one beside it */
+    const char *point;            /* of growth, to be measured alone; NULL */
+    const char *out;              /* folder of what is written */
     int threads[THREADS_MAX], n_threads;
     int repeat;
     double seconds;               /* a row is not repeated for longer */
     bool quick, full;
+    bool profile;                 /* of every row of steps and decode, not only where a target is missed */
     const char *only, *shapes;    /* comma lists; NULL = all */
     const char *match;            /* of steps and decode: rows whose name holds it; NULL = all */
     Rows rows;
@@ -123,6 +128,13 @@ double shape_head_weights(const Shape *s);
 /* FLOPs of a training step per token: 6 N + 6 L d T, the causal half of attention. */
 double shape_step_flops(const Shape *s, HeadKind head);
 
+/* ---- profiles (profile.c) ----------------------------------------------------------------------- */
+
+/* What is run on the device from here on is timed op by op; with a wait after each on a card. */
+void profile_begin(Device *dev);
+/* Prints the ops by their share of the time and as fractions of their roofs; share: of bench_share. */
+void profile_end(Bench *b, int which, double share);
+
 /* ---- sections: each for thread count number `which` or for all ---------------------------------- */
 
 void ceilings_measure(Bench *b, int which); /* fills b->ceiling[which] and adds rows */
@@ -130,5 +142,7 @@ void ops_run(Bench *b, int which);          /* ops.c: the perf cases of test_ops
 void steps_run(Bench *b, const Shape *s, int which);
 void decode_run(Bench *b, const Shape *s, int which);
 void ppo_run(Bench *b, const Shape *s, int which);
+int growth_run(Bench *b);                   /* growth.c: 0, or the files cannot be written */
+int growth_child(Bench *b);                 /* a point of it in a process of its own: b->point */
 
 #endif

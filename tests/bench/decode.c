@@ -13,20 +13,7 @@
 
 #include <stdlib.h>
 
-typedef struct {
-    int B, n_prompt, n_new;
-} Load;
-
-typedef struct {
-    Rig rig;
-    Load load;
-    int threads;
-    int32_t *prompts, *answers;
-    GenRequest *req;
-    GenResult *res;
-} Batching;
-
-static void batching_open(Batching *g, const Bench *b, const Shape *s, Load l, int threads)
+void decoding_open(Decoding *g, const Bench *b, const Shape *s, Load l, int threads)
 {
     g->load = l;
     g->threads = threads;
@@ -38,7 +25,7 @@ static void batching_open(Batching *g, const Bench *b, const Shape *s, Load l, i
     rig_random_ids(g->prompts, (int64_t)l.B * l.n_prompt, s->config.V, 7);
 }
 
-static void batching_close(Batching *g)
+void decoding_close(Decoding *g)
 {
     rig_close(&g->rig);
     free(g->prompts);
@@ -47,8 +34,7 @@ static void batching_close(Batching *g)
     free(g->res);
 }
 
-/* Seconds of B answers of n_new tokens; shared: to one prompt. Nothing ends an answer early. */
-static double run(Batching *g, int n_new, bool shared)
+double decoding_run(Decoding *g, int n_new, bool shared)
 {
     Load l = g->load;
     GenOptions o = {.seed = 1, .temperature = 1, .max_new_tokens = n_new};
@@ -101,27 +87,32 @@ static void measure(Bench *b, const Shape *s, int which, Load l)
     snprintf(by_op.name, sizeof by_op.name, "decode %s B=%d %d+%d, op by op", s->name, l.B, l.n_prompt, l.n_new);
     if (!bench_wanted(b, prompt.name) && !bench_wanted(b, decode.name))
         return;
-    Batching g;
-    batching_open(&g, b, s, l, b->threads[which]);
-    run(&g, 2, false); /* touches all memory but the end of the cache */
+    Decoding g;
+    decoding_open(&g, b, s, l, b->threads[which]);
+    decoding_run(&g, 2, false); /* touches all memory but the end of the cache */
     bench_share(b, which);
     for (double from = bench_now(0); bench_again(b, decode.n, from);) {
-        double first = run(&g, 1, false), all = run(&g, l.n_new, false), share = bench_share(b, which);
+        double first = decoding_run(&g, 1, false), all = decoding_run(&g, l.n_new, false), share = bench_share(b, which);
         bench_take(&prompt, (double)l.B * l.n_prompt / first, share);
         bench_take(&decode, (double)l.B * (l.n_new - 1) / (all > first ? all - first : all), share);
         if (generator_launches(g.rig.gen) == 0)
             continue;
         generator_graphs(g.rig.gen, false);
-        first = run(&g, 1, false), all = run(&g, l.n_new, false);
+        first = decoding_run(&g, 1, false), all = decoding_run(&g, l.n_new, false);
         generator_graphs(g.rig.gen, true);
         bench_take(&by_op, (double)l.B * (l.n_new - 1) / (all > first ? all - first : all), share);
     }
-    batching_close(&g);
     if (l.n_prompt >= 256 || b->quick)
         row_add(&b->rows, prompt);
-    row_add(&b->rows, decode);
+    if (row_add(&b->rows, decode) || b->profile) { /* prompts included: they are few */
+        generator_graphs(g.rig.gen, false);
+        profile_begin(g.rig.dev);
+        decoding_run(&g, l.n_new, true);
+        profile_end(b, which, bench_share(b, which));
+    }
     if (by_op.n)
         row_add(&b->rows, by_op);
+    decoding_close(&g);
 }
 
 /* All answers to one prompt, against decoding alone of as many answers to prompts of their own: what the
@@ -132,14 +123,14 @@ static void measure_shared(Bench *b, const Shape *s, int which, Load l)
     snprintf(row.name, sizeof row.name, "shared %s %d on one prompt %d+%d", s->name, l.B, l.n_prompt, l.n_new);
     if (!bench_wanted(b, row.name))
         return;
-    Batching g;
-    batching_open(&g, b, s, l, b->threads[which]);
-    run(&g, 2, false);
+    Decoding g;
+    decoding_open(&g, b, s, l, b->threads[which]);
+    decoding_run(&g, 2, false);
     for (double from = bench_now(0); bench_again(b, row.n, from);) {
-        double first = run(&g, 1, false), all = run(&g, l.n_new, false), shared = run(&g, l.n_new, true);
+        double first = decoding_run(&g, 1, false), all = decoding_run(&g, l.n_new, false), shared = decoding_run(&g, l.n_new, true);
         bench_take(&row, shared / (all > first ? all - first : all), 1);
     }
-    batching_close(&g);
+    decoding_close(&g);
     row_add(&b->rows, row);
 }
 

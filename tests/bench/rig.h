@@ -32,6 +32,32 @@ void rig_open_training(Rig *r, const Bench *b, const Shape *s, HeadKind head, in
 void rig_open_generation(Rig *r, const Bench *b, const Shape *s, int64_t slots, int64_t max_length, int threads);
 void rig_close(Rig *r);
 
+/* ---- training steps (steps.c) ------------------------------------------------------------------- */
+
+void steps_fill(Rig *r, const Shape *s, int n); /* n sequences of random tokens, all of them targets */
+void steps_sft(Rig *r);
+void steps_reward(Rig *r);
+
+/* ---- generation (decode.c) ---------------------------------------------------------------------- */
+
+typedef struct {
+    int B, n_prompt, n_new;
+} Load;
+
+typedef struct {
+    Rig rig;
+    Load load;
+    int threads;
+    int32_t *prompts, *answers;
+    GenRequest *req;
+    GenResult *res;
+} Decoding;
+
+void decoding_open(Decoding *d, const Bench *b, const Shape *s, Load l, int threads);
+/* Seconds of B answers of n_new tokens; shared: to one prompt. Nothing ends an answer early. */
+double decoding_run(Decoding *d, int n_new, bool shared);
+void decoding_close(Decoding *d);
+
 /* n ids below V, others for every seed. */
 void rig_random_ids(int32_t *ids, int64_t n, int64_t V, uint64_t seed);
 /* Small random values wherever the parameter is a matrix, ones in a vector: what they are does not

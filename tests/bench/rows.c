@@ -55,6 +55,17 @@ void row_number(char out[32], double value)
     snprintf(out, 32, value >= 1000 && value < 1e9 ? "%.0f" : "%.4g", value);
 }
 
+/* What a target is compared with: the fraction of the roof, or the value where there is none. */
+static double row_figure(const Row *r)
+{
+    return r->roof > 0 ? row_fraction(r) : row_median(r);
+}
+
+bool row_misses(const Row *r)
+{
+    return r->target > 0 && (row_less_is_better(r) ? row_figure(r) > r->target : row_figure(r) < r->target);
+}
+
 static void print_row(const Row *r)
 {
     double spread = r->value[r->n - 1] / r->value[0] - 1;
@@ -68,16 +79,13 @@ static void print_row(const Row *r)
         printf(" %9s %6.3f", roof, row_fraction(r));
     else
         printf(" %9s %6s", "", "");
-    if (r->target > 0) {
-        double got = r->roof > 0 ? row_fraction(r) : row_median(r);
-        bool met = row_less_is_better(r) ? got <= r->target : got >= r->target;
-        printf(" %7.2f %s", r->target, met ? "met" : "below");
-    }
+    if (r->target > 0)
+        printf(" %7.2f %s", r->target, row_misses(r) ? "missed" : "met");
     putchar('\n');
     fflush(stdout);
 }
 
-void row_add(Rows *rows, Row row)
+bool row_add(Rows *rows, Row row)
 {
     CHECK(row.n > 0, "%s: nothing was measured", row.name);
     qsort(row.value, (size_t)row.n, sizeof *row.value, by_value);
@@ -87,6 +95,25 @@ void row_add(Rows *rows, Row row)
     int i = VEC_GROW(rows->at, rows->n, rows->cap);
     rows->at[i] = row;
     print_row(&row);
+    return row_misses(&row);
+}
+
+void rows_print_targets(const Rows *rows)
+{
+    int n = 0, missed = 0;
+    for (int i = 0; i < rows->n; i++) {
+        const Row *r = &rows->at[i];
+        const double *all = r->roof > 0 ? r->fraction : r->value;
+        if (!(r->target > 0))
+            continue;
+        if (n++ == 0)
+            printf("\n%-44s %3s %7s %9s %17s\n", "targets", "thr", "target", "measured", "smallest, largest");
+        missed += row_misses(r);
+        printf("%-44s %3d %7.2f %9.3f %8.3f %8.3f %s\n", r->name, r->threads, r->target, row_figure(r), all[0],
+               all[r->n - 1], row_misses(r) ? "missed" : "met");
+    }
+    if (n)
+        printf("%d of %d targets met\n", n - missed, n);
 }
 
 /* ---- JSON lines --------------------------------------------------------------------------------- */
@@ -237,7 +264,7 @@ static void print_joined(void *ctx, const Json *j)
     row_number(there, peer);
     printf("%-44s %3d %-32s %10s %10s %-7s %6.2fx", name, r->threads, variant, here, there, unit, ratio);
     if (f32 && r->floor > 0)
-        printf("  floor %.2fx %s", r->floor, ratio >= r->floor ? "met" : "below");
+        printf("  floor %.2fx %s", r->floor, ratio >= r->floor ? "met" : "missed");
     putchar('\n');
     join->n_joined++;
 }

@@ -9,8 +9,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* n sequences of random tokens, all of them targets. */
-static void fill_pack(Rig *r, const Shape *s, int n)
+void steps_fill(Rig *r, const Shape *s, int n)
 {
     int32_t *ids = xmalloc((size_t)s->T * sizeof *ids);
     uint8_t *mask = xmalloc((size_t)s->T);
@@ -56,7 +55,7 @@ static void lm_rows(Rig *r, int64_t *n)
     free(weight);
 }
 
-static void sft_step(Rig *r)
+void steps_sft(Rig *r)
 {
     int64_t n;
     batch_set(&r->batch, &r->pack);
@@ -69,7 +68,7 @@ static void sft_step(Rig *r)
 }
 
 /* Sequences 2i and 2i + 1 are the answers of pair i; its score stands at the last token. */
-static void reward_step(Rig *r)
+void steps_reward(Rig *r)
 {
     const int64_t S = r->pack.n_seqs;
     int32_t last[1024];
@@ -95,7 +94,7 @@ static void reward_step(Rig *r)
 
 static void measure(Bench *b, const Shape *s, int which, HeadKind head)
 {
-    void (*step)(Rig *r) = head == HEAD_LM ? sft_step : reward_step;
+    void (*step)(Rig *r) = head == HEAD_LM ? steps_sft : steps_reward;
     double tokens = (double)s->S * s->T, flops = shape_step_flops(s, head);
     Row row = {.unit = "tok/s", .threads = b->threads[which], .target = s->step_target, .floor = 1.15};
     Rig rig;
@@ -104,9 +103,9 @@ static void measure(Bench *b, const Shape *s, int which, HeadKind head)
     if (!bench_wanted(b, row.name))
         return;
     rig_open_training(&rig, b, s, head, b->threads[which]);
-    fill_pack(&rig, s, 2);
+    steps_fill(&rig, s, 2);
     step(&rig); /* touches all memory but most of the activations */
-    fill_pack(&rig, s, s->S);
+    steps_fill(&rig, s, s->S);
     bench_share(b, which);
     for (double from = bench_now(0); bench_again(b, row.n, from);) {
         double started = bench_now(row.threads);
@@ -114,8 +113,12 @@ static void measure(Bench *b, const Shape *s, int which, HeadKind head)
         double passed = bench_now(row.threads) - started;
         bench_take(&row, tokens / passed, bench_share(b, which));
     }
+    if (row_add(&b->rows, row) || b->profile) {
+        profile_begin(rig.dev);
+        step(&rig);
+        profile_end(b, which, bench_share(b, which));
+    }
     rig_close(&rig);
-    row_add(&b->rows, row);
 }
 
 void steps_run(Bench *b, const Shape *s, int which)
