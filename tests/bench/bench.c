@@ -18,6 +18,7 @@ static const char usage_text[] =
     "  --threads N,N...           thread counts, ascending; 0 = all cores (1,0)\n"
     "  --only SECTION,...         ceilings, ops, steps, decode, ppo, growth (all of them)\n"
     "  --shapes SHAPE,...         15m, 135m (both); the large one runs with the last thread count\n"
+    "  --dtypes DTYPE,...         f32, bf16 (both; a card: f32) of steps, decode and ppo\n"
     "  --match TEXT               of steps and decode only rows whose name holds it: for a profile\n"
     "  --repeat N                 measurements of a row (5)\n"
     "  --seconds S                a row is not repeated for longer, but measured twice (8)\n"
@@ -62,6 +63,22 @@ double bench_share(Bench *b, int which)
     return (before + after) / 2;
 }
 
+bool bench_is_bf16(const Bench *b)
+{
+    return b->dtype == DTYPE_BF16;
+}
+
+Row bench_row(const Bench *b, int which, const char *unit, double floor)
+{
+    static const double bf16_floor = 2.5;
+    Row row = {.threads = bench_is_cuda(b) ? 0 : b->threads[which], .floor = floor};
+    if (bench_is_bf16(b) && floor > 0 && floor < bf16_floor)
+        row.floor = bf16_floor;
+    snprintf(row.unit, sizeof row.unit, "%s", unit);
+    snprintf(row.dtype, sizeof row.dtype, "%s", dtype_name(b->dtype));
+    return row;
+}
+
 void bench_take(Row *row, double value, double share)
 {
     row->value[row->n] = value;
@@ -81,16 +98,16 @@ bool bench_again(const Bench *b, int n, double started)
 
 /* ---- shapes ------------------------------------------------------------------------------------- */
 
-/* A tied Llama: hidden, intermediate, vocabulary, layers, heads, kv heads, head size; theta; positions. */
-#define LLAMA(c, f, v, l, h, k, d, theta, positions)                                                 \
-    {.architecture = "Llama", .head = HEAD_LM, .C = c, .F = f, .V = v, .L = l, .H = h, .K = k, .D = d, \
-     .norm_eps = 1e-5, .rope_theta = theta, .tied = true, .max_position = positions, .bos = -1, .pad = -1}
-
+#define LLAMA(c, f, v, l, h, k, d, theta)                                                                              \
+    {                                                                                                                  \
+        .architecture = "Llama", .head = HEAD_LM, .C = c, .F = f, .V = v, .L = l, .H = h, .K = k, .D = d,              \
+        .norm_eps = 1e-5, .rope_theta = theta, .tied = true, .max_position = 2048, .bos = -1, .pad = -1                \
+    }
 static const Shape shapes[] = {
-    {"15m", LLAMA(288, 768, 32000, 6, 6, 6, 48, 1e4, 2048), 8, 256, 0.68, 0.85, 0.55},
-    {"135m", LLAMA(576, 1536, 49152, 30, 9, 3, 64, 1e5, 2048), 8, 256, 0.75, 0.85, 0.75},
+    {"15m", LLAMA(288, 768, 32000, 6, 6, 6, 48, 1e4), 8, 256, {{0.68, 0.85, 0.55}, {0.50, 0.85, 0.40}}},
+    {"135m", LLAMA(576, 1536, 49152, 30, 9, 3, 64, 1e5), 8, 256, {{0.75, 0.85, 0.75}, {0.62, 0.85, 0.65}}},
 };
-static const Shape tiny = {"tiny", LLAMA(64, 96, 160, 2, 4, 2, 16, 1e4, 256), 4, 24, 0, 0, 0};
+static const Shape tiny = {.name = "tiny", .config = LLAMA(64, 96, 160, 2, 4, 2, 16, 1e4), .S = 4, .T = 24};
 enum { N_SHAPES = sizeof shapes / sizeof *shapes, COSTLY = 1 };
 
 double shape_layer_weights(const Shape *s)
@@ -120,15 +137,27 @@ static bool listed(const char *list, const char *word)
     return false;
 }
 
+static const DType dtypes[] = {DTYPE_F32, DTYPE_BF16};
+
+static void every_dtype(Bench *b, void (*fn)(Bench *b, const Shape *s, int which), const Shape *s, int which)
+{
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
+        b->dtype = dtypes[i];
+        if (listed(b->dtypes, dtype_name(b->dtype)))
+            fn(b, s, which);
+    }
+    b->dtype = DTYPE_F32;
+}
+
 void bench_shapes(Bench *b, void (*fn)(Bench *b, const Shape *s, int which))
 {
     for (int which = 0; which < b->n_threads; which++) {
         if (b->quick)
-            fn(b, &tiny, which);
+            every_dtype(b, fn, &tiny, which);
         for (int i = 0; i < N_SHAPES && !b->quick; i++) {
             bool last = which == b->n_threads - 1;
             if ((!b->shapes || listed(b->shapes, shapes[i].name)) && (i < COSTLY || last || b->full))
-                fn(b, &shapes[i], which);
+                every_dtype(b, fn, &shapes[i], which);
         }
     }
 }
@@ -234,7 +263,9 @@ static bool lists_known(const Bench *b)
         names[i] = sections[i].name;
     for (int i = 0; i < N_SHAPES; i++)
         shape_names[i] = shapes[i].name;
-    return list_known(b->only, names, N_SECTIONS) && list_known(b->shapes, shape_names, N_SHAPES);
+    static const char *const dtype_names[] = {"f32", "bf16"};
+    return list_known(b->only, names, N_SECTIONS) && list_known(b->shapes, shape_names, N_SHAPES) &&
+           list_known(b->dtypes, dtype_names, 2);
 }
 
 /* One option with its value; false: none such. */
@@ -242,7 +273,7 @@ static bool read_option(Bench *b, Files *f, const char *name, const char *value)
 {
     const struct {
         const char *name, **text;
-    } texts[] = {{"--device", &b->device_name}, {"--only", &b->only}, {"--shapes", &b->shapes}, {"--match", &b->match},
+    } texts[] = {{"--device", &b->device_name}, {"--only", &b->only}, {"--shapes", &b->shapes}, {"--dtypes", &b->dtypes}, {"--match", &b->match},
                  {"--out", &b->out}, {"--from", &f->from}, {"--peer", &f->peer}, {"--point", &b->point}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (strcmp(name, texts[i].name) == 0) {
@@ -283,7 +314,9 @@ static int read_arguments(Bench *b, Files *f, int argc, char **argv)
         b->n_threads = 1;
         b->threads[0] = 0;
     }
-    return lists_known(b) ? 0 : error_set(ERR_USAGE, "--only or --shapes: unknown name; see bench --help");
+    if (!b->dtypes)
+        b->dtypes = bench_is_cuda(b) ? "f32" : "f32,bf16";
+    return lists_known(b) ? 0 : error_set(ERR_USAGE, "--only, --shapes or --dtypes: unknown name; see bench --help");
 }
 
 /* ---- main --------------------------------------------------------------------------------------- */

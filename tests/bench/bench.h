@@ -20,6 +20,7 @@ enum { REPEATS_MAX = 32, READ_POINTS = 6, THREADS_MAX = 8 };
 
 typedef struct {
     char name[88];    /* "sft 15m 8x256": section's word, shape, sizes; what a peer is joined by */
+    char dtype[8];    /* of products: "f32", "bf16" */
     char unit[12];    /* "tok/s", "GFLOP/s", "GB/s": more is better; "s", "x": less is better */
     int threads;      /* 0 on a card */
     double value[REPEATS_MAX]; /* ascending once row_add has it */
@@ -58,19 +59,21 @@ int rows_write_svg(const Rows *rows, const char *path);  /* svg.c */
 typedef struct {
     int threads;
     CpuIsa isa;
-    double flops;                 /* f32 multiply-adds, FLOP/s; the best measurement */
-    double bf16_flops;            /* the same of products of bf16: by dot products where the bodies use them */
+    double flops, flops_bf16;     /* multiply-adds and bf16 dot products, FLOP/s; the best measurement */
     int64_t bytes[READ_POINTS];   /* buffer sizes, ascending */
     double rate[READ_POINTS];     /* bytes/s read from such a buffer */
     int n_points;                 /* 1 on a card: its memory */
 } Ceiling;
 
 /* FLOP/s of one thread in registers for about `seconds`, with the instructions that the CPU bodies of
- * `isa` use (fma.c; of ISA_AVX512BF16 the dot products); threads: that run at once, for the clock. */
+ * `isa` use (fma.c); threads: that run at once, for the clock. */
 double fma_rate(CpuIsa isa, int threads, double seconds);
 /* The multiply-add rate of this moment, as a fraction of the ceiling; 1 on a card. */
 double ceiling_now(Bench *b, int which);
 double ceiling_read(const Ceiling *c, double bytes); /* bytes/s, between the points by log size */
+double ceiling_flops(const Ceiling *c, DType dtype); /* of products */
+/* The same of bf16 dot products, where there is an instruction for them (fma.c); else 0. */
+double dot_rate(CpuIsa isa, int threads, double seconds);
 
 /* ---- the session (bench.c) ---------------------------------------------------------------------- */
 
@@ -79,12 +82,15 @@ typedef struct {
     const char *name;
     ModelConfig config;
     int S, T;                     /* sequences and tokens of each in a training step */
-    double step_target, decode_one_target, decode_many_target; /* fractions; 0 = none */
+    struct {
+        double step, decode_one, decode_many; /* fractions of a roof; 0 = none */
+    } target[2];                  /* f32, bf16 */
 } Shape;
 
 struct Bench {
     const char *device_name;      /* "cpu", "cuda", "cuda:1" */
-    DType dtype;                  /* of the products of steps, decode, ppo */
+    DType dtype;                  /* of the products of steps, decode, ppo: one of the list at a time */
+    const char *dtypes;           /* comma list */
     const char *self, *test_ops;  /* paths of this program and of the one beside it */
     const char *point;            /* of growth, to be measured alone; NULL */
     const char *out;              /* folder of what is written */
@@ -109,6 +115,9 @@ const Ceiling *bench_ceiling(Bench *b, int which); /* of threads[which] */
 /* Whether a row with n values, begun at `started`, is to be measured once more: up to b->repeat times,
  * and at least twice whatever it takes. */
 bool bench_again(const Bench *b, int n, double started); /* of bench_now(0) */
+/* A row of this dtype. floor: against PyTorch in f32; a bf16 row has the one of its own. */
+Row bench_row(const Bench *b, int which, const char *unit, double floor);
+bool bench_is_bf16(const Bench *b);
 /* Whether a row of steps or decode is asked for. */
 bool bench_wanted(const Bench *b, const char *name);
 /* The share of the ceiling that the machine gives: the mean of the multiply-add rates just before and just
@@ -119,8 +128,8 @@ double bench_share(Bench *b, int which);
 /* Adds a measurement to a row; its fraction is of `share` times the roof. */
 void bench_take(Row *row, double value, double share);
 
-/* The shapes asked for: calls fn for each with the index of a thread count. Costly ones run with the
- * last thread count alone. */
+/* The shapes asked for: calls fn for each with the index of a thread count, in every dtype. Costly ones run
+ * with the last thread count alone. */
 void bench_shapes(Bench *b, void (*fn)(Bench *b, const Shape *s, int which));
 /* Multiplied weights of a token: FLOPs of a forward pass are 2 a weight. */
 double shape_layer_weights(const Shape *s);

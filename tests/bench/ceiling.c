@@ -21,6 +21,7 @@ static const double FMA_SECONDS = 0.2, READ_SECONDS = 0.15, NOW_SECONDS = 0.15;
 /* ---- multiply-adds ------------------------------------------------------------------------------ */
 
 typedef struct {
+    double (*of)(CpuIsa isa, int threads, double seconds); /* fma_rate, dot_rate */
     CpuIsa isa;
     double seconds, rate[1024]; /* by part */
 } FmaWork;
@@ -28,12 +29,12 @@ typedef struct {
 static void fma_part(int part, int n_parts, void *ctx)
 {
     FmaWork *w = ctx;
-    w->rate[part] = fma_rate(w->isa, n_parts, w->seconds);
+    w->rate[part] = w->of(w->isa, n_parts, w->seconds);
 }
 
-static double fma_team(Team *team, CpuIsa isa, double seconds)
+static double fma_team(Team *team, double (*of)(CpuIsa, int, double), CpuIsa isa, double seconds)
 {
-    FmaWork w = {.isa = isa, .seconds = seconds};
+    FmaWork w = {.of = of, .isa = isa, .seconds = seconds};
     cpu_for(team, fma_part, &w);
     double sum = 0;
     for (int i = 0; i < team_size(team); i++)
@@ -41,16 +42,11 @@ static double fma_team(Team *team, CpuIsa isa, double seconds)
     return sum;
 }
 
-static const char *const isa_names[ISA_COUNT] = {"", "plain", "avx2", "avx512", "avx512bf16"};
-
 /* The bodies that `dev` runs: its text ends with their name. */
 static CpuIsa device_isa(const Device *dev)
 {
-    const char *name = strrchr(device_text(dev), ' ');
-    CpuIsa isa = ISA_COUNT - 1;
-    while (isa > ISA_PLAIN && (!name || strcmp(name + 1, isa_names[isa]) != 0))
-        isa--;
-    return isa;
+    const char *text = device_text(dev);
+    return strstr(text, "avx512") ? ISA_AVX512 : strstr(text, "avx2") ? ISA_AVX2 : ISA_PLAIN;
 }
 
 /* ---- reads -------------------------------------------------------------------------------------- */
@@ -124,6 +120,12 @@ double ceiling_read(const Ceiling *c, double bytes)
     return c->rate[i - 1] + f * (c->rate[i] - c->rate[i - 1]);
 }
 
+/* bf16 operands may be widened for f32 multiply-adds, which some processors do faster than dot products. */
+double ceiling_flops(const Ceiling *c, DType dtype)
+{
+    return dtype == DTYPE_BF16 && c->flops_bf16 > c->flops ? c->flops_bf16 : c->flops;
+}
+
 /* ---- both kinds of device ----------------------------------------------------------------------- */
 
 static void add_value(Row *r, double value)
@@ -140,16 +142,19 @@ static double add_ceiling(Bench *b, Row row)
 
 static void cpu_flops(Bench *b, Ceiling *c, Team *team, CpuIsa isa)
 {
+    static const char *const names[] = {"", "plain", "avx2", "avx512"};
     for (CpuIsa i = ISA_PLAIN; i <= isa; i++) {
         Row row = {.unit = "GFLOP/s", .threads = c->threads};
-        snprintf(row.name, sizeof row.name, "ceiling fma %s", isa_names[i]);
+        snprintf(row.name, sizeof row.name, "ceiling fma %s", names[i]);
         for (int k = 0; k < b->repeat; k++)
-            add_value(&row, 1e-9 * fma_team(team, i, b->quick ? 0.02 : FMA_SECONDS));
-        double rate = 1e9 * add_ceiling(b, row);
-        c->bf16_flops = rate; /* without an instruction of their own they are widened */
-        if (i != ISA_AVX512BF16)
-            c->flops = rate, c->isa = i;
+            add_value(&row, 1e-9 * fma_team(team, fma_rate, i, b->quick ? 0.02 : FMA_SECONDS));
+        c->flops = 1e9 * add_ceiling(b, row);
     }
+    c->isa = isa;
+    Row dot = {.name = "ceiling dot bf16", .unit = "GFLOP/s", .threads = c->threads};
+    for (int k = 0; k < b->repeat; k++)
+        add_value(&dot, 1e-9 * fma_team(team, dot_rate, isa, b->quick ? 0.02 : FMA_SECONDS));
+    c->flops_bf16 = dot.value[0] > 0 ? 1e9 * add_ceiling(b, dot) : 0;
 }
 
 static void cpu_reads(Bench *b, Ceiling *c, Team *team)
@@ -211,7 +216,7 @@ static void card_measure(Bench *b, Ceiling *c, Device *dev)
         add_value(&flops, 2e-9 * (double)(M * M * M) / card_run(dev, &y, &x, &w, b->quick ? 1 : 10));
         add_value(&rate, 1e-9 * moved / card_run(dev, &to, &from, NULL, b->quick ? 1 : 10));
     }
-    c->flops = c->bf16_flops = 1e9 * add_ceiling(b, flops);
+    c->flops = 1e9 * add_ceiling(b, flops);
     c->rate[0] = 1e9 * add_ceiling(b, rate);
     c->n_points = 1;
     arena_free(&a);
@@ -223,7 +228,7 @@ double ceiling_now(Bench *b, int which)
     if (bench_is_cuda(b) || c->threads == 1)
         return 1;
     Team *team = team_open(c->threads);
-    double rate = fma_team(team, c->isa, b->quick ? 0.01 : NOW_SECONDS);
+    double rate = fma_team(team, fma_rate, c->isa, b->quick ? 0.01 : NOW_SECONDS);
     team_close(team);
     return rate / c->flops;
 }

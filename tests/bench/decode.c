@@ -50,36 +50,33 @@ double decoding_run(Decoding *g, int n_new, bool shared)
     return bench_now(g->threads) - started;
 }
 
-static double decode_roof(const Shape *s, const Ceiling *c, Load l)
+static double decode_roof(const Shape *s, const Ceiling *c, DType dtype, Load l)
 {
     const ModelConfig *m = &s->config;
     double N = shape_layer_weights(s) + shape_head_weights(s);
     double per_position = 2.0 * (double)(m->L * m->K * m->D) * sizeof(float);
     double cache = l.B * per_position * (l.n_prompt + 0.5 * l.n_new); /* of a step in the middle */
-    double time = l.B == 1 ? (N * sizeof(float) + cache) / ceiling_read(c, N * sizeof(float))
-                           : l.B * 2 * N / c->flops + cache / ceiling_read(c, cache);
+    double weights = N * (double)dtype_bytes(dtype);
+    double time = l.B == 1 ? (weights + cache) / ceiling_read(c, weights)
+                           : l.B * 2 * N / ceiling_flops(c, dtype) + cache / ceiling_read(c, cache);
     return l.B / time;
 }
 
-static double prompt_roof(const Shape *s, const Ceiling *c, Load l)
+static double prompt_roof(const Shape *s, const Ceiling *c, DType dtype, Load l)
 {
     double attention = 2.0 * (double)(s->config.L * s->config.H * s->config.D) * l.n_prompt;
-    return c->flops / (2 * shape_layer_weights(s) + attention);
-}
-
-static double decode_target(const Shape *s, int B)
-{
-    return B == 1 ? s->decode_one_target : B == 64 ? s->decode_many_target : 0;
+    return ceiling_flops(c, dtype) / (2 * shape_layer_weights(s) + attention);
 }
 
 static void measure(Bench *b, const Shape *s, int which, Load l)
 {
     const Ceiling *c = bench_ceiling(b, which);
-    Row prompt = {.unit = "tok/s", .threads = b->threads[which]}, decode = prompt, by_op;
-    prompt.roof = prompt_roof(s, c, l);
-    decode.roof = decode_roof(s, c, l);
-    decode.target = decode_target(s, l.B);
-    decode.floor = l.B == 16 ? 3 : l.B == 64 ? 2.2 : 0;
+    Row prompt = bench_row(b, which, "tok/s", 0), by_op;
+    Row decode = bench_row(b, which, "tok/s", l.B == 16 ? 3 : l.B == 64 ? 2.2 : 0);
+    prompt.roof = prompt_roof(s, c, b->dtype, l);
+    decode.roof = decode_roof(s, c, b->dtype, l);
+    if (l.B == 1 || l.B == 64)
+        decode.target = l.B == 1 ? s->target[bench_is_bf16(b)].decode_one : s->target[bench_is_bf16(b)].decode_many;
     snprintf(prompt.name, sizeof prompt.name, "prompt %s B=%d %d", s->name, l.B, l.n_prompt);
     snprintf(decode.name, sizeof decode.name, "decode %s B=%d %d+%d", s->name, l.B, l.n_prompt, l.n_new);
     by_op = decode;
@@ -119,7 +116,8 @@ static void measure(Bench *b, const Shape *s, int which, Load l)
  * prompt still costs. */
 static void measure_shared(Bench *b, const Shape *s, int which, Load l)
 {
-    Row row = {.unit = "x", .threads = b->threads[which], .target = 1.3};
+    Row row = bench_row(b, which, "x", 0);
+    row.target = 1.3;
     snprintf(row.name, sizeof row.name, "shared %s %d on one prompt %d+%d", s->name, l.B, l.n_prompt, l.n_new);
     if (!bench_wanted(b, row.name))
         return;

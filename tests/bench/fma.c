@@ -1,7 +1,6 @@
-/* fma.c - how many f32 multiply-adds a core does in registers: the ceiling of every product. One loop
+/* fma.c - how many f32 multiply-adds and bf16 dot products a core does in registers: the ceiling of every product. One loop
  * per instruction set, as the CPU bodies have; ACCUMULATORS chains hide the latency of any core so far
- * (2 units x 4 to 5 cycles). The value stays finite: x -> x * 0.999 + 0.001. Dot products of bf16 are the ceiling of
- * the bodies that use them. */
+ * (2 units x 4 to 5 cycles). The value stays finite: x -> x * 0.999 + 0.001. */
 #include "tests/bench/bench.h"
 
 #ifdef __x86_64__
@@ -37,9 +36,6 @@ enum { ACCUMULATORS = 12, ROUNDS = 1 << 16 };
 FMA_LOOP(loop_plain, , __m128, _mm_set1_ps, PLAIN, "+x")
 FMA_LOOP(loop_avx2, __attribute__((target("avx2,fma"))), __m256, _mm256_set1_ps, AVX2, "+x")
 FMA_LOOP(loop_avx512, __attribute__((target("avx512f"))), __m512, _mm512_set1_ps, AVX512, "+v")
-/* read as pairs of bf16, the constants add about 0.001 a round */
-#define DOT(i) acc##i = _mm512_dpbf16_ps(acc##i, (__m512bh)a, (__m512bh)b);
-FMA_LOOP(loop_dot, __attribute__((target("avx512f,avx512bf16"))), __m512, _mm512_set1_ps, DOT, "+v")
 #else
 typedef float Lanes __attribute__((vector_size(16)));
 #define SET4(x)  ((Lanes){x, x, x, x})
@@ -47,18 +43,59 @@ typedef float Lanes __attribute__((vector_size(16)));
 FMA_LOOP(loop_plain, , Lanes, SET4, PLAIN, "+w")
 #define loop_avx2   loop_plain
 #define loop_avx512 loop_plain
-#define loop_dot    loop_plain
 #endif
 
-double fma_rate(CpuIsa isa, int threads, double seconds)
+#ifdef __x86_64__
+/* 1 and 0.001 times 0.001: after all rounds a sum is below 1000. */
+#define DOT(i) acc##i = _mm512_dpbf16_ps(acc##i, x, y);
+__attribute__((target("avx512f,avx512bf16"))) static void loop_dot(void)
 {
-    static void (*const loops[])(void) = {NULL, loop_plain, loop_avx2, loop_avx512, loop_dot};
-    static const int lanes[] = {0, 4, 8, 16, 32}; /* multiply-adds of an instruction */
+    const __m512bh x = (__m512bh)_mm512_set1_epi32(0x3a833f80), y = (__m512bh)_mm512_set1_epi32(0x3a823a82);
+    __m512 acc0 = _mm512_set1_ps(1), acc1 = acc0, acc2 = acc0, acc3 = acc0, acc4 = acc0, acc5 = acc0, acc6 = acc0;
+    __m512 acc7 = acc0, acc8 = acc0, acc9 = acc0, acc10 = acc0, acc11 = acc0;
+    for (int r = 0; r < ROUNDS; r++) {
+        EACH(DOT)
+        __asm__ volatile("" : "+v"(acc0), "+v"(acc1), "+v"(acc2), "+v"(acc3), "+v"(acc4), "+v"(acc5), "+v"(acc6),
+                              "+v"(acc7), "+v"(acc8), "+v"(acc9), "+v"(acc10), "+v"(acc11));
+    }
+}
+
+static bool has_dot(CpuIsa isa)
+{
+    return isa >= ISA_AVX512 && __builtin_cpu_supports("avx512bf16");
+}
+#else
+static void loop_dot(void)
+{
+}
+
+static bool has_dot(CpuIsa isa)
+{
+    (void)isa;
+    return false;
+}
+#endif
+
+/* FLOP/s of a loop of ROUNDS x ACCUMULATORS steps of `flops` each. */
+static double loop_rate(void (*loop)(void), double flops, int threads, double seconds)
+{
     double started = bench_now(threads), passed, n = 0;
     do {
-        loops[isa]();
+        loop();
         n++;
         passed = bench_now(threads) - started;
     } while (passed < seconds);
-    return 2.0 * n * ROUNDS * ACCUMULATORS * lanes[isa] / passed;
+    return n * ROUNDS * ACCUMULATORS * flops / passed;
+}
+
+double dot_rate(CpuIsa isa, int threads, double seconds)
+{
+    return has_dot(isa) ? loop_rate(loop_dot, 64, threads, seconds) : 0; /* 16 lanes of two products and sums */
+}
+
+double fma_rate(CpuIsa isa, int threads, double seconds)
+{
+    static void (*const loops[])(void) = {NULL, loop_plain, loop_avx2, loop_avx512};
+    static const int lanes[] = {0, 4, 8, 16};
+    return loop_rate(loops[isa], 2.0 * lanes[isa], threads, seconds);
 }

@@ -28,7 +28,9 @@ static const struct {
     [LAYERS] = {"layers", "layers", {1, 4, 16}, {1, 2, 4, 8, 16, 32}},
 };
 static const Shape base = {.name = "growth",
-                           .config = {"Llama", HEAD_LM, 192, 512, 4096, 4, 6, 3, 32, 1e-5, 1e4, true, 1 << 15, -1, -1, {0}, 0},
+                           .config = {.architecture = "Llama", .head = HEAD_LM, .C = 192, .F = 512, .V = 4096, .L = 4, .H = 6, .K = 3,
+                                      .D = 32, .norm_eps = 1e-5, .rope_theta = 1e4, .tied = true, .max_position = 1 << 15,
+                                      .bos = -1, .pad = -1},
                            .S = 4, .T = 128};
 
 /* What a process tells of its point. */

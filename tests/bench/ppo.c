@@ -196,10 +196,13 @@ void ppo_run(Bench *b, const Shape *s, int which)
     Device *dev = bench_open_device(b, b->threads[which]);
     g->config = ppo_config(B, n, n);
     g->ppo.c = &g->config;
-    g->trainer = (Trainer){.dev = dev, .state = &g->ppo, .config = &g->config};
+    g->config.run.dtype = (int)b->dtype;
+    g->trainer = (Trainer){.dev = dev, .state = &g->ppo, .config = &g->config, .run = &g->config.run};
     make_inputs(&g->ppo, s, dev);
     alloc_all(g, dev);
     double seconds[N_PHASES];
+    for (int i = 0; i < N_PHASES; i++)
+        g->row[i] = bench_row(b, which, "s", i == WHOLE ? 1.4 : 0);
     iterate(g, seconds); /* touches all memory */
     int taken = 0;
     for (double from = bench_now(0); bench_again(b, taken, from); taken++) {
@@ -210,9 +213,6 @@ void ppo_run(Bench *b, const Shape *s, int which)
     for (int i = 0; i < N_PHASES; i++) {
         Row *row = &g->row[i];
         snprintf(row->name, sizeof row->name, "ppo %s %s %dx(%d+%d)", phase_names[i], s->name, (int)B, (int)n, (int)n);
-        snprintf(row->unit, sizeof row->unit, "s");
-        row->threads = bench_is_cuda(b) ? 0 : b->threads[which];
-        row->floor = i == WHOLE ? 1.4 : 0;
         row_add(&b->rows, *row);
     }
     logp_free(&g->logp);

@@ -102,7 +102,10 @@ TIMED(linear_dw, (T dw, CT dy, CT x, DType operands, bool acc), (dw, dy, x, oper
 TIMED(embedding, (T y, CT ids, CT w), (y, ids, w), 0, y)
 TIMED(embedding_backward, (T dw, CT dy, CT ids), (dw, dy, ids), 0, dy)
 TIMED(rmsnorm, (T y, T rstd, CT x, CT w, double eps), (y, rstd, x, w, eps), 0, y, x)
-TIMED(rmsnorm_backward, (T dx, T dw, CT dy, CT x, CT w, CT rstd, CT starts), (dx, dw, dy, x, w, rstd, starts), 0, dx, dy, x)
+TIMED(rmsnorm_backward, (T dx, T dw, CT dy, CT x, CT w, CT rstd, CT starts, int64_t per_token),
+      (dx, dw, dy, x, w, rstd, starts, per_token), 0, dx, dy, x)
+TIMED(bias, (T y, CT b), (y, b), 0, y)
+TIMED(bias_backward, (T db, CT dy, CT starts), (db, dy, starts), 0, dy)
 TIMED(add, (T y, CT a, CT b), (y, a, b), 0, y, a, b)
 TIMED(swiglu, (T y, CT gate, CT up), (y, gate, up), 0, y, gate, up)
 TIMED(swiglu_backward, (T dgate, T dup, CT dy, CT gate, CT up), (dgate, dup, dy, gate, up), 0, dgate, dup, dy, gate, up)
@@ -131,8 +134,8 @@ TIMED(sumsq, (T partial, CT x), (partial, x), 0, x)
 TIMED(adamw, (T w, T m, T v, T copy, CT g, AdamwArgs a), (w, m, v, copy, g, a), 0, w, m, v, copy, g)
 
 #define EVERY_TIMED(X)                                                                                                 \
-    X(linear) X(linear_dx) X(linear_dw) X(embedding) X(embedding_backward) X(rmsnorm) X(rmsnorm_backward) X(add)       \
-    X(swiglu) X(swiglu_backward) X(rope) X(convert) X(axpy) X(fill) X(gather_rows) X(scatter_rows) X(attention)        \
+    X(linear) X(linear_dx) X(linear_dw) X(embedding) X(embedding_backward) X(rmsnorm) X(rmsnorm_backward) X(bias)      \
+    X(bias_backward) X(add) X(swiglu) X(swiglu_backward) X(rope) X(convert) X(axpy) X(fill) X(gather_rows) X(scatter_rows) X(attention)        \
     X(attention_backward) X(kv_write) X(kv_copy) X(attention_paged) X(logprob) X(logprob_backward) X(sample) X(sumsq)  \
     X(adamw)
 

@@ -41,6 +41,7 @@ void rig_fill_params(ParamSet *p)
         else
             param_store(&p->w[i], fill_run, &state);
     }
+    params_refresh(p);
 }
 
 static void begin(Rig *r, const Bench *b, const Shape *s, int threads)

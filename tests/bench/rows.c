@@ -46,7 +46,7 @@ void rows_free(Rows *rows)
 
 void rows_print_header(void)
 {
-    printf("%-44s %3s %10s %10s %10s %-7s %6s %9s %6s %7s\n", "", "thr", "min", "median", "max", "",
+    printf("%-44s %-4s %3s %10s %10s %10s %-7s %6s %9s %6s %7s\n", "", "", "thr", "min", "median", "max", "",
            "spread", "roof", "of it", "target");
 }
 
@@ -74,7 +74,7 @@ static void print_row(const Row *r)
     row_number(middle, row_median(r));
     row_number(high, r->value[r->n - 1]);
     row_number(roof, r->roof);
-    printf("%-44s %3d %10s %10s %10s %-7s %5.0f%%", r->name, r->threads, low, middle, high, r->unit, 100 * spread);
+    printf("%-44s %-4s %3d %10s %10s %10s %-7s %5.0f%%", r->name, r->dtype, r->threads, low, middle, high, r->unit, 100 * spread);
     if (r->roof > 0)
         printf(" %9s %6.3f", roof, row_fraction(r));
     else
@@ -107,9 +107,9 @@ void rows_print_targets(const Rows *rows)
         if (!(r->target > 0))
             continue;
         if (n++ == 0)
-            printf("\n%-44s %3s %7s %9s %17s\n", "targets", "thr", "target", "measured", "smallest, largest");
+            printf("\n%-44s %-4s %3s %7s %9s %17s\n", "targets", "", "thr", "target", "measured", "smallest, largest");
         missed += row_misses(r);
-        printf("%-44s %3d %7.2f %9.3f %8.3f %8.3f %s\n", r->name, r->threads, r->target, row_figure(r), all[0],
+        printf("%-44s %-4s %3d %7.2f %9.3f %8.3f %8.3f %s\n", r->name, r->dtype, r->threads, r->target, row_figure(r), all[0],
                all[r->n - 1], row_misses(r) ? "missed" : "met");
     }
     if (n)
@@ -132,6 +132,7 @@ static void write_row(JsonWriter *w, const Row *r)
     jw_object(w);
     jw_kstr(w, "name", r->name);
     jw_kint(w, "threads", r->threads);
+    jw_kstr(w, "dtype", r->dtype);
     jw_kstr(w, "unit", r->unit);
     jw_knum(w, "min", r->value[0]);
     jw_knum(w, "median", row_median(r));
@@ -182,6 +183,7 @@ static Row read_row(const Json *j)
              .target = json_num(json_get(j, "target"), 0),
              .floor = json_num(json_get(j, "floor"), 0)};
     read_text(r.name, sizeof r.name, j, "name");
+    read_text(r.dtype, sizeof r.dtype, j, "dtype");
     read_text(r.unit, sizeof r.unit, j, "unit");
     const Json *values = json_get(j, "values"), *fractions = json_get(j, "fractions");
     for (; r.n < (int)json_len(values) && r.n < REPEATS_MAX; r.n++) {
@@ -236,14 +238,23 @@ typedef struct {
     int n_joined;
 } Join;
 
-static const Row *row_find(const Rows *rows, const char *name, int threads, const char *unit)
+/* Own work in f32 is set beside the peer's in f32, that in bf16 beside both. */
+static bool comparable(const Row *r, bool peer_is_bf16)
 {
-    for (int i = 0; i < rows->n; i++) {
-        const Row *r = &rows->at[i];
-        if (strcmp(r->name, name) == 0 && r->threads == threads && strcmp(r->unit, unit) == 0)
-            return r;
-    }
-    return NULL;
+    return !peer_is_bf16 || strcmp(r->dtype, "bf16") == 0 || !r->dtype[0];
+}
+
+static void print_ratio(Join *join, const Row *r, const char *variant, double peer)
+{
+    double own = row_median(r), ratio = row_less_is_better(r) ? peer / own : own / peer;
+    char here[32], there[32];
+    row_number(here, own);
+    row_number(there, peer);
+    printf("%-44s %-4s %3d %-32s %10s %10s %-7s %6.2fx", r->name, r->dtype, r->threads, variant, here, there, r->unit, ratio);
+    if (strstr(variant, "f32") && r->floor > 0)
+        printf("  floor %.2fx %s", r->floor, ratio >= r->floor ? "met" : "missed");
+    putchar('\n');
+    join->n_joined++;
 }
 
 static void print_joined(void *ctx, const Json *j)
@@ -254,25 +265,19 @@ static void print_joined(void *ctx, const Json *j)
     read_text(unit, sizeof unit, j, "unit");
     read_text(variant, sizeof variant, j, "variant");
     double peer = json_num(json_get(j, "median"), NAN);
-    const Row *r = row_find(join->rows, name, (int)json_int(json_get(j, "threads"), 0), unit);
-    if (!r || !(peer > 0))
-        return;
-    double own = row_median(r), ratio = row_less_is_better(r) ? peer / own : own / peer;
-    bool f32 = strstr(variant, "f32") != NULL;
-    char here[32], there[32];
-    row_number(here, own);
-    row_number(there, peer);
-    printf("%-44s %3d %-32s %10s %10s %-7s %6.2fx", name, r->threads, variant, here, there, unit, ratio);
-    if (f32 && r->floor > 0)
-        printf("  floor %.2fx %s", r->floor, ratio >= r->floor ? "met" : "missed");
-    putchar('\n');
-    join->n_joined++;
+    int threads = (int)json_int(json_get(j, "threads"), 0);
+    for (int i = 0; i < join->rows->n && peer > 0; i++) {
+        const Row *r = &join->rows->at[i];
+        if (strcmp(r->name, name) == 0 && r->threads == threads && strcmp(r->unit, unit) == 0 &&
+            comparable(r, strstr(variant, "bf16") != NULL))
+            print_ratio(join, r, variant, peer);
+    }
 }
 
 int rows_print_peer(const Rows *rows, const char *path)
 {
     Join join = {rows, 0};
-    printf("\n%-44s %3s %-32s %10s %10s %-7s %7s\n", "against a peer", "thr", "", "here", "peer", "",
+    printf("\n%-44s %-4s %3s %-32s %10s %10s %-7s %7s\n", "against a peer", "", "thr", "", "here", "peer", "",
            "ratio");
     int rc = each_line(path, print_joined, &join);
     if (rc == 0 && !join.n_joined)

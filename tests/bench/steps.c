@@ -96,9 +96,10 @@ static void measure(Bench *b, const Shape *s, int which, HeadKind head)
 {
     void (*step)(Rig *r) = head == HEAD_LM ? steps_sft : steps_reward;
     double tokens = (double)s->S * s->T, flops = shape_step_flops(s, head);
-    Row row = {.unit = "tok/s", .threads = b->threads[which], .target = s->step_target, .floor = 1.15};
+    Row row = bench_row(b, which, "tok/s", 1.15);
     Rig rig;
-    row.roof = bench_ceiling(b, which)->flops / flops;
+    row.target = s->target[bench_is_bf16(b)].step;
+    row.roof = ceiling_flops(bench_ceiling(b, which), b->dtype) / flops;
     snprintf(row.name, sizeof row.name, "%s %s %dx%d", head == HEAD_LM ? "sft" : "reward", s->name, s->S, s->T);
     if (!bench_wanted(b, row.name))
         return;

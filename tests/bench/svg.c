@@ -44,6 +44,8 @@ static void draw_row(Str *out, const Row *r, int y, int most_threads)
     double median = row_fraction(r), low = x_of(r->fraction[0]), high = x_of(r->fraction[r->n - 1]);
     str_addf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">", LABEL_PX - 8, y + 13);
     html_escape(out, r->name);
+    if (strcmp(r->dtype, "bf16") == 0)
+        str_add(out, " bf16");
     if (r->threads)
         str_addf(out, ", %d thread%s", r->threads, r->threads == 1 ? "" : "s");
     str_add(out, "</text>\n");

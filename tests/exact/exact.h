@@ -1,5 +1,6 @@
 /* exact.h - random cases of the promise that a row's result depends on that row, the weights and the
- * build alone. A case draws a tiny model (grouped heads, odd widths, tied or not, either head) and
+ * build alone. A case draws a tiny model (grouped heads, odd widths, tied or not,
+ * biases, norms of q and k, either head) and
  * documents from (seed, family, number); a family computes the same numbers in two ways and compares
  * them by memcmp. Cases are drawn and models opened in world.c, families.c says what is compared,
  * test_exact.c counts. */
@@ -20,6 +21,7 @@ typedef struct {
 typedef struct Case {
     uint64_t seed;
     int family, number;
+    DType dtype;  /* of products */
     bool planted; /* the second way gets a wrong weight: the family must notice */
     Rng rng;      /* all choices of the case */
     ModelConfig config;

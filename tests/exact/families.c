@@ -4,6 +4,8 @@
 
 #include "common/model/acts.h"
 
+#include <stdio.h>
+
 static void open_any(Net *n, Case *c, int max_tokens)
 {
     CHECK(net_open(n, c, ISA_AUTO, (int)draw(c, 1, 3), max_tokens), "%s", error_text());
@@ -271,6 +273,7 @@ static const char *const part_names[] = {"hidden states", "head's values", "embe
 typedef struct {
     char *at[N_PARTS];
     size_t bytes[N_PARTS];
+    char bodies[64];
 } Outcome;
 
 static void keep(Outcome *o, int part, const void *data, size_t bytes)
@@ -317,6 +320,7 @@ static bool whole(const Case *c, CpuIsa isa, int threads, bool planted, Outcome 
     const char *bad;
     if (!net_open(&n, c, isa, threads, c->docs.starts[c->docs.n]))
         return false;
+    snprintf(o->bodies, sizeof o->bodies, "%s", device_text(n.f.dev));
     if (planted)
         net_plant(&n, c);
     net_open_optim(&n);
@@ -353,12 +357,10 @@ static void draw_whole(Case *c, Outcome *first, CpuIsa isa)
 
 static void whole_same(Case *c, const Outcome *first, CpuIsa isa, int threads)
 {
-    static const char *const names[] = {"best", "plain", "avx2", "avx512"};
     Outcome o = {0};
     if (whole(c, isa, threads, c->planted, &o))
         for (int i = 0; i < N_PARTS; i++)
-            case_same(c, o.at[i], first->at[i], first->bytes[i], "%s bodies on %d threads: %s", names[isa], threads,
-                      part_names[i]);
+            case_same(c, o.at[i], first->at[i], first->bytes[i], "%s: %s", o.bodies, part_names[i]);
     outcome_free(&o);
 }
 
@@ -376,7 +378,7 @@ static void bodies(Case *c)
 {
     Outcome first = {0};
     draw_whole(c, &first, ISA_PLAIN);
-    for (CpuIsa isa = ISA_AVX2; isa <= ISA_AVX512; isa++)
+    for (CpuIsa isa = ISA_AVX2; isa < ISA_COUNT; isa++)
         whole_same(c, &first, isa, (int)draw(c, 1, 2));
     outcome_free(&first);
 }

@@ -75,6 +75,11 @@ void draw_model(Case *c, bool either_head)
     m->L = draw(c, 1, 3);
     m->head = either_head && draw_one_in(c, 4) ? HEAD_SCALAR : HEAD_LM;
     m->tied = m->head == HEAD_LM && draw_one_in(c, 2);
+    m->qkv_bias = draw_one_in(c, 4);
+    m->o_bias = draw_one_in(c, 8);
+    m->qk_norm = draw_one_in(c, 4);
+    if (draw_one_in(c, 4))
+        m->rope = (RopeScaling){ROPE_LLAMA3, 8, 1, 4, 256};
     m->max_position = LONG_TOKENS + 2 * KV_TILE;
     c->spread = spreads[draw(c, 0, 2)];
     c->policy = draw_one_in(c, 2);
@@ -99,7 +104,7 @@ void draw_docs(Case *c, Docs *d, int least, int most, int longest)
 typedef struct {
     const Case *c;
     uint64_t state;
-    double scale; /* 0: a vector of ones and a little */
+    double at, scale; /* numbers around `at` */
 } Fill;
 
 static void fill_run(void *ctx, int64_t first, int64_t n, real_t *dst)
@@ -109,26 +114,28 @@ static void fill_run(void *ctx, int64_t first, int64_t n, real_t *dst)
     for (int64_t i = 0; i < n; i++) {
         f->state = f->state * 6364136223846793005U + 1442695040888963407U;
         double u = (double)(f->state >> 32) / 4294967296.0 - 0.5;
-        dst[i] = (real_t)(f->scale > 0 ? f->scale * u : 1 + 0.5 * u);
+        dst[i] = (real_t)(f->at + f->scale * u);
     }
 }
 
+/* Matrices as an initialization has them, norms around 1, biases around 0. */
 static void fill_params(ParamSet *p, const Case *c)
 {
     for (int i = 0; i < p->table->n; i++) {
         const ParamDef *def = &p->table->def[i];
-        bool matrix = p->w[i].n_dims == 2;
-        Fill f = {c, hash64(&c->number, sizeof c->number, c->seed + (uint64_t)i),
-                  matrix ? c->spread * sqrt(12 / (double)def->dim[1]) : 0}; /* 12: of a uniform draw */
+        Fill f = {c, hash64(&c->number, sizeof c->number, c->seed + (uint64_t)i), def->init == INIT_ONES, 0.5};
+        if (p->w[i].n_dims == 2)
+            f.scale = c->spread * sqrt(12 / (double)def->dim[1]); /* 12: of a uniform draw */
         if (def->tied_to < 0)
             param_store(&p->w[i], fill_run, &f);
     }
+    params_refresh(p);
 }
 
 bool net_open(Net *n, const Case *c, CpuIsa isa, int threads, int max_tokens)
 {
     Device *dev = NULL;
-    *n = (Net){.f = {.config = c->config, .isa = isa}};
+    *n = (Net){.f = {.config = c->config, .isa = isa, .dtype = c->dtype}};
     if (device_open(&dev, &(DeviceOptions){"cpu", threads, isa}) < 0)
         return false;
     device_close(dev);
