@@ -27,6 +27,7 @@ static const char usage_text[] =
     "  --full                     every case of every op, every section for every shape\n"
     "  --out DIR                  where bench.jsonl and bench.svg go (build)\n"
     "  --from FILE                rows of an earlier bench.jsonl instead of measuring\n"
+    "  --torch PYTHON             peer_torch.py beside every section, into DIR/peer.jsonl, then as --peer\n"
     "  --peer FILE                JSON lines of peer_torch.py: prints ratios\n";
 
 double bench_now(int threads)
@@ -210,8 +211,9 @@ static void run_growth(Bench *b)
 static const struct {
     const char *name;
     void (*run)(Bench *b);
-} sections[] = {{"ceilings", run_ceilings}, {"ops", run_ops}, {"steps", run_steps},
-                {"decode", run_decode}, {"ppo", run_ppo}, {"growth", run_growth}};
+    bool in_torch; /* peer_torch.py has it */
+} sections[] = {{"ceilings", run_ceilings, false}, {"ops", run_ops, true}, {"steps", run_steps, true},
+                {"decode", run_decode, true}, {"ppo", run_ppo, true}, {"growth", run_growth, false}};
 enum { N_SECTIONS = sizeof sections / sizeof *sections };
 
 /* ---- arguments ---------------------------------------------------------------------------------- */
@@ -274,7 +276,7 @@ static bool read_option(Bench *b, Files *f, const char *name, const char *value)
     const struct {
         const char *name, **text;
     } texts[] = {{"--device", &b->device_name}, {"--only", &b->only}, {"--shapes", &b->shapes}, {"--dtypes", &b->dtypes}, {"--match", &b->match},
-                 {"--out", &b->out}, {"--from", &f->from}, {"--peer", &f->peer}, {"--point", &b->point}};
+                 {"--out", &b->out}, {"--from", &f->from}, {"--peer", &f->peer}, {"--point", &b->point}, {"--torch", &b->torch}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (strcmp(name, texts[i].name) == 0) {
             *texts[i].text = value;
@@ -353,15 +355,38 @@ static int describe(Bench *b)
     return 0;
 }
 
+/* PyTorch on a section's rows, next to ours in time: a shared machine is another one an hour later. */
+static int run_torch(const Bench *b, const char *section)
+{
+    for (int i = 0; i < b->n_threads; i++) {
+        bool all = b->full || i == b->n_threads - 1;
+        char *command = xasprintf("'%s' tests/bench/peer_torch.py --device '%s' --threads %d --only %s --shapes %s --compile "
+                                  "--repeat %d --seconds %g%s%s >>'%s/peer.jsonl'",
+                                  b->torch, b->device_name, b->threads[i], section,
+                                  b->shapes ? b->shapes : all ? "15m,135m" : "15m", b->repeat, b->seconds,
+                                  b->full ? " --full" : "", b->quick ? " --quick" : "", b->out);
+        fflush(NULL);
+        int status = system(command);
+        free(command);
+        if (status != 0)
+            return error_set(ERR_UNAVAILABLE, "%s: peer_torch.py failed; what it said stands above", b->torch);
+    }
+    return 0;
+}
+
 static int measure(Bench *b)
 {
     int rc = describe(b);
     if (rc < 0)
         return rc;
     rows_print_header();
-    for (int i = 0; i < N_SECTIONS; i++)
-        if (!b->only || listed(b->only, sections[i].name))
-            sections[i].run(b);
+    for (int i = 0; i < N_SECTIONS; i++) {
+        if (b->only && !listed(b->only, sections[i].name))
+            continue;
+        sections[i].run(b);
+        if (b->torch && sections[i].in_torch && (rc = run_torch(b, sections[i].name)) < 0)
+            return rc;
+    }
     rows_print_targets(&b->rows);
     return 0;
 }
@@ -382,20 +407,24 @@ fail:
 static int run(Bench *b, const Files *f)
 {
     int rc = 0;
-    if (b->point)
-        return growth_child(b);
+    char *peer = path_join(b->out, "peer.jsonl");
     if (f->from) {
         rows_print_header();
         TRY(rows_read(&b->rows, f->from));
         rows_print_targets(&b->rows);
     } else {
         TRY(dir_make(b->out));
+        if (b->torch)
+            TRY(file_write_atomic(peer, "", 0));
         TRY(measure(b));
         TRY(write_results(b));
     }
     if (f->peer)
         TRY(rows_print_peer(&b->rows, f->peer));
+    if (b->torch)
+        TRY(rows_print_peer(&b->rows, peer));
 fail:
+    free(peer);
     return rc;
 }
 
@@ -410,7 +439,7 @@ int main(int argc, char **argv)
     b.self = argv[0];
     b.test_ops = test_ops;
     int rc = read_arguments(&b, &f, argc, argv);
-    rc = rc < 0 ? rc : run(&b, &f);
+    rc = rc < 0 ? rc : b.point ? growth_child(&b) : run(&b, &f);
     if (rc < 0)
         fprintf(stderr, "bench: %s\n", error_text());
     rows_free(&b.rows);

@@ -94,6 +94,7 @@ struct Bench {
     const char *self, *test_ops;  /* paths of this program and of the one beside it */
     const char *point;            /* of growth, to be measured alone; NULL */
     const char *out;              /* folder of what is written */
+    const char *torch;            /* a Python that has PyTorch; NULL */
     int threads[THREADS_MAX], n_threads;
     int repeat;
     double seconds;               /* a row is not repeated for longer */

@@ -24,20 +24,36 @@ static const struct {
 } axes[N_AXES] = {
     [LENGTH] = {"length", "tokens of a sequence", {128, 512, 2048}, {128, 256, 512, 1024, 2048, 4096, 8192, 16384}},
     [BATCH] = {"batch", "sequences at a time", {1, 8, 64}, {1, 2, 4, 8, 16, 32, 64, 128, 256}},
-    [VOCABULARY] = {"vocabulary", "vocabulary", {1024, 8192, 32768}, {512, 1024, 4096, 8192, 16384, 32768, 65536, 131072}},
+    [VOCABULARY] = {"vocabulary",
+                    "vocabulary",
+                    {1024, 8192, 32768},
+                    {512, 1024, 4096, 8192, 16384, 32768, 65536, 131072}},
     [LAYERS] = {"layers", "layers", {1, 4, 16}, {1, 2, 4, 8, 16, 32}},
 };
 static const Shape base = {.name = "growth",
-                           .config = {.architecture = "Llama", .head = HEAD_LM, .C = 192, .F = 512, .V = 4096, .L = 4, .H = 6, .K = 3,
-                                      .D = 32, .norm_eps = 1e-5, .rope_theta = 1e4, .tied = true, .max_position = 1 << 15,
-                                      .bos = -1, .pad = -1},
-                           .S = 4, .T = 128};
+                           .config = {.architecture = "Llama",
+                                      .head = HEAD_LM,
+                                      .C = 192,
+                                      .F = 512,
+                                      .V = 4096,
+                                      .L = 4,
+                                      .H = 6,
+                                      .K = 3,
+                                      .D = 32,
+                                      .norm_eps = 1e-5,
+                                      .rope_theta = 1e4,
+                                      .tied = true,
+                                      .max_position = 1 << 15,
+                                      .bos = -1,
+                                      .pad = -1},
+                           .S = 4,
+                           .T = 128};
 
 /* What a process tells of its point. */
 typedef struct {
     double rate[REPEATS_MAX]; /* tokens/s, ascending */
     int n;
-    double planned, peak;     /* bytes; peak: of its resident memory */
+    double planned, peak; /* bytes; peak: of its resident memory */
 } Point;
 
 typedef struct {
@@ -152,8 +168,8 @@ static Point growth_point(const Bench *b, AxisId axis, int64_t value, int kind)
 {
     char line[2048] = "";
     Point p = {0};
-    char *command = xasprintf("'%s' --point '%s %s %lld' --device '%s' --threads %d --repeat %d --seconds %g%s", b->self,
-                              kind_names[kind], axes[axis].name, (long long)value, b->device_name,
+    char *command = xasprintf("'%s' --point '%s %s %lld' --device '%s' --threads %d --repeat %d --seconds %g%s",
+                              b->self, kind_names[kind], axes[axis].name, (long long)value, b->device_name,
                               b->threads[b->n_threads - 1], b->repeat, b->seconds, b->quick ? " --quick" : "");
     FILE *f = popen(command, "r");
     CHECK(f, "%s cannot be started", command);
@@ -214,7 +230,8 @@ typedef struct {
     double x[VALUES_MAX], y[VALUES_MAX], low[VALUES_MAX], high[VALUES_MAX];
 } Series;
 
-static void plot(Str *out, const Growth *g, AxisId axis, const char *title, const char *unit, const PlotSeries *s, int n)
+static void plot(Str *out, const Growth *g, AxisId axis, const char *title, const char *unit, const PlotSeries *s,
+                 int n)
 {
     char text[VALUES_MAX][24];
     const char *ticks[VALUES_MAX];
@@ -224,8 +241,15 @@ static void plot(Str *out, const Growth *g, AxisId axis, const char *title, cons
                  (long long)(v >= 1024 && v % 1024 == 0 ? v / 1024 : v));
         ticks[i] = text[i];
     }
-    plot_svg(out, &(Plot){.title = title, .x_label = axes[axis].text, .y_label = unit, .series = s, .n_series = n,
-                          .x_ticks = ticks, .n_x_ticks = g->n, .width = 420, .height = 260});
+    plot_svg(out, &(Plot){.title = title,
+                          .x_label = axes[axis].text,
+                          .y_label = unit,
+                          .series = s,
+                          .n_series = n,
+                          .x_ticks = ticks,
+                          .n_x_ticks = g->n,
+                          .width = 420,
+                          .height = 260});
 }
 
 static void plot_speed(Str *out, const Growth *g, AxisId axis, int kind)
@@ -263,9 +287,12 @@ static int write_svg(const Bench *b, const Growth *g, const char *path)
 {
     enum { WIDTH = 430, HEIGHT = 270, TOP = 34 };
     Str out = {0};
-    str_addf(&out, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"system-ui,sans-serif\" "
-                   "font-size=\"12\" fill=\"#3a4452\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n<text x=\"8\" y=\"20\">",
-             3 * WIDTH, N_AXES * HEIGHT + TOP);
+    str_addf(
+        &out,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"system-ui,sans-serif\" "
+        "font-size=\"12\" fill=\"#3a4452\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n<text x=\"8\" "
+        "y=\"20\">",
+        3 * WIDTH, N_AXES * HEIGHT + TOP);
     html_escape(&out, b->rows.machine ? b->rows.machine : "");
     str_add(&out, "</text>\n");
     for (int i = 0; i < 3 * N_AXES; i++) {

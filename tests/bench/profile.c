@@ -15,7 +15,7 @@ typedef enum {
 #define X(name) OP_##name,
     OPS(X)
 #undef X
-    N_OPS
+        N_OPS
 } OpId;
 static const char *const op_names[N_OPS] = {
 #define X(name) #name,
@@ -84,21 +84,23 @@ static double keys_seen(const Tensor *row_pos)
 
 /* ---- one function an op ------------------------------------------------------------------------- */
 
-#define TIMED(NAME, PARAMETERS, ARGUMENTS, FLOPS, ...) TIMED_MORE(NAME, PARAMETERS, ARGUMENTS, FLOPS, 0, __VA_ARGS__)
-#define TIMED_MORE(NAME, PARAMETERS, ARGUMENTS, FLOPS, MORE, ...)                                                                 \
-    static void timed_##NAME PARAMETERS                                                                                \
-    {                                                                                                                  \
-        const Tensor *tensors[] = {__VA_ARGS__};                                                                       \
-        double started = begin();                                                                                      \
-        open_profile.ops->NAME ARGUMENTS;                                                                              \
-        end(OP_##NAME, started, FLOPS, MORE, tensors, sizeof tensors / sizeof *tensors);                                     \
+#define TIMED(NAME, PARAMETERS, ARGUMENTS, FLOPS, ...)                                                             \
+    TIMED_MORE(NAME, PARAMETERS, ARGUMENTS, FLOPS, 0, __VA_ARGS__)
+#define TIMED_MORE(NAME, PARAMETERS, ARGUMENTS, FLOPS, MORE, ...)                                                  \
+    static void timed_##NAME PARAMETERS                                                                            \
+    {                                                                                                              \
+        const Tensor *tensors[] = {__VA_ARGS__};                                                                   \
+        double started = begin();                                                                                  \
+        open_profile.ops->NAME ARGUMENTS;                                                                          \
+        end(OP_##NAME, started, FLOPS, MORE, tensors, sizeof tensors / sizeof *tensors);                           \
     }
 #define T  Tensor *
 #define CT const Tensor *
 
 TIMED(linear, (T y, CT x, CT w, bool acc), (y, x, w, acc), product(w, y), y, x, w)
 TIMED(linear_dx, (T dx, CT dy, CT w, bool acc), (dx, dy, w, acc), product(w, dy), dx, dy, w)
-TIMED(linear_dw, (T dw, CT dy, CT x, DType operands, bool acc), (dw, dy, x, operands, acc), product(dw, dy), dw, dy, x)
+TIMED(linear_dw, (T dw, CT dy, CT x, DType operands, bool acc), (dw, dy, x, operands, acc), product(dw, dy), dw, dy,
+      x)
 TIMED(embedding, (T y, CT ids, CT w), (y, ids, w), 0, y)
 TIMED(embedding_backward, (T dw, CT dy, CT ids), (dw, dy, ids), 0, dy)
 TIMED(rmsnorm, (T y, T rstd, CT x, CT w, double eps), (y, rstd, x, w, eps), 0, y, x)
@@ -108,18 +110,20 @@ TIMED(bias, (T y, CT b), (y, b), 0, y)
 TIMED(bias_backward, (T db, CT dy, CT starts), (db, dy, starts), 0, dy)
 TIMED(add, (T y, CT a, CT b), (y, a, b), 0, y, a, b)
 TIMED(swiglu, (T y, CT gate, CT up), (y, gate, up), 0, y, gate, up)
-TIMED(swiglu_backward, (T dgate, T dup, CT dy, CT gate, CT up), (dgate, dup, dy, gate, up), 0, dgate, dup, dy, gate, up)
+TIMED(swiglu_backward, (T dgate, T dup, CT dy, CT gate, CT up), (dgate, dup, dy, gate, up), 0, dgate, dup, dy, gate,
+      up)
 TIMED(rope, (T x, CT pos, CT table, int64_t D, bool backward), (x, pos, table, D, backward), 0, x)
 TIMED(convert, (T y, CT x), (y, x), 0, y, x)
 TIMED(axpy, (T y, double a, CT x, bool acc), (y, a, x, acc), 0, y, x)
 TIMED(fill, (T y, double value), (y, value), 0, y)
 TIMED(gather_rows, (T y, CT x, CT rows), (y, x, rows), 0, y)
 TIMED(scatter_rows, (T y, CT x, CT rows), (y, x, rows), 0, x)
-TIMED(attention, (T o, T lse, CT q, CT k, CT v, CT starts, int64_t D, double scale), (o, lse, q, k, v, starts, D, scale),
-      attend(q, starts), o, q, k, v)
+TIMED(attention, (T o, T lse, CT q, CT k, CT v, CT starts, int64_t D, double scale),
+      (o, lse, q, k, v, starts, D, scale), attend(q, starts), o, q, k, v)
 TIMED(attention_backward,
       (T dq, T dk, T dv, T delta, CT d_o, CT o, CT lse, CT q, CT k, CT v, CT starts, int64_t D, double scale),
-      (dq, dk, dv, delta, d_o, o, lse, q, k, v, starts, D, scale), 2.5 * attend(q, starts), dq, dk, dv, d_o, o, q, k, v)
+      (dq, dk, dv, delta, d_o, o, lse, q, k, v, starts, D, scale), 2.5 * attend(q, starts), dq, dk, dv, d_o, o, q,
+      k, v)
 TIMED(kv_write, (T kp, T vp, CT k, CT v, CT table, CT seq, CT pos), (kp, vp, k, v, table, seq, pos), 0, k, v)
 TIMED(kv_copy, (T kp, T vp, CT pairs), (kp, vp, pairs), 0, pairs)
 TIMED_MORE(attention_paged, (T o, CT q, CT kp, CT vp, CT table, CT seq, CT pos, int64_t D, double scale),
@@ -127,17 +131,18 @@ TIMED_MORE(attention_paged, (T o, CT q, CT kp, CT vp, CT table, CT seq, CT pos, 
            2 * keys_seen(pos) * (double)(kp->dim[1] * D) * (double)dtype_bytes(kp->dtype), o, q)
 TIMED(logprob, (T logp, T lse, T entropy, T hit, CT logits, CT targets, double inv_temp),
       (logp, lse, entropy, hit, logits, targets, inv_temp), 0, logits)
-TIMED(logprob_backward, (T logits, CT dlogp, CT lse, CT targets, double inv_temp), (logits, dlogp, lse, targets, inv_temp),
-      0, logits)
+TIMED(logprob_backward, (T logits, CT dlogp, CT lse, CT targets, double inv_temp),
+      (logits, dlogp, lse, targets, inv_temp), 0, logits)
 TIMED(sample, (T ids, T logp, CT logits, CT keys, double inv_temp), (ids, logp, logits, keys, inv_temp), 0, logits)
 TIMED(sumsq, (T partial, CT x), (partial, x), 0, x)
 TIMED(adamw, (T w, T m, T v, T copy, CT g, AdamwArgs a), (w, m, v, copy, g, a), 0, w, m, v, copy, g)
 
-#define EVERY_TIMED(X)                                                                                                 \
-    X(linear) X(linear_dx) X(linear_dw) X(embedding) X(embedding_backward) X(rmsnorm) X(rmsnorm_backward) X(bias)      \
-    X(bias_backward) X(add) X(swiglu) X(swiglu_backward) X(rope) X(convert) X(axpy) X(fill) X(gather_rows) X(scatter_rows) X(attention)        \
-    X(attention_backward) X(kv_write) X(kv_copy) X(attention_paged) X(logprob) X(logprob_backward) X(sample) X(sumsq)  \
-    X(adamw)
+#define EVERY_TIMED(X)                                                                                             \
+    X(linear)                                                                                                      \
+    X(linear_dx) X(linear_dw) X(embedding) X(embedding_backward) X(rmsnorm) X(rmsnorm_backward) X(bias)            \
+        X(bias_backward) X(add) X(swiglu) X(swiglu_backward) X(rope) X(convert) X(axpy) X(fill) X(gather_rows)     \
+            X(scatter_rows) X(attention) X(attention_backward) X(kv_write) X(kv_copy) X(attention_paged)           \
+                X(logprob) X(logprob_backward) X(sample) X(sumsq) X(adamw)
 
 /* ---- a profile ---------------------------------------------------------------------------------- */
 

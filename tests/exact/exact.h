@@ -2,7 +2,7 @@
  * build alone. A case draws a tiny model (grouped heads, odd widths, tied or not,
  * biases, norms of q and k, either head) and
  * documents from (seed, family, number); a family computes the same numbers in two ways and compares
- * them by memcmp. Cases are drawn and models opened in world.c, families.c says what is compared,
+ * them by memcmp. Cases are drawn and models opened in world.c, families.c and sampler.c say what is compared,
  * test_exact.c counts. */
 #ifndef RLHF_TEST_EXACT_H
 #define RLHF_TEST_EXACT_H
@@ -29,9 +29,9 @@ typedef struct Case {
     bool policy;   /* PPO's surrogate and not cross-entropy */
     Docs docs;
     /* outcome */
-    uint64_t hash;                 /* of what the first way gave */
-    int64_t compared, n_sampled;   /* bytes; tokens of the sampler */
-    char *difference;              /* NULL: none */
+    uint64_t hash;               /* of what the first way gave */
+    int64_t compared, n_sampled; /* bytes; tokens of the sampler */
+    char *difference;            /* NULL: none */
 } Case;
 
 typedef struct {
@@ -41,6 +41,7 @@ typedef struct {
 } Family;
 extern const Family families[];
 extern const int n_families;
+void sampler(Case *c); /* sampler.c */
 
 /* ---- outcome ------------------------------------------------------------------------------------ */
 
@@ -71,6 +72,7 @@ typedef struct {
 
 /* The case's model with its weights; false: this CPU has no such bodies. */
 bool net_open(Net *n, const Case *c, CpuIsa isa, int threads, int max_tokens);
+void net_open_any(Net *n, Case *c, int max_tokens); /* the best bodies, on 1 to 3 threads */
 void net_open_cache(Net *n, int slots, int length, int rows);
 void net_open_generator(Net *n, int slots, int length, int rows);
 void net_open_optim(Net *n);

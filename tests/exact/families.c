@@ -1,15 +1,10 @@
 /* families.c - what must not change a bit: prefill chunks, decode batches, packing, other documents,
- * micro-batches, threads, instruction sets; and that the sampler is the trainer. See exact.h. */
+ * micro-batches, threads, instruction sets. See exact.h; sampler.c has the sampler. */
 #include "tests/exact/exact.h"
 
 #include "common/model/acts.h"
 
 #include <stdio.h>
-
-static void open_any(Net *n, Case *c, int max_tokens)
-{
-    CHECK(net_open(n, c, ISA_AUTO, (int)draw(c, 1, 3), max_tokens), "%s", error_text());
-}
 
 static void all_of(const Docs *d, int *list)
 {
@@ -90,9 +85,11 @@ static void reading_check(Reading *x, int R, const Tensor *hidden)
         int doc = x->reader[x->slot[r]].doc;
         int64_t row = x->d->starts[doc] + x->pos[r], C = x->want->C;
         case_same(x->c, (float *)hidden->data + r * C, x->want->hidden + row * C, (size_t)C * sizeof(float),
-                  "%d slots, chunks of %d: hidden state of token %d of document %d", x->slots, x->chunk, x->pos[r], doc);
+                  "%d slots, chunks of %d: hidden state of token %d of document %d", x->slots, x->chunk, x->pos[r],
+                  doc);
         case_same(x->c, &v[r], &x->want->values[row], sizeof v[r],
-                  "%d slots, chunks of %d: head's values of token %d of document %d", x->slots, x->chunk, x->pos[r], doc);
+                  "%d slots, chunks of %d: head's values of token %d of document %d", x->slots, x->chunk, x->pos[r],
+                  doc);
     }
     free(v);
 }
@@ -118,7 +115,7 @@ static void read_in_ways(Case *c, const int *slots, const int *chunks, int n_way
 {
     Net n;
     int list[DOCS_MAX], T = c->docs.starts[c->docs.n];
-    open_any(&n, c, T);
+    net_open_any(&n, c, T);
     net_open_cache(&n, c->docs.n > 33 ? c->docs.n : 33, LONG_TOKENS, T);
     all_of(&c->docs, list);
     Pass want = net_pass(&n, c, &c->docs, list, c->docs.n, false);
@@ -153,12 +150,12 @@ static void same_rows(Case *c, const Pass *got, int64_t at, const Pass *want, in
                       const char *what, int doc)
 {
     size_t bytes = (size_t)(rows * want->C) * sizeof(float);
-    case_same(c, got->hidden + at * got->C, want->hidden + from * want->C, bytes, "%s: hidden states of document %d",
-              what, doc);
+    case_same(c, got->hidden + at * got->C, want->hidden + from * want->C, bytes,
+              "%s: hidden states of document %d", what, doc);
     case_same(c, got->values + at, want->values + from, (size_t)rows * sizeof *want->values,
               "%s: head's values of document %d", what, doc);
-    case_same(c, got->dx + at * got->C, want->dx + from * want->C, bytes, "%s: gradient of document %d's embeddings",
-              what, doc);
+    case_same(c, got->dx + at * got->C, want->dx + from * want->C, bytes,
+              "%s: gradient of document %d's embeddings", what, doc);
 }
 
 static void packed(Case *c)
@@ -168,7 +165,7 @@ static void packed(Case *c)
     Pass alone[DOCS_MAX];
     draw_model(c, true);
     draw_docs(c, &c->docs, 2, 6, 90);
-    open_any(&n, c, c->docs.starts[c->docs.n]);
+    net_open_any(&n, c, c->docs.starts[c->docs.n]);
     for (int i = 0; i < c->docs.n; i++) {
         alone[i] = net_pass(&n, c, &c->docs, &i, 1, true);
         first_pass(c, &alone[i]);
@@ -197,7 +194,8 @@ static void replace_others(Case *c, int kept, Docs *out)
     for (int i = 0; i < out->n; i++) {
         const Docs *from = i == kept ? &c->docs : fresh;
         out->starts[i + 1] = out->starts[i] + doc_length(from, i);
-        memcpy(out->ids + out->starts[i], from->ids + from->starts[i], (size_t)doc_length(from, i) * sizeof *out->ids);
+        memcpy(out->ids + out->starts[i], from->ids + from->starts[i],
+               (size_t)doc_length(from, i) * sizeof *out->ids);
     }
     free(fresh);
 }
@@ -212,13 +210,14 @@ static void apart(Case *c)
     int kept = (int)draw(c, 0, c->docs.n - 1);
     replace_others(c, kept, other);
     int T = c->docs.starts[c->docs.n], U = other->starts[other->n];
-    open_any(&n, c, T > U ? T : U);
+    net_open_any(&n, c, T > U ? T : U);
     all_of(&c->docs, list);
     Pass a = net_pass(&n, c, &c->docs, list, c->docs.n, true);
     first_pass(c, &a);
     net_plant(&n, c);
     Pass b = net_pass(&n, c, other, list, other->n, true);
-    same_rows(c, &b, other->starts[kept], &a, c->docs.starts[kept], doc_length(other, kept), "others changed", kept);
+    same_rows(c, &b, other->starts[kept], &a, c->docs.starts[kept], doc_length(other, kept), "others changed",
+              kept);
     pass_free(&a);
     pass_free(&b);
     free(other);
@@ -250,14 +249,15 @@ static void cuts(Case *c)
     char *want, *got;
     draw_model(c, true);
     draw_docs(c, &c->docs, 2, 8, 70);
-    open_any(&n, c, c->docs.starts[c->docs.n]);
+    net_open_any(&n, c, c->docs.starts[c->docs.n]);
     size_t bytes = cut_grads(&n, c, 0, &want);
     case_first(c, want, bytes);
     net_plant(&n, c);
     for (int way = 0; way < 4; way++) {
         uint64_t at = way == 0 ? ~0ULL : (uint64_t)draw(c, 0, 255);
         cut_grads(&n, c, at, &got);
-        case_same(c, got, want, bytes, "gradients of %d documents cut at bits %llx", c->docs.n, (unsigned long long)at);
+        case_same(c, got, want, bytes, "gradients of %d documents cut at bits %llx", c->docs.n,
+                  (unsigned long long)at);
         free(got);
     }
     free(want);
@@ -268,8 +268,9 @@ static void cuts(Case *c)
 
 /* Parts of what a run leaves, compared one by one. */
 enum { HIDDEN, VALUES, DX, GRADS, WEIGHTS, SAMPLED, N_PARTS };
-static const char *const part_names[] = {"hidden states", "head's values", "embedding gradients", "gradients",
-                                         "weights after two updates", "sampled tokens"};
+static const char *const part_names[] = {
+    "hidden states", "head's values", "embedding gradients", "gradients", "weights after two updates",
+    "sampled tokens"};
 typedef struct {
     char *at[N_PARTS];
     size_t bytes[N_PARTS];
@@ -381,126 +382,6 @@ static void bodies(Case *c)
     for (CpuIsa isa = ISA_AVX2; isa < ISA_COUNT; isa++)
         whole_same(c, &first, isa, (int)draw(c, 1, 2));
     outcome_free(&first);
-}
-
-/* ---- the sampler is the trainer ----------------------------------------------------------------- */
-
-/* Answers of up to M tokens to n requests, which share prompts. */
-typedef struct {
-    int n, M, longest;
-    double temperature;
-    int32_t prompt[PROMPTS_MAX][LONG_TOKENS];
-    GenRequest req[PROMPTS_MAX * SAMPLES_MAX];
-    GenResult res[PROMPTS_MAX * SAMPLES_MAX];
-    int32_t *ids;
-    float *logp;
-} Samples;
-
-static void samples_draw(Case *c, Samples *s)
-{
-    static const double temperatures[] = {0.7, 1, 1.3};
-    int prompts = (int)draw(c, 1, PROMPTS_MAX);
-    s->M = draw_one_in(c, 10) ? (int)draw(c, KV_CHUNK - 20, KV_CHUNK + 20) : (int)draw(c, 2, 40);
-    int K = s->M > 100 ? 1 : (int)draw(c, 1, 16);
-    s->temperature = temperatures[draw(c, 0, 2)];
-    for (int i = 0; i < prompts; i++) {
-        int n = (int)(draw_one_in(c, 4) ? draw(c, 60, 90) : draw(c, 1, 40));
-        s->longest = n > s->longest ? n : s->longest;
-        for (int t = 0; t < n; t++)
-            s->prompt[i][t] = (int32_t)draw(c, 0, c->config.V - 1);
-        for (int k = 0; k < K; k++)
-            s->req[s->n++] = (GenRequest){s->prompt[i], n, (uint64_t)i, (uint32_t)k, 0};
-    }
-    s->ids = xcalloc((size_t)(s->n * s->M), sizeof *s->ids);
-    s->logp = xcalloc((size_t)(s->n * s->M), sizeof *s->logp);
-    for (int i = 0; i < s->n; i++)
-        s->res[i] = (GenResult){.ids = s->ids + i * s->M, .logp = s->logp + i * s->M};
-}
-
-/* Generates with drawn slots, rows and threads into s. */
-static void samples_run(Case *c, Samples *s)
-{
-    Net n;
-    int32_t stop = 2;
-    GenOptions o = {.seed = c->seed, .round = 1, .temperature = s->temperature, .max_new_tokens = s->M, .stop = &stop,
-                    .n_stop = 1};
-    open_any(&n, c, 1);
-    net_open_generator(&n, (int)draw(c, 1, 40), s->longest + s->M, (int)draw(c, 1, 200));
-    CHECK(generate(n.gen, &n.f.p, s->req, s->n, &o, s->res, NULL, NULL, NULL) == 0, "%s", error_text());
-    net_close(&n);
-}
-
-/* Request i behind the others of the pack, its answer's rows behind the R that are listed. */
-static int64_t policy_rows(Net *n, Case *c, const Samples *s, int i, int64_t R)
-{
-    LmHead *h = &n->f.lm;
-    const GenRequest *q = &s->req[i];
-    const GenResult *a = &s->res[i];
-    int32_t ids[LONG_TOKENS + 2 * KV_TILE];
-    memcpy(ids, q->prompt, (size_t)q->n_prompt * sizeof *ids);
-    memcpy(ids + q->n_prompt, a->ids, (size_t)a->n * sizeof *ids);
-    int at = n->f.pack.n_tokens + q->n_prompt - 1;
-    pack_add(&n->f.pack, ids, NULL, q->n_prompt + a->n, i);
-    for (int t = 0; t < a->n; t++, R++) {
-        ((int32_t *)h->rows.data)[R] = at + t;
-        ((int32_t *)h->target.data)[R] = a->ids[t];
-        ((float *)h->old_logp.data)[R] = a->logp[t];
-        ((float *)h->adv.data)[R] = (float)draw(c, -8, 8) / 4;
-        ((float *)h->weight.data)[R] = 1;
-    }
-    return R;
-}
-
-/* PPO's first look at requests [from, to): the log-probability is the recorded one, so the ratio is 1. */
-static void policy_check(Net *n, Case *c, const Samples *s, int from, int to)
-{
-    Fixture *f = &n->f;
-    int64_t R = 0;
-    pack_clear(&f->pack);
-    for (int i = from; i < to; i++)
-        R = policy_rows(n, c, s, i, R);
-    batch_set(&f->batch, &f->pack);
-    model_forward(&f->m, &f->p, NULL, &f->batch, f->acts);
-    Tensor hidden = acts_hidden(f->acts, &f->batch), dhidden = acts_dhidden(f->acts, &f->batch);
-    lm_head_run(&f->lm, &f->m, &f->p, LM_POLICY, R, &hidden, &dhidden, &f->g, 1 / s->temperature, 0.2);
-    const float *logp = f->lm.logp.data, *ratio = f->lm.ratio.data, *old = f->lm.old_logp.data;
-    for (int64_t r = 0; r < R; r++) {
-        case_same(c, &logp[r], &old[r], sizeof *old, "requests %d to %d: log-probability of row %lld", from, to - 1,
-                  (long long)r);
-        case_expect(c, ratio[r] == 1.0F, "requests %d to %d: ratio of row %lld is %.9g", from, to - 1, (long long)r,
-                    (double)ratio[r]);
-    }
-    c->n_sampled += R;
-}
-
-static void sampler(Case *c)
-{
-    Net n;
-    Samples *s = xcalloc(1, sizeof *s);
-    draw_model(c, false);
-    samples_draw(c, s);
-    samples_run(c, s);
-    size_t bytes = (size_t)(s->n * s->M) * sizeof *s->ids;
-    case_first(c, s->ids, bytes);
-    case_first(c, s->logp, bytes);
-    open_any(&n, c, TOKENS_MAX);
-    net_plant(&n, c);
-    for (int from = 0, to; from < s->n; from = to) {
-        int T = 0, most = (int)draw(c, LONG_TOKENS, TOKENS_MAX);
-        for (to = from; to < s->n && T + s->req[to].n_prompt + s->res[to].n <= most; to++)
-            T += s->req[to].n_prompt + s->res[to].n;
-        policy_check(&n, c, s, from, to);
-    }
-    net_close(&n);
-    if (draw_one_in(c, 4)) { /* other slots, rows and threads: the same answers */
-        int32_t *ids = memcpy(xmalloc(bytes), s->ids, bytes);
-        samples_run(c, s);
-        case_same(c, s->ids, ids, bytes, "answers with other slots");
-        free(ids);
-    }
-    free(s->ids);
-    free(s->logp);
-    free(s);
 }
 
 const Family families[] = {

@@ -144,6 +144,11 @@ bool net_open(Net *n, const Case *c, CpuIsa isa, int threads, int max_tokens)
     return true;
 }
 
+void net_open_any(Net *n, Case *c, int max_tokens)
+{
+    CHECK(net_open(n, c, ISA_AUTO, (int)draw(c, 1, 3), max_tokens), "%s", error_text());
+}
+
 void net_plant(Net *n, const Case *c)
 {
     uint32_t *bits = n->f.p.w[n->f.m.table.final_norm].data;
@@ -184,8 +189,13 @@ void net_open_generator(Net *n, int slots, int length, int rows)
 
 void net_open_optim(Net *n)
 {
-    static const OptimConfig config = {.learning_rate = 1e-2, .schedule = SCHEDULE_CONSTANT, .beta1 = 0.9,
-                                       .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .max_grad_norm = 1};
+    static const OptimConfig config = {.learning_rate = 1e-2,
+                                       .schedule = SCHEDULE_CONSTANT,
+                                       .beta1 = 0.9,
+                                       .beta2 = 0.95,
+                                       .eps = 1e-8,
+                                       .weight_decay = 0.1,
+                                       .max_grad_norm = 1};
     arena_init(&n->optim_arena, n->f.dev, ARENA_DEVICE, "optimizer");
     for (int pass = 0; pass < 2; pass++) {
         optim_alloc(&n->optim, &config, &n->f.p, &n->f.g, &n->optim_arena);

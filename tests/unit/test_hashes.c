@@ -156,7 +156,8 @@ static void rmsnorm_backward(Lab *l)
 {
     static const int32_t starts[] = {0, 70, 71, 200};
     for (int64_t C = 1; C < 400; C = 3 * C + 2) {
-        Tensor dx = rows(l, 200, C), dw = rows(l, C, 0), dy = rows(l, 200, C), x = rows(l, 200, C), w = rows(l, C, 0);
+        Tensor dx = rows(l, 200, C), dw = rows(l, C, 0), dy = rows(l, 200, C), x = rows(l, 200, C),
+               w = rows(l, C, 0);
         Tensor rstd = positive(l, 200, 0), start = ints(l, 4, starts);
         op_rmsnorm_backward(&dx, &dw, &dy, &x, &w, &rstd, &start, 1);
         take(l, &dx);
@@ -180,7 +181,8 @@ static void swiglu(Lab *l)
 
 static void swiglu_backward(Lab *l)
 {
-    Tensor dgate = rows(l, 13, 45), dup = rows(l, 13, 45), dy = rows(l, 13, 45), gate = rows(l, 13, 45), up = rows(l, 13, 45);
+    Tensor dgate = rows(l, 13, 45), dup = rows(l, 13, 45), dy = rows(l, 13, 45), gate = rows(l, 13, 45),
+           up = rows(l, 13, 45);
     op_swiglu_backward(&dgate, &dup, &dy, &gate, &up);
     take(l, &dgate);
     take(l, &dup);
@@ -242,7 +244,8 @@ enum { ATT_T = 700, ATT_H = 4, ATT_K = 2, ATT_D = 12 };
 static void attention(Lab *l)
 {
     Tensor o = rows(l, ATT_T, ATT_H * ATT_D), lse = rows(l, ATT_T, ATT_H), q = rows(l, ATT_T, ATT_H * ATT_D);
-    Tensor k = rows(l, ATT_T, ATT_K * ATT_D), v = rows(l, ATT_T, ATT_K * ATT_D), starts = ints(l, 4, attention_starts);
+    Tensor k = rows(l, ATT_T, ATT_K * ATT_D), v = rows(l, ATT_T, ATT_K * ATT_D),
+           starts = ints(l, 4, attention_starts);
     op_attention(&o, &lse, &q, &k, &v, &starts, ATT_D, 0.3);
     take(l, &o);
     take(l, &lse);
@@ -273,7 +276,8 @@ static void paged(Lab *l, bool attend)
     Tensor k_pages = blank(l, DTYPE_F32, LAYOUT_KV_PAGE, 4, (int64_t[]){PAGES, ATT_K, ATT_D, KV_TILE});
     Tensor v_pages = blank(l, DTYPE_F32, LAYOUT_KV_PAGE, 4, (int64_t[]){PAGES, ATT_K, KV_TILE, ATT_D});
     Tensor k = rows(l, N, ATT_K * ATT_D), v = rows(l, N, ATT_K * ATT_D), q = rows(l, N, ATT_H * ATT_D);
-    Tensor page = ints(l, PAGES, table), row_seq = ints(l, N, seq), row_pos = ints(l, N, pos), o = rows(l, N, ATT_H * ATT_D);
+    Tensor page = ints(l, PAGES, table), row_seq = ints(l, N, seq), row_pos = ints(l, N, pos),
+           o = rows(l, N, ATT_H * ATT_D);
     page = tensor_view2(&page, 1, PAGES);
     op_kv_write(&k_pages, &v_pages, &k, &v, &page, &row_seq, &row_pos);
     if (attend)
@@ -327,7 +331,8 @@ static void sample(Lab *l)
 
 static void rank_loss(Lab *l)
 {
-    Tensor loss = rows(l, 20, 0), dscores = rows(l, 40, 0), scores = rows(l, 40, 0), margin = rows(l, 20, 0), weight = rows(l, 20, 0);
+    Tensor loss = rows(l, 20, 0), dscores = rows(l, 40, 0), scores = rows(l, 40, 0), margin = rows(l, 20, 0),
+           weight = rows(l, 20, 0);
     op_rank_loss(&loss, &dscores, &scores, &margin, &weight);
     take(l, &loss);
     take(l, &dscores);
@@ -335,7 +340,8 @@ static void rank_loss(Lab *l)
 
 static void bce_loss(Lab *l)
 {
-    Tensor loss = rows(l, 20, 0), dscores = rows(l, 20, 0), scores = rows(l, 20, 0), label = rows(l, 20, 0), weight = rows(l, 20, 0);
+    Tensor loss = rows(l, 20, 0), dscores = rows(l, 20, 0), scores = rows(l, 20, 0), label = rows(l, 20, 0),
+           weight = rows(l, 20, 0);
     for (int i = 0; i < 20; i++)
         ((float *)label.data)[i] = (float)(i % 2);
     op_bce_loss(&loss, &dscores, &scores, &label, &weight);
@@ -345,7 +351,8 @@ static void bce_loss(Lab *l)
 
 static void policy_loss(Lab *l)
 {
-    Tensor loss = rows(l, 50, 0), dlogp = rows(l, 50, 0), ratio = rows(l, 50, 0), logp = rows(l, 50, 0), old = rows(l, 50, 0);
+    Tensor loss = rows(l, 50, 0), dlogp = rows(l, 50, 0), ratio = rows(l, 50, 0), logp = rows(l, 50, 0),
+           old = rows(l, 50, 0);
     Tensor adv = rows(l, 50, 0), weight = rows(l, 50, 0);
     op_policy_loss(&loss, &dlogp, &ratio, &logp, &old, &adv, &weight, 0.2);
     take(l, &loss);
@@ -383,11 +390,12 @@ static void adamw(Lab *l)
     take(l, &v);
 }
 
-#define EVERY(X)                                                                                                       \
-    X(linear) X(linear_dx) X(linear_dw) X(embedding) X(embedding_backward) X(rmsnorm) X(rmsnorm_backward) X(add)       \
-    X(swiglu) X(swiglu_backward) X(rope) X(convert) X(axpy) X(fill) X(gather_rows) X(scatter_rows) X(attention)        \
-    X(attention_backward) X(kv_write) X(attention_paged) X(logprob) X(logprob_backward) X(sample) X(rank_loss)         \
-    X(bce_loss) X(policy_loss) X(value_loss) X(sumsq) X(adamw)
+#define EVERY(X)                                                                                                   \
+    X(linear)                                                                                                      \
+    X(linear_dx) X(linear_dw) X(embedding) X(embedding_backward) X(rmsnorm) X(rmsnorm_backward) X(add) X(swiglu)   \
+        X(swiglu_backward) X(rope) X(convert) X(axpy) X(fill) X(gather_rows) X(scatter_rows) X(attention)          \
+            X(attention_backward) X(kv_write) X(attention_paged) X(logprob) X(logprob_backward) X(sample)          \
+                X(rank_loss) X(bce_loss) X(policy_loss) X(value_loss) X(sumsq) X(adamw)
 
 static const struct {
     const char *name;
@@ -422,12 +430,54 @@ static const struct {
     const char *name;
     ModelConfig config;
 } models[] = {
-    {"gqa tied", {.architecture = "Llama", .head = HEAD_LM, .C = 48, .F = 72, .V = 91, .L = 3, .H = 4, .K = 2, .D = 12,
-                  .norm_eps = 1e-5, .rope_theta = 10000, .tied = true, .max_position = 700, .bos = 1, .pad = -1}},
-    {"odd untied", {.architecture = "Llama", .head = HEAD_LM, .C = 37, .F = 51, .V = 601, .L = 2, .H = 3, .K = 3, .D = 16,
-                    .norm_eps = 1e-6, .rope_theta = 100000, .tied = false, .max_position = 700, .bos = 1, .pad = -1}},
-    {"scalar", {.architecture = "Llama", .head = HEAD_SCALAR, .C = 40, .F = 64, .V = 53, .L = 2, .H = 8, .K = 1, .D = 8,
-                .norm_eps = 1e-5, .rope_theta = 10000, .tied = false, .max_position = 700, .bos = 1, .pad = -1}},
+    {"gqa tied",
+     {.architecture = "Llama",
+      .head = HEAD_LM,
+      .C = 48,
+      .F = 72,
+      .V = 91,
+      .L = 3,
+      .H = 4,
+      .K = 2,
+      .D = 12,
+      .norm_eps = 1e-5,
+      .rope_theta = 10000,
+      .tied = true,
+      .max_position = 700,
+      .bos = 1,
+      .pad = -1}},
+    {"odd untied",
+     {.architecture = "Llama",
+      .head = HEAD_LM,
+      .C = 37,
+      .F = 51,
+      .V = 601,
+      .L = 2,
+      .H = 3,
+      .K = 3,
+      .D = 16,
+      .norm_eps = 1e-6,
+      .rope_theta = 100000,
+      .tied = false,
+      .max_position = 700,
+      .bos = 1,
+      .pad = -1}},
+    {"scalar",
+     {.architecture = "Llama",
+      .head = HEAD_SCALAR,
+      .C = 40,
+      .F = 64,
+      .V = 53,
+      .L = 2,
+      .H = 8,
+      .K = 1,
+      .D = 8,
+      .norm_eps = 1e-5,
+      .rope_theta = 10000,
+      .tied = false,
+      .max_position = 700,
+      .bos = 1,
+      .pad = -1}},
 };
 static const int32_t starts[] = {0, 130, 131, 140, 206, 800}; /* one sequence past a chunk of keys */
 enum { SEQS = 5, TOKENS = 800, PROMPTS = 4, SAMPLES = 3, NEW = 30 };
@@ -467,8 +517,13 @@ static void train(Fixture *f, const int32_t *id, int from, int to)
 
 static void update(Str *out, Fixture *f, const int32_t *id, const char *name)
 {
-    static const OptimConfig config = {.learning_rate = 1e-2, .schedule = SCHEDULE_CONSTANT, .beta1 = 0.9, .beta2 = 0.95,
-                                       .eps = 1e-8, .weight_decay = 0.1, .max_grad_norm = 1};
+    static const OptimConfig config = {.learning_rate = 1e-2,
+                                       .schedule = SCHEDULE_CONSTANT,
+                                       .beta1 = 0.9,
+                                       .beta2 = 0.95,
+                                       .eps = 1e-8,
+                                       .weight_decay = 0.1,
+                                       .max_grad_norm = 1};
     Optim optim = {0};
     Arena a;
     const char *bad;
@@ -529,7 +584,10 @@ static void generation(Str *out, Fixture *f, const int32_t *id, const char *name
     }
     for (int i = 0; i < N; i++) {
         int prompt = i / SAMPLES, length = prompt == 3 ? 520 : 20 * prompt + 1;
-        req[i] = (GenRequest){.prompt = id + 206, .n_prompt = length, .prompt_id = (uint64_t)prompt, .sample = (uint32_t)(i % SAMPLES)};
+        req[i] = (GenRequest){.prompt = id + 206,
+                              .n_prompt = length,
+                              .prompt_id = (uint64_t)prompt,
+                              .sample = (uint32_t)(i % SAMPLES)};
         res[i] = (GenResult){.ids = answer[i], .logp = logp[i]};
     }
     assert_int_equal(generate(g, &f->p, req, N, &o, res, NULL, NULL, NULL), 0);
