@@ -206,7 +206,7 @@ static int save(const ParamSet *params, const char *dir, const char *name, const
                 const char *base)
 {
     char *leaf = xasprintf("%s%s%s", name, when[0] ? "-" : "", when), *path = path_join(dir, leaf);
-    int rc = hf_save(params, path, base, (HfFormat){ST_F32}, NULL, 0);
+    int rc = hf_save(params, path, base, (HfFormat){ST_F32, 0}, NULL, 0);
     free(leaf);
     free(path);
     return rc;

@@ -435,7 +435,7 @@ static void dump_item(JsonWriter *w, const PairItem *it)
 static int dump_weights(Reward *p, const char *name)
 {
     char *folder = path_join(p->c->dump_dir, name);
-    int rc = hf_save(&p->rm.params, folder, p->c->model, (HfFormat){ST_F32}, NULL, 0);
+    int rc = hf_save(&p->rm.params, folder, p->c->model, (HfFormat){ST_F32, 0}, NULL, 0);
     free(folder);
     return rc;
 }

@@ -84,7 +84,7 @@ int64_t generator_rows(const Generator *g)
 
 int64_t generator_pages(const Generator *g)
 {
-    return g->kv.n_pages - g->kv.n_free;
+    return g->step.kv.n_pages - g->step.kv.n_free;
 }
 
 void generator_free(Generator *g)
