@@ -329,7 +329,7 @@ int growth_run(Bench *b)
     Growth *g = xcalloc(N_AXES, sizeof *g);
     for (int a = 0; a < N_AXES; a++) {
         const int64_t *values = b->full ? axes[a].all : axes[a].few;
-        for (int n = b->quick ? 1 : VALUES_MAX; g[a].n < n && values[g[a].n]; g[a].n++) {
+        for (int n = !bench_wanted(b, axes[a].name) ? 0 : b->quick ? 1 : VALUES_MAX; g[a].n < n && values[g[a].n]; g[a].n++) {
             int i = g[a].n;
             g[a].value[i] = values[i];
             for (int k = 0; k < N_KINDS; k++) {

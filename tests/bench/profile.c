@@ -133,7 +133,7 @@ TIMED(logprob, (T logp, T lse, T entropy, T hit, CT logits, CT targets, double i
       (logp, lse, entropy, hit, logits, targets, inv_temp), 0, logits)
 TIMED(logprob_backward, (T logits, CT dlogp, CT lse, CT targets, double inv_temp),
       (logits, dlogp, lse, targets, inv_temp), 0, logits)
-TIMED(sample, (T ids, T logp, CT logits, CT keys, double inv_temp), (ids, logp, logits, keys, inv_temp), 0, logits)
+TIMED(sample, (T ids, T logp, CT logits, CT keys, CT inv_temp), (ids, logp, logits, keys, inv_temp), 0, logits)
 TIMED(sumsq, (T partial, CT x), (partial, x), 0, x)
 TIMED(adamw, (T w, T m, T v, T copy, CT g, AdamwArgs a), (w, m, v, copy, g, a), 0, w, m, v, copy, g)
 

@@ -10,7 +10,7 @@ trap 'git -C "$root" worktree remove --force "$tree"' EXIT
 git -C "$root" worktree add --quiet --detach "$tree" "$commit"
 sed -e 's/\(op_linear_dw(.*\), DTYPE_REAL, /\1, /' -e 's/\(op_logprob(.*\)&hit, /\1/' -e 's/\(op_adamw(.*\)NULL, /\1/' \
     -e 's/{\.isa = isa, /{/' \
-    -e 's/ISA_COUNT/ISA_AVX512 + 1/' -e 's/\(&rstd, &start\), 1)/\1)/' "$root/tests/unit/test_hashes.c" >"$tree/tests/unit/test_hashes.c"
+    -e 's/&keys, &inv)/\&keys, inv_temp[i])/' -e 's/ISA_COUNT/ISA_AVX512 + 1/' -e 's/\(&rstd, &start\), 1)/\1)/' "$root/tests/unit/test_hashes.c" >"$tree/tests/unit/test_hashes.c"
 make -s -C "$tree" build/tests/test_hashes >&2
 echo "# f32 results of commit $(git -C "$root" rev-parse --short=9 "$commit"), which ended the first round: test_hashes print, by make_f32_hashes.sh."
 echo "# ops and models of tests/unit/test_hashes.c; gcc $(gcc -dumpfullversion), $(uname -m). Later ops have no line here."

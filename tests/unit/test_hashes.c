@@ -322,8 +322,11 @@ static void sample(Lab *l)
     static const double inv_temp[] = {0, 1, 1 / 0.7};
     for (int i = 0; i < 3; i++) {
         Tensor id = ids(l, 40, 2), logp = rows(l, 40, 0), logits = rows(l, 40, 1200), keys = ids(l, 240, 1 << 20);
+        Tensor inv = blank(l, DTYPE_F32, LAYOUT_ROWS, 1, (int64_t[]){40});
+        for (int r = 0; r < 40; r++)
+            ((float *)inv.data)[r] = (float)inv_temp[i];
         keys = tensor_view2(&keys, 40, 6);
-        op_sample(&id, &logp, &logits, &keys, inv_temp[i]);
+        op_sample(&id, &logp, &logits, &keys, &inv);
         take(l, &id);
         take(l, &logp);
     }
