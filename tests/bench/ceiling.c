@@ -46,7 +46,10 @@ static double fma_team(Team *team, double (*of)(CpuIsa, int, double), CpuIsa isa
 static CpuIsa device_isa(const Device *dev)
 {
     const char *text = device_text(dev);
-    return strstr(text, "avx512") ? ISA_AVX512 : strstr(text, "avx2") ? ISA_AVX2 : ISA_PLAIN;
+    return strstr(text, "avx512bf16") ? ISA_AVX512BF16
+           : strstr(text, "avx512")   ? ISA_AVX512
+           : strstr(text, "avx2")     ? ISA_AVX2
+                                      : ISA_PLAIN;
 }
 
 /* ---- reads -------------------------------------------------------------------------------------- */
@@ -143,14 +146,14 @@ static double add_ceiling(Bench *b, Row row)
 static void cpu_flops(Bench *b, Ceiling *c, Team *team, CpuIsa isa)
 {
     static const char *const names[] = {"", "plain", "avx2", "avx512"};
-    for (CpuIsa i = ISA_PLAIN; i <= isa; i++) {
+    c->isa = isa > ISA_AVX512 ? ISA_AVX512 : isa; /* of f32 multiply-adds */
+    for (CpuIsa i = ISA_PLAIN; i <= c->isa; i++) {
         Row row = {.unit = "GFLOP/s", .threads = c->threads};
         snprintf(row.name, sizeof row.name, "ceiling fma %s", names[i]);
         for (int k = 0; k < b->repeat; k++)
             add_value(&row, 1e-9 * fma_team(team, fma_rate, i, b->quick ? 0.02 : FMA_SECONDS));
         c->flops = 1e9 * add_ceiling(b, row);
     }
-    c->isa = isa;
     Row dot = {.name = "ceiling dot bf16", .unit = "GFLOP/s", .threads = c->threads};
     for (int k = 0; k < b->repeat; k++)
         add_value(&dot, 1e-9 * fma_team(team, dot_rate, isa, b->quick ? 0.02 : FMA_SECONDS));
