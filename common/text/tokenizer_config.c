@@ -82,6 +82,21 @@ static int read_spm_config(Tokenizer *t, const Json *config)
     return 0;
 }
 
+/* encode_special's BOS and EOS: a tokenizer.model has no post-processor. */
+static int read_spm_around(Tokenizer *t, const Json *config)
+{
+    bool bos, eos;
+    int rc;
+    if ((rc = read_flag(t, &bos, config, "tokenizer_config.json", "add_bos_token", true)) < 0 ||
+        (rc = read_flag(t, &eos, config, "tokenizer_config.json", "add_eos_token", false)) < 0)
+        return rc;
+    if (bos && t->bos >= 0)
+        id_list_add(&t->before, t->bos);
+    if (eos && t->eos >= 0)
+        id_list_add(&t->after, t->eos);
+    return 0;
+}
+
 int tokenizer_read_config(Tokenizer *t, const char *folder)
 {
     char *path = path_join(folder, "tokenizer_config.json");
@@ -95,6 +110,8 @@ int tokenizer_read_config(Tokenizer *t, const char *folder)
         TRY(read_spm_config(t, config));
     TRY(read_token(t, &t->bos, config, "bos_token", usual_bos, path));
     TRY(read_token(t, &t->eos, config, "eos_token", usual_eos, path));
+    if (t->bpe.spm)
+        TRY(read_spm_around(t, config));
     if (file_exists(jinja))
         TRY(file_read(jinja, &t->chat_template, &n));
     else

@@ -1,0 +1,320 @@
+/* test_text_golden.c - 100,000 generated strings and 10,000 conversations against the ids of tokenizers,
+ * sentencepiece and transformers. tests/golden/make_strings.py gets the strings from this program
+ * (`--strings FILE`, `--chats FILE`) and writes one hash for 100 of them; `--group NAME N` prints what this
+ * program makes of a group, for a comparison with `make_strings.py --group NAME N`.
+ *
+ * What is hashed of a string: the ids of user text, the ids with special tokens and post-processor, the text
+ * of the latter, and the text of the former without its first and last id (cut characters). A string that is
+ * not UTF-8 is refused, and counts with the place of its first bad byte. */
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/hash.h"
+#include "common/text/tokenizer_impl.h"
+#include "tests/unit/text_strings.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { N_STRINGS = 100000, N_CHATS = 10000, GROUP = 100 };
+
+#define GOLDEN "tests/golden/text/"
+
+static void add_number(Str *b, int64_t x)
+{
+    int32_t v = (int32_t)x;
+    str_add_bytes(b, &v, sizeof v); /* little-endian, as everything here */
+}
+
+static void add_ids(Str *b, const IdList *ids)
+{
+    add_number(b, ids->n);
+    if (ids->n)
+        str_add_bytes(b, ids->at, (size_t)ids->n * sizeof *ids->at);
+}
+
+static void add_text(Str *b, const Str *s)
+{
+    add_number(b, (int64_t)s->n);
+    str_add_bytes(b, str_get(s), s->n);
+}
+
+/* ---- what is compared */
+
+static void add_string(Tokenizer *t, const Str *s, Str *b)
+{
+    IdList user = {0}, special = {0};
+    Str text = {0}, part = {0};
+    size_t bad = utf8_find_invalid(str_get(s), s->n);
+    if (bad < s->n) {
+        assert_int_equal(tokenizer_encode(t, str_get(s), s->n, true, &user), ERR_DATA);
+        add_number(b, -1);
+        add_number(b, (int64_t)bad);
+        return;
+    }
+    if (tokenizer_encode(t, str_get(s), s->n, true, &user) < 0 ||
+        tokenizer_encode_special(t, str_get(s), s->n, true, &special) < 0)
+        fail_msg("%s", error_text());
+    for (int i = 0; i < user.n; i++)
+        if (tokenizer_is_special(t, user.at[i]) && user.at[i] != t->bpe.unk)
+            fail_msg("a special token from user text");
+    tokenizer_decode(t, t->bpe.spm ? user.at : special.at, t->bpe.spm ? user.n : special.n, false, &text);
+    if (user.n > 2)
+        tokenizer_decode(t, user.at + 1, user.n - 2, false, &part);
+    add_ids(b, &user);
+    add_ids(b, &special);
+    add_text(b, &text);
+    add_text(b, &part);
+    id_list_free(&user);
+    id_list_free(&special);
+    str_free(&text);
+    str_free(&part);
+}
+
+/* The ids of a conversation and the spans of its answers; -1 where the template refuses a system message. */
+static void add_chat(const ChatTemplate *t, uint32_t index, Str *b)
+{
+    Message m[CHAT_MAX];
+    Str texts[CHAT_MAX] = {{0}};
+    Span spans[CHAT_MAX];
+    IdList ids = {0};
+    bool open_turn;
+    int n = text_chat(index, m, texts, &open_turn), rc = template_render(t, m, n, open_turn, &ids, spans);
+    if (rc < 0 && t->kind != TEMPLATE_MISTRAL)
+        fail_msg("%s", error_text());
+    if (rc < 0)
+        add_number(b, -1);
+    else
+        add_ids(b, &ids);
+    for (int i = 0; i < n && rc == 0; i++)
+        if (m[i].role == ROLE_ASSISTANT) {
+            add_number(b, spans[i].from);
+            add_number(b, spans[i].to);
+        }
+    id_list_free(&ids);
+    for (int i = 0; i < CHAT_MAX; i++)
+        str_free(&texts[i]);
+}
+
+/* ---- groups and their hashes */
+
+typedef struct {
+    Tokenizer *tok;
+    ChatTemplate chat;
+    bool chats;
+} Subject;
+
+static void add_group(Subject *s, uint32_t group, Str *b)
+{
+    Str text = {0};
+    str_clear(b);
+    for (uint32_t i = GROUP * group; i < GROUP * (group + 1); i++) {
+        if (s->chats) {
+            add_chat(&s->chat, i, b);
+        } else {
+            text_string(i, &text);
+            add_string(s->tok, &text, b);
+        }
+    }
+    str_free(&text);
+}
+
+/* Lines of 8 hex digits behind a line that says what made them. */
+static int check_hashes(Subject *s, const char *path, int n_groups)
+{
+    char *text, *line, *rest;
+    size_t n;
+    Str b = {0};
+    int group = 0, wrong = 0;
+    if (file_read(path, &text, &n) < 0)
+        fail_msg("%s", error_text());
+    line = strtok_r(text, "\n", &rest);
+    for (line = strtok_r(NULL, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest), group++) {
+        add_group(s, (uint32_t)group, &b);
+        if ((uint32_t)hash64(str_get(&b), b.n, 0) == strtoul(line, NULL, 16))
+            continue;
+        if (wrong++ == 0)
+            print_message("%s: group %d differs: compare --group of both programs\n", path, group);
+    }
+    assert_int_equal(group, n_groups);
+    str_free(&b);
+    free(text);
+    return wrong;
+}
+
+/* ---- the tokenizers and templates */
+
+static const char *const small[] = {
+    "byte_level", "byte_level_split", "fallback", "metaspace_first", "metaspace_always", "words", "llama3",
+    "qwen2", "smollm2", "spm_llama2", "spm_trim", "spm_unused", "spm_inner",
+};
+
+static const struct {
+    const char *name, *folder; /* the file of hashes; the tokenizer */
+    TemplateKind kind;
+} chats[] = {
+    {"llama2", "fallback", TEMPLATE_LLAMA2},
+    {"llama2_spm", "spm_llama2", TEMPLATE_LLAMA2},
+    {"llama3", "llama3", TEMPLATE_LLAMA3},
+    {"llama3.1", "llama3", TEMPLATE_LLAMA31},
+    {"chatml", "byte_level", TEMPLATE_CHATML},
+    {"qwen2", "qwen2", TEMPLATE_QWEN2},
+    {"qwen2.5", "qwen2", TEMPLATE_QWEN25},
+    {"smollm2", "smollm2", TEMPLATE_SMOLLM2},
+    {"zephyr", "fallback", TEMPLATE_ZEPHYR},
+    {"mistral", "metaspace_first", TEMPLATE_MISTRAL},
+    {"plain", "byte_level_split", TEMPLATE_PLAIN},
+};
+
+static int subject_open(Subject *s, const char *name)
+{
+    const char *slash = strncmp(name, "chat/", 5) == 0 ? name + 5 : NULL;
+    char *folder = NULL;
+    int rc = -1;
+    *s = (Subject){.chats = slash != NULL};
+    for (size_t i = 0; slash && i < COUNT_OF(chats); i++)
+        if (strcmp(slash, chats[i].name) == 0) {
+            folder = path_join(GOLDEN, chats[i].folder);
+            if ((rc = tokenizer_open(&s->tok, folder)) == 0)
+                rc = template_init(&s->chat, chats[i].kind, s->tok);
+        }
+    if (!slash) {
+        folder = strchr(name, '/') ? xstrdup(name) : path_join(GOLDEN, name);
+        rc = tokenizer_open(&s->tok, folder);
+    }
+    free(folder);
+    return rc;
+}
+
+/* How many groups differ. */
+static int check_subject(const char *name, const char *hashes, int n_groups)
+{
+    Subject s;
+    int wrong;
+    if (subject_open(&s, name) < 0)
+        fail_msg("%s", error_text());
+    wrong = check_hashes(&s, hashes, n_groups);
+    tokenizer_close(s.tok);
+    return wrong;
+}
+
+static void strings_give_the_ids_of_the_originals(void **state)
+{
+    int wrong = 0;
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(small); i++) {
+        char *path = xasprintf(GOLDEN "%s/strings.hash", small[i]);
+        wrong += check_subject(small[i], path, N_STRINGS / GROUP);
+        free(path);
+    }
+    assert_int_equal(wrong, 0);
+}
+
+static void chats_give_the_ids_of_the_originals(void **state)
+{
+    int wrong = 0;
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(chats); i++) {
+        char *path = xasprintf(GOLDEN "chat/%s.hash", chats[i].name), *name = xasprintf("chat/%s", chats[i].name);
+        wrong += check_subject(name, path, N_CHATS / GROUP);
+        free(path);
+        free(name);
+    }
+    assert_int_equal(wrong, 0);
+}
+
+/* Tokenizers of real models, which are not in this repository. */
+static void check_real(const char *folder, const char *name)
+{
+    char *path = xasprintf(GOLDEN "real/%s.hash", name);
+    if (!file_is_dir(folder)) {
+        free(path);
+        skip();
+    }
+    assert_int_equal(check_subject(folder, path, N_STRINGS / GROUP), 0);
+    free(path);
+}
+
+static void strings_by_llama2(void **state)
+{
+    (void)state;
+    check_real("../shared/data/tokenizers/llama2", "llama2");
+}
+
+static void strings_by_minimind(void **state)
+{
+    (void)state;
+    check_real("../shared/data/tokenizers/minimind", "minimind");
+}
+
+static void strings_by_stories260k(void **state)
+{
+    (void)state;
+    check_real("../shared/models/stories260k", "stories260k");
+}
+
+/* ---- for make_strings.py */
+
+static int dump(const char *path, bool of_chats)
+{
+    Message m[CHAT_MAX];
+    Str all = {0}, text = {0}, texts[CHAT_MAX] = {{0}};
+    int rc;
+    for (uint32_t i = 0; i < N_STRINGS && !of_chats; i++) {
+        text_string(i, &text);
+        add_text(&all, &text);
+    }
+    for (uint32_t i = 0; i < N_CHATS && of_chats; i++) {
+        bool open_turn;
+        int n = text_chat(i, m, texts, &open_turn);
+        add_number(&all, n);
+        add_number(&all, open_turn);
+        for (int k = 0; k < n; k++) {
+            add_number(&all, m[k].role);
+            add_text(&all, &texts[k]);
+        }
+    }
+    rc = file_write_atomic(path, str_get(&all), all.n);
+    str_free(&all);
+    str_free(&text);
+    for (int i = 0; i < CHAT_MAX; i++)
+        str_free(&texts[i]);
+    return rc;
+}
+
+static int print_group(const char *name, const char *number)
+{
+    Subject s;
+    Str b = {0};
+    if (subject_open(&s, name) < 0)
+        return ERR_DATA;
+    add_group(&s, (uint32_t)atoi(number), &b);
+    for (size_t i = 0; i < b.n; i++)
+        printf("%02x", (unsigned char)b.s[i]);
+    putchar('\n');
+    str_free(&b);
+    tokenizer_close(s.tok);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(strings_give_the_ids_of_the_originals),
+        cmocka_unit_test(chats_give_the_ids_of_the_originals),
+        cmocka_unit_test(strings_by_llama2),
+        cmocka_unit_test(strings_by_minimind),
+        cmocka_unit_test(strings_by_stories260k),
+    };
+    if (argc == 3 && strcmp(argv[1], "--strings") == 0)
+        return -dump(argv[2], false);
+    if (argc == 3 && strcmp(argv[1], "--chats") == 0)
+        return -dump(argv[2], true);
+    if (argc == 4 && strcmp(argv[1], "--group") == 0)
+        return -print_group(argv[2], argv[3]);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
