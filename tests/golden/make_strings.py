@@ -403,11 +403,20 @@ def main():
     for kind, folder in CHATS.items():
         chat = Chat(kind.split("_")[0], os.path.join(OUT, folder))
         write_hashes(os.path.join(OUT, "chat", kind + ".hash"), chats_of(chat, chats))
-    for name, folder in (("llama2", "data/tokenizers/llama2"), ("minimind", "data/tokenizers/minimind"),
-                         ("stories260k", "models/stories260k")):
-        if rest:
-            write_hashes(os.path.join(OUT, "real", name + ".hash"),
-                         strings_of(open_original(os.path.join(rest[0], folder)), strings))
+    if rest:
+        write_real(program, rest[0], strings)
+
+
+def write_real(program, shared, strings):
+    with tempfile.TemporaryDirectory() as d:
+        for rule in ("gpt2", "llama3"):
+            subprocess.run([program, "--gpt2", os.path.join(d, rule), rule], check=True)
+        for name, folder in (("llama2", "data/tokenizers/llama2"), ("minimind", "data/tokenizers/minimind"),
+                             ("stories260k", "models/stories260k"),
+                             ("gpt2", os.path.join(d, "gpt2")), ("gpt2_llama3", os.path.join(d, "llama3"))):
+            folder = os.path.join(shared, folder)
+            if os.path.isdir(folder):
+                write_hashes(os.path.join(OUT, "real", name + ".hash"), strings_of(open_original(folder), strings))
 
 
 if __name__ == "__main__":
