@@ -21,7 +21,21 @@ void text_replace(Str *dst, const char *s, size_t n, const Str *pattern, const S
     str_add_bytes(dst, s + i, n - i);
 }
 
-static void add_nfc(Str *dst, const char *s, size_t n)
+/* Whether a character stays itself whatever stands before it: it has no canonical decomposition, class 0, and no
+ * composition takes it. Below U+0300 all are so, and Hangul syllables; the vowels and finals are not. */
+static bool is_settled(uint32_t c)
+{
+    const utf8proc_property_t *k;
+    if (c < 0x300 || (c >= 0xAC00 && c <= 0xD7A3))
+        return true;
+    if (c >= 0x1160 && c <= 0x11FF)
+        return false;
+    k = utf8proc_get_property((utf8proc_int32_t)c);
+    return k->combining_class == 0 && k->comb_index == UINT16_MAX &&
+           (k->decomp_seqindex == UINT16_MAX || k->decomp_type != 0);
+}
+
+static void add_composed(Str *dst, const char *s, size_t n)
 {
     utf8proc_uint8_t *composed = NULL;
     utf8proc_ssize_t len = utf8proc_map((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, &composed,
@@ -31,29 +45,27 @@ static void add_nfc(Str *dst, const char *s, size_t n)
     free(composed);
 }
 
-/* Whether NFC surely leaves a character as it is whatever stands beside it: it has no decomposition, class
- * 0, and no composition takes it. Below U+0300 all are so; Hangul syllables too, but not the vowels and
- * finals that compose with what stands before them. */
-static bool is_nfc_alone(uint32_t c)
+/* NFC. Only what is not settled, with the character in front of it, goes through the library. */
+static void add_nfc(Str *dst, const char *s, size_t n)
 {
-    const utf8proc_property_t *k;
-    if (c < 0x300 || (c >= 0xAC00 && c <= 0xD7A3))
-        return true;
-    if (c >= 0x1160 && c <= 0x11FF)
-        return false;
-    k = utf8proc_get_property((utf8proc_int32_t)c);
-    return k->combining_class == 0 && k->decomp_seqindex == UINT16_MAX && k->comb_index == UINT16_MAX;
-}
-
-static bool is_nfc(const char *s, size_t n)
-{
+    size_t done = 0, last = 0;
     int len;
-    for (size_t i = 0; i < n; i += (size_t)len) {
-        len = 1;
-        if ((unsigned char)s[i] >= 0x80 && !is_nfc_alone(utf8_get(s + i, &len)))
-            return false;
+    for (size_t i = 0; i < n;) {
+        size_t end = i;
+        for (; end < n; end += (size_t)len) {
+            len = 1;
+            if ((unsigned char)s[end] < 0x80 || is_settled(utf8_get(s + end, &len)))
+                break;
+        }
+        if (end > i) {
+            str_add_bytes(dst, s + done, last - done);
+            add_composed(dst, s + last, end - last);
+            done = end;
+        }
+        last = end;
+        i = end < n ? end + (size_t)len : end;
     }
-    return true;
+    str_add_bytes(dst, s + done, n - done);
 }
 
 static size_t spm_prefix(const Bpe *b, const char *s, size_t n)
@@ -105,8 +117,6 @@ void normalizer_run(const Normalizer *m, const char *s, size_t n, PiecePlace pla
         } else if (step->kind == NORM_SPM) {
             add_spm(&b, step, str_get(&a), a.n, place);
         } else if (step->kind == NORM_NFC) {
-            if (is_nfc(str_get(&a), a.n))
-                continue;
             add_nfc(&b, str_get(&a), a.n);
         } else {
             if (a.n == 0 || place == PIECE_CONTINUES)
