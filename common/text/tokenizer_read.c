@@ -337,6 +337,15 @@ static void hide_specials(Tokenizer *t)
             m->at[i].rank = -1;
 }
 
+/* The ids that the post-processor puts around a text are tokens. */
+static int check_around(const Tokenizer *t, const IdList *ids)
+{
+    for (int i = 0; i < ids->n; i++)
+        if (ids->at[i] >= t->n_pieces || !t->pieces[ids->at[i]].s)
+            return read_fail(t, "post_processor: id %d is no token", (int)ids->at[i]);
+    return 0;
+}
+
 /* Whether a text may be cut in front of every run of U+2581 that follows another character: then each
  * part is merged by itself, and a word seen before needs no merging. True of models trained on words,
  * which the vocabulary of Llama 2 is, though its file takes a document as one word. */
@@ -363,6 +372,8 @@ int tokenizer_read(Tokenizer *t)
     TRY(read_model(t, root));
     TRY(read_steps(t, root));
     TRY(read_added(t, root));
+    TRY(check_around(t, &t->before));
+    TRY(check_around(t, &t->after));
     t->bpe.bytes = t->pre.n && t->pre.at[t->pre.n - 1].kind == PRE_BYTE_LEVEL;
     t->bpe.cuts_at_spaces = cuts_at_spaces(t);
     hide_specials(t);

@@ -75,6 +75,16 @@ static int read_pattern(Tokenizer *t, Str *dst, const Json *j, const char *where
     return 0;
 }
 
+/* A count of characters to strip. */
+static int read_count(const Tokenizer *t, int *out, const Json *j, const char *where, const char *key)
+{
+    int64_t n = json_int(json_get(j, key), -1);
+    if (n < 0 || n > 1000)
+        return read_fail(t, "%s.%s is not an integer from 0 to 1000", where, key);
+    *out = (int)n;
+    return 0;
+}
+
 static int read_scheme(Tokenizer *t, PrependScheme *out, const Json *j, const char *where)
 {
     static const char *const names[] = {"always", "first", "never"};
@@ -212,8 +222,9 @@ static int read_decoder(Tokenizer *t, const Json *j, const char *where, const ch
         read_str(&step->content, text);
         return 0;
     case DEC_STRIP:
-        step->start = (int)json_int(json_get(j, "start"), 0);
-        step->stop = (int)json_int(json_get(j, "stop"), 0);
+        if ((rc = read_count(t, &step->start, j, where, "start")) < 0 ||
+            (rc = read_count(t, &step->stop, j, where, "stop")) < 0)
+            return rc;
         return read_char(t, &step->pattern, j, where, "content");
     default:
         return 0;
