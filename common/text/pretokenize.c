@@ -84,7 +84,8 @@ int regex_compile(pcre2_code **out, const char *pattern, size_t n, bool literal,
     Str text = {0};
     int code = 0;
     PCRE2_SIZE at = 0;
-    uint32_t flags = PCRE2_UTF | (literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE);
+    /* \C would cut a character in two */
+    uint32_t flags = PCRE2_UTF | (literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C);
     if (foreign)
         return error_set(ERR_DATA, "%s: the pattern \"%.*s\" uses %s, which is not supported", what,
                          (int)n, pattern, foreign);

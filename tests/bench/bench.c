@@ -16,10 +16,10 @@ static const char usage_text[] =
     "usage: bench [options]\n"
     "  --device cpu|cuda|cuda:N   (cpu)\n"
     "  --threads N,N...           thread counts, ascending; 0 = all cores (1,0)\n"
-    "  --only SECTION,...         ceilings, ops, steps, decode, ppo, growth (all of them)\n"
+    "  --only SECTION,...         ceilings, ops, steps, decode, ppo, growth, text (all of them)\n"
     "  --shapes SHAPE,...         15m, 135m (both); the large one runs with the last thread count\n"
     "  --dtypes DTYPE,...         f32, bf16 (both; a card: f32) of steps, decode and ppo\n"
-    "  --match TEXT               of steps and decode only rows whose name holds it, for a profile; of growth\n"
+    "  --match TEXT               of steps, decode and text only rows whose name holds it, for a profile; of growth\n"
     "                             the axis: length, batch, vocabulary, layers\n"
     "  --repeat N                 measurements of a row (5)\n"
     "  --seconds S                a row is not repeated for longer, but measured twice (8)\n"
@@ -214,7 +214,8 @@ static const struct {
     void (*run)(Bench *b);
     bool in_torch; /* peer_torch.py has it */
 } sections[] = {{"ceilings", run_ceilings, false}, {"ops", run_ops, true}, {"steps", run_steps, true},
-                {"decode", run_decode, true}, {"ppo", run_ppo, true}, {"growth", run_growth, false}};
+                {"decode", run_decode, true}, {"ppo", run_ppo, true}, {"growth", run_growth, false},
+                {"text", text_run, false}};
 enum { N_SECTIONS = sizeof sections / sizeof *sections };
 
 /* ---- arguments ---------------------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 /* bench.h - the parts of build/tests/bench: what is measured against which ceiling of the same run.
  *
- * A section (ceilings, ops, steps, decode, ppo, growth) measures and adds rows; main prints them, writes
+ * A section (ceilings, ops, steps, decode, ppo, growth, text) measures and adds rows; main prints them, writes
  * bench.jsonl and bench.svg, and joins them with those of another program (--peer). Rates are of work
  * done in a run's wall time; a roof is the rate that the ceilings would allow. */
 #ifndef RLHF_BENCH_H
@@ -101,7 +101,7 @@ struct Bench {
     bool quick, full;
     bool profile;                 /* of every row of steps and decode, not only where a target is missed */
     const char *only, *shapes;    /* comma lists; NULL = all */
-    const char *match;            /* of steps and decode: rows whose name holds it; of growth: axes; NULL = all */
+    const char *match;            /* of steps, decode and text: rows whose name holds it; of growth: axes; NULL = all */
     Rows rows;
     double rate_before;           /* of bench_share */
     Ceiling ceiling[THREADS_MAX]; /* by index of threads; n_points = 0: not measured yet */
@@ -154,5 +154,6 @@ void decode_run(Bench *b, const Shape *s, int which);
 void ppo_run(Bench *b, const Shape *s, int which);
 int growth_run(Bench *b);                   /* growth.c: 0, or the files cannot be written */
 int growth_child(Bench *b);                 /* a point of it in a process of its own: b->point */
+void text_run(Bench *b);                    /* text.c: one thread of the host */
 
 #endif

@@ -14,6 +14,7 @@ for row in "sft tiny 4x24" "reward tiny 4x24" "decode tiny B=1 16+16" "decode ti
         compares "$row, $dtype, with one and two threads" "$n == 2"
     done
 done
+compares "text to ids" "$(grep -c '"name": "encode .*"unit": "MB/s"' "$TMP/b/bench.jsonl") == 4"
 compares "no roof is passed by far" "$(grep '"threads": 1,' "$TMP/b/bench.jsonl" | grep -o '"fraction": [0-9.e+-]*' | cut -d: -f2 | sort -g | tail -n 1) < 3"
 compares "a bar for every row with a roof" "$(grep -c '<rect x' "$TMP/b/bench.svg") == $(grep -c '"roof"' "$TMP/b/bench.jsonl")"
 # a peer that is twice as slow

@@ -341,6 +341,153 @@ static void templates_are_recognised_or_refused(void **s)
     free(want);
 }
 
+/* ---- which template a model's own text is */
+
+/* A tokenizer that has every marker, with the given chat template. */
+static Tokenizer *with_template(const char *folder, const char *text)
+{
+    static const char *const tokens[] = {"<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>",
+                                         "<|end_header_id|>", "<|eot_id|>"};
+    Str out = {0};
+    JsonWriter w;
+    Tokenizer *tok;
+    str_add(&out, "{\"added_tokens\":[");
+    for (int i = 0; i < 7; i++)
+        str_addf(&out, "%s{\"id\":%d,\"content\":\"%s\",\"special\":true}", i ? "," : "", 2 + i, tokens[i]);
+    str_add(&out, "],\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}");
+    put(folder, "tokenizer.json", str_get(&out));
+    str_clear(&out);
+    jw_init(&w, &out, false);
+    jw_object(&w);
+    jw_kstr(&w, "chat_template", text);
+    jw_object_end(&w);
+    put(folder, "tokenizer_config.json", str_get(&out));
+    str_free(&out);
+    if (tokenizer_open(&tok, folder) < 0)
+        fail_msg("%s", error_text());
+    return tok;
+}
+
+/* templates.json holds the texts that make_strings.py rendered with. */
+static void known_texts_are_recognised(void **s)
+{
+    static const struct {
+        const char *name;
+        TemplateKind kind;
+        const char *system;
+    } known[] = {
+        {"llama2", TEMPLATE_LLAMA2, NULL},
+        {"llama3", TEMPLATE_LLAMA3, NULL},
+        {"llama3.1", TEMPLATE_LLAMA31, NULL},
+        {"chatml", TEMPLATE_CHATML, NULL},
+        {"qwen2", TEMPLATE_CHATML, "You are a helpful assistant."},
+        {"qwen2.5", TEMPLATE_CHATML, "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."},
+        {"smollm2", TEMPLATE_CHATML, "You are a helpful AI assistant named SmolLM, trained by Hugging Face"},
+        {"zephyr", TEMPLATE_ZEPHYR, NULL},
+        {"mistral", TEMPLATE_MISTRAL, NULL},
+        {"plain", TEMPLATE_PLAIN, NULL},
+    };
+    char folder[] = "/tmp/test_template_XXXXXX";
+    Json *texts;
+    (void)s;
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(json_read_file(&texts, GOLDEN "templates.json"), 0);
+    assert_int_equal(json_len(texts), sizeof known / sizeof known[0]);
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        Tokenizer *tok = with_template(folder, json_str(json_get(texts, known[i].name)));
+        ChatTemplate t, forced;
+        if (template_init(&t, TEMPLATE_AUTO, tok) < 0)
+            fail_msg("%s: %s", known[i].name, error_text());
+        assert_string_equal(template_name(t.kind), template_name(known[i].kind));
+        assert_int_equal(t.system_n, known[i].system ? strlen(known[i].system) : 0);
+        if (known[i].system)
+            assert_memory_equal(t.system, known[i].system, t.system_n);
+        /* the name that forces it means the same */
+        for (TemplateKind k = TEMPLATE_LLAMA2; k < TEMPLATE_COUNT; k++)
+            if (strcmp(template_name(k), known[i].name) == 0) {
+                assert_int_equal(template_init(&forced, k, tok), 0);
+                assert_int_equal(forced.system_n, t.system_n);
+                assert_int_equal(forced.end, t.end);
+            }
+        tokenizer_close(tok);
+    }
+    json_free(texts);
+    dir_remove(folder);
+}
+
+static void other_texts_are_refused_with_a_reason(void **s)
+{
+#define MESSAGE "'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'"
+    static const struct {
+        const char *text, *why;
+    } cases[] = {
+        {"{{ " MESSAGE " }}{% set c = m.split('</think>')[-1] %}", "rewrites <think> blocks"},
+        {"{{ '<|im_start|>' + message.role + '\n' + message.content | trim + '<|im_end|>' }}", "strips contents"},
+        {"{% set default_system = 'Be nice.' %}{{ " MESSAGE " }}", "default system prompt is not plain text"},
+        {"{{ '<|im_start|>system\nYou are {{ name }}<|im_end|>' }}", "default system prompt is not plain text"},
+        {"{{ '<|im_start|>system<|im_sep|>x<|im_end|>' }}", "none of those that are known"},
+        {"{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] + '<|eot_id|>' }}",
+         "none of those that are known"}, /* does not strip */
+        {"{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + "
+         "'<|eot_id|>' }}{{ 'Today Date: ' + strftime_now('%d') }}", "puts in a date"},
+        {"{{ '[INST] <<SYS>>\n' + system_message + '\n<</SYS>>\n\n' + content + ' [/INST]' }}",
+         "none of those that are known"}, /* does not strip */
+        {"{{ bos_token }}{{ '[INST] ' + message['content'] + '[/INST]' }}{{ message['content'] + eos_token }}",
+         "none of those that are known"}, /* no space before [/INST] */
+        {"{{ bos_token }}{{ '[INST] ' + message['content'] + ' [/INST]' }}{{ ' ' + message['content'] + eos_token }}",
+         "none of those that are known"},
+        {"{{ '<|user|>\n' + message['content'] + '\n' }}{{ '<|assistant|>\n' + message['content'] + eos_token }}",
+         "none of those that are known"}, /* no EOS behind a user */
+        {"{{ '<start_of_turn>user\n' + message['content'] }}", "none of those that are known"},
+        {"", "none of those that are known"},
+    };
+    char folder[] = "/tmp/test_template_XXXXXX";
+    (void)s;
+    assert_non_null(mkdtemp(folder));
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        Tokenizer *tok = with_template(folder, cases[i].text);
+        ChatTemplate t;
+        assert_int_equal(template_init(&t, TEMPLATE_AUTO, tok), ERR_CONFIG);
+        if (!strstr(error_text(), cases[i].why))
+            fail_msg("case %zu: %s", i, error_text());
+        assert_non_null(strstr(error_text(), "tokenizer.json: "));
+        assert_non_null(strstr(error_text(), "set `template` to force one of those that --help lists"));
+        assert_int_equal(template_init(&t, TEMPLATE_CHATML, tok), 0); /* forced */
+        tokenizer_close(tok);
+    }
+    dir_remove(folder);
+}
+
+static void a_default_prompt_stands_in_for_a_missing_one(void **s)
+{
+    char folder[] = "/tmp/test_template_XXXXXX";
+    Tokenizer *tok;
+    Message m[2] = {message(ROLE_SYSTEM, "aa"), message(ROLE_USER, "b")};
+    IdList given = {0}, missing = {0};
+    Span spans[2];
+    ChatTemplate t;
+    (void)s;
+    assert_non_null(mkdtemp(folder));
+    tok = with_template(folder, "{{ '<|im_start|>system\\naa<|im_end|>\\n' }}");
+    assert_int_equal(template_init(&t, TEMPLATE_AUTO, tok), 0);
+    assert_int_equal(template_render(&t, m, 2, true, &given, NULL), 0);
+    assert_int_equal(template_render(&t, m + 1, 1, true, &missing, spans), 0);
+    assert_int_equal(given.n, missing.n);
+    assert_same(given.at, missing.at, given.n);
+    assert_int_equal(spans[0].to - spans[0].from, 1); /* "b"; letters of the roles have no ids here */
+    assert_int_equal(missing.at[spans[0].from], 1);
+    m[0] = message(ROLE_SYSTEM, ""); /* an empty one is one */
+    missing.n = 0;
+    assert_int_equal(template_render(&t, m, 2, true, &missing, NULL), 0);
+    assert_int_equal(missing.n, given.n - 2);
+    assert_int_equal(template_init(&t, TEMPLATE_MISTRAL, tok), 0);
+    assert_refused(&t, m, 2, true, "template mistral has no system message; put its text into the first user message");
+    id_list_free(&given);
+    id_list_free(&missing);
+    tokenizer_close(tok);
+    dir_remove(folder);
+}
+
 static void roles_have_names(void **s)
 {
     Role r;
@@ -363,6 +510,9 @@ int main(void)
         cmocka_unit_test(plain_is_the_natural_text),
         cmocka_unit_test(conversations_are_checked),
         cmocka_unit_test(templates_are_recognised_or_refused),
+        cmocka_unit_test(known_texts_are_recognised),
+        cmocka_unit_test(other_texts_are_refused_with_a_reason),
+        cmocka_unit_test(a_default_prompt_stands_in_for_a_missing_one),
         cmocka_unit_test(roles_have_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -406,6 +406,9 @@ static void broken_files_are_named(void **s)
         {HEAD AB ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\h+\"},"
                  "\"behavior\":\"Isolated\"}}",
          "pre_tokenizer: the pattern \"\\h+\" uses one of \\h \\H \\R \\X, which is not supported"},
+        {HEAD AB ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\C\"},"
+                 "\"behavior\":\"Isolated\"}}",
+         "pre_tokenizer: the pattern \"\\C\" cannot be used: using \\C is disabled by the application"},
         {HEAD AB ",\"decoder\":{\"type\":\"Strip\",\"content\":\" \",\"start\":-1,\"stop\":0}}",
          "decoder.start is not an integer from 0 to 1000"},
         {HEAD AB ",\"decoder\":{\"type\":\"Strip\",\"content\":\"\",\"start\":1,\"stop\":0}}",
