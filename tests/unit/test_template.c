@@ -332,7 +332,8 @@ static void templates_are_recognised_or_refused(void **s)
     assert_non_null(strstr(error_text(), "its text is none of those that are known"));
     tokenizer_close(tok);
 
-    put(folder, "chat_template.jinja", "Human: Assistant:"); /* the file wins */
+    put(folder, "chat_template.jinja", "{{ '\\n\\nHuman: ' + m['content'] }}"
+                                      "{{ '\\n\\nAssistant: ' + m['content'] + eos_token }}"); /* the file wins */
     assert_int_equal(tokenizer_open(&tok, folder), 0);
     assert_int_equal(template_init(&t, TEMPLATE_AUTO, tok), 0);
     assert_string_equal(template_name(t.kind), "plain");
@@ -415,21 +416,27 @@ static void known_texts_are_recognised(void **s)
     dir_remove(folder);
 }
 
+#define MESSAGE "'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'"
+
 static void other_texts_are_refused_with_a_reason(void **s)
 {
-#define MESSAGE "'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'"
     static const struct {
         const char *text, *why;
     } cases[] = {
         {"{{ " MESSAGE " }}{% set c = m.split('</think>')[-1] %}", "rewrites <think> blocks"},
-        {"{{ '<|im_start|>' + message.role + '\n' + message.content | trim + '<|im_end|>' }}", "strips contents"},
+        {"{{ '<|im_start|>' + message.role + '\n' + message.content | trim + '<|im_end|>' }}", "none of those that are known"}, /* strips */
         {"{% set default_system = 'Be nice.' %}{{ " MESSAGE " }}", "default system prompt is not plain text"},
-        {"{{ '<|im_start|>system\nYou are {{ name }}<|im_end|>' }}", "default system prompt is not plain text"},
+        {"{{ " MESSAGE " }}{{ '<|im_start|>system\nYou are {{ name }}<|im_end|>' }}", "default system prompt is not plain text"},
         {"{{ '<|im_start|>system<|im_sep|>x<|im_end|>' }}", "none of those that are known"},
         {"{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] + '<|eot_id|>' }}",
          "none of those that are known"}, /* does not strip */
         {"{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + "
          "'<|eot_id|>' }}{{ 'Today Date: ' + strftime_now('%d') }}", "puts in a date"},
+        {"{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{{ ' ' + content.strip() + ' ' + eos_token }}"
+         "{% set system_message = 'You are nice.' %}{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n'"
+         " + message['content'] %}", "puts in a default system prompt"},
+        {"{{ 'Human: ' + message['content'] + '\\n\\nAssistant: ' + eos_token }}{{ message['content'] + eos_token }}",
+         "none of those that are known"},
         {"{{ '[INST] <<SYS>>\n' + system_message + '\n<</SYS>>\n\n' + content + ' [/INST]' }}",
          "none of those that are known"}, /* does not strip */
         {"{{ bos_token }}{{ '[INST] ' + message['content'] + '[/INST]' }}{{ message['content'] + eos_token }}",
@@ -468,7 +475,7 @@ static void a_default_prompt_stands_in_for_a_missing_one(void **s)
     ChatTemplate t;
     (void)s;
     assert_non_null(mkdtemp(folder));
-    tok = with_template(folder, "{{ '<|im_start|>system\\naa<|im_end|>\\n' }}");
+    tok = with_template(folder, "{{ " MESSAGE " }}{{ '<|im_start|>system\\naa<|im_end|>\\n' }}");
     assert_int_equal(template_init(&t, TEMPLATE_AUTO, tok), 0);
     assert_int_equal(template_render(&t, m, 2, true, &given, NULL), 0);
     assert_int_equal(template_render(&t, m + 1, 1, true, &missing, spans), 0);
