@@ -90,7 +90,7 @@ static int parse(Args *a, int argc, char **argv)
 /* Content of a file, or of the files of a model folder. Logs, metrics and checkpoints do not count. */
 static int hash_input(const char *path, Str *out)
 {
-    static const char *const parts[] = {"config.json", "model.safetensors", "tokenizer.json"};
+    static const char *const parts[] = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer.model"};
     Hash128 h;
     char hex[33];
     int rc = 0;

@@ -33,6 +33,20 @@ void id_list_free(IdList *l)
 
 /* ---- opening */
 
+/* tokenizer.json; without one tokenizer.model. */
+static int read_file_of(Tokenizer *t, const char *folder)
+{
+    char *model = path_join(folder, "tokenizer.model");
+    t->path = path_join(folder, "tokenizer.json");
+    if (file_exists(t->path) || !file_exists(model)) {
+        free(model);
+        return tokenizer_read(t);
+    }
+    free(t->path);
+    t->path = model;
+    return tokenizer_read_spm(t);
+}
+
 int tokenizer_open(Tokenizer **out, const char *folder)
 {
     Tokenizer *t = xcalloc(1, sizeof *t);
@@ -40,20 +54,7 @@ int tokenizer_open(Tokenizer **out, const char *folder)
     int rc;
     *out = NULL;
     t->bpe.unk = t->bos = t->eos = -1;
-    t->path = path_join(folder, "tokenizer.json");
-    if (!file_exists(t->path)) {
-        char *model = path_join(folder, "tokenizer.model");
-        bool spm = file_exists(model);
-        if (spm) {
-            free(t->path);
-            t->path = model;
-        } else {
-            free(model);
-        }
-        TRY(spm ? tokenizer_read_spm(t) : tokenizer_read(t));
-    } else {
-        TRY(tokenizer_read(t));
-    }
+    TRY(read_file_of(t, folder));
     TRY(tokenizer_read_config(t, folder));
     TRY(hash128_file(t->path, &h));
     hash128_hex(h, t->hash);
@@ -312,9 +313,9 @@ int tokenizer_check_vocab(const Tokenizer *t, const char *folder, int64_t vocab_
 {
     if (tokenizer_vocab_size(t) <= vocab_size)
         return 0;
-    return error_set(ERR_DATA, "%s/tokenizer.json: ids up to %d, but config.json: vocab_size is %lld; the "
+    return error_set(ERR_DATA, "%s/%s: ids up to %d, but config.json: vocab_size is %lld; the "
                                "tokenizer belongs to another model",
-                     folder, tokenizer_vocab_size(t) - 1, (long long)vocab_size);
+                     folder, path_base(t->path), tokenizer_vocab_size(t) - 1, (long long)vocab_size);
 }
 
 int32_t tokenizer_id(const Tokenizer *t, const char *content)
