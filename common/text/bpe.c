@@ -335,7 +335,7 @@ static void merge_by_scan(Bpe *b)
 static void id_add_spm(Bpe *b, int32_t id, IdList *out, int from)
 {
     const char *s;
-    if (b->unused && id < b->n_ids && b->unused[id].is) {
+    if (b->unused && id < b->n_ids && b->unused[id].is && b->unused[id].left >= 0) {
         BpeUnused parts = b->unused[id];
         id_add_spm(b, parts.left, out, from);
         id_add_spm(b, parts.right, out, from);

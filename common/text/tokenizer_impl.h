@@ -81,7 +81,7 @@ typedef struct {
 
 typedef struct {
     bool is;
-    int32_t left, right; /* what it was last made of */
+    int32_t left, right; /* what it was last made of; -1: one character, which stays */
 } BpeUnused;
 
 typedef struct {

@@ -186,10 +186,12 @@ static void unused_pieces_fall_apart(void **state)
     put_piece(&b, "ab", 9, UNUSED);
     put_piece(&b, "abc", 8, NORMAL);
     put_piece(&b, "xy", 7, NORMAL); /* of characters that are no pieces */
+    put_piece(&b, "z", 6, UNUSED);  /* nothing to fall apart into */
     t = model_of(&b);
     assert_pieces(t, "ab", true, "a|b");
     assert_pieces(t, "abc", true, "abc"); /* but they merge on */
     assert_pieces(t, "xyx", true, "xy|<unk>");
+    assert_pieces(t, "zab", true, "z|a|b");
     tokenizer_close(t);
 }
 
