@@ -389,9 +389,10 @@ static CacheSlot *cache_slot(Bpe *b, uint64_t hash)
     return &b->cache[hash & (CACHE_SLOTS - 1)];
 }
 
-static void cache_store(CacheSlot *c, uint64_t hash, const char *s, size_t n, const int32_t *ids,
-                        int n_ids)
+/* The ids of a word are those of `out` from `from` on. */
+static void cache_store(CacheSlot *c, uint64_t hash, const char *s, size_t n, const IdList *out, int from)
 {
+    int n_ids = out->n - from;
     if (n_ids > CACHE_IDS)
         return;
     c->hash = hash;
@@ -399,7 +400,7 @@ static void cache_store(CacheSlot *c, uint64_t hash, const char *s, size_t n, co
     c->n_ids = (uint8_t)n_ids;
     memcpy(c->s, s, n);
     for (int i = 0; i < n_ids; i++)
-        c->ids[i] = ids[i];
+        c->ids[i] = out->at[from + i];
 }
 
 void bpe_encode_word(Bpe *b, const char *s, size_t n, IdList *out)
@@ -427,7 +428,7 @@ void bpe_encode_word(Bpe *b, const char *s, size_t n, IdList *out)
         return;
     }
     word_encode(b, s, n, out);
-    cache_store(c, hash, s, n, out->at + from, out->n - from);
+    cache_store(c, hash, s, n, out, from);
 }
 
 void bpe_free(Bpe *b)

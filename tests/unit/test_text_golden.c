@@ -292,8 +292,8 @@ fail:
 static void check_vectors(const char *folder, const char *name)
 {
     static const char mark[] = "\n__ggml_vocab_test__\n";
-    char *inp = xasprintf(SHARED "vectors/ggml-vocab-%s.gguf.inp", name), *text, *at, *end;
-    char *out = xasprintf(SHARED "vectors/ggml-vocab-%s.gguf.out", name), *want, *line;
+    char *inp = xasprintf(SHARED "vectors/ggml-vocab-%s.gguf.inp", name), *text = NULL, *at, *end;
+    char *out = xasprintf(SHARED "vectors/ggml-vocab-%s.gguf.out", name), *want = NULL, *line;
     size_t n;
     Tokenizer *t;
     int count = 0;
