@@ -1,4 +1,5 @@
-/* tokenizer_read.h - shared by the files that read a tokenizer: messages that begin with the file and name the place in it ("model.merges[3]"). */
+/* tokenizer_read.h - shared by the files that read a tokenizer: messages that begin with the file and
+ * name the place in it ("model.merges[3]"). */
 #ifndef RLHF_TEXT_TOKENIZER_READ_H
 #define RLHF_TEXT_TOKENIZER_READ_H
 
