@@ -130,20 +130,21 @@ static void assert_decoded(const Tokenizer *t, const int32_t *ids, int n, const 
 
 static void scores_decide_then_the_leftmost(void **state)
 {
-    static const char *const pieces[] = {"bc", "ab", "abc", "a", "b", "c", S, S "a"};
+    static const char *const pieces[] = {"bc", "ab", "abc", "a", "b", "c", S, S "a", "aa"};
     Str b = {0};
     Tokenizer *t;
     (void)state;
-    put_model(&b, pieces, 8, true, false);
+    put_model(&b, pieces, 9, true, false);
     t = model_of(&b);
     /* "bc" has the best score, so "abc" is a + bc, which then is a piece itself */
     assert_pieces(t, "bcabcab", true, S "|bc|abc|ab");
+    assert_pieces(t, "aaa", false, "aa|a"); /* the left of two equals */
     /* a space for every text that starts, none for one that goes on, one for each space written */
     assert_pieces(t, "a  a", true, S "a|" S "|" S "a");
     assert_pieces(t, "a a", false, "a|" S "a");
     assert_pieces(t, "", true, "");
     /* text that looks like a special token is text; a run of unknown characters is one <unk> */
-    assert_pieces(t, "<s>a", true, S "|<unk>|a");
+    assert_pieces(t, "<s>b", true, S "|<unk>|b");
     tokenizer_close(t);
 }
 
