@@ -21,6 +21,28 @@ void text_replace(Str *dst, const char *s, size_t n, const Str *pattern, const S
     str_add_bytes(dst, s + i, n - i);
 }
 
+/* Marks that are younger than the tables of Hugging Face's NFC, which are those of Unicode 9: there they are
+ * characters like any other (tests/golden/make_young_marks.py). U+11930 is half of a composition. */
+static const uint32_t young_marks[][2] = {
+    {0x7FD, 0x7FD}, {0x898, 0x89F}, {0x8CA, 0x8D3}, {0x9FE, 0x9FE}, {0xC3C, 0xC3C}, {0xD3B, 0xD3C},
+    {0xEBA, 0xEBA}, {0x1715, 0x1715}, {0x1ABF, 0x1ACE}, {0x1DF6, 0x1DFA}, {0xA82C, 0xA82C},
+    {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50},
+    {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E},
+    {0x11839, 0x1183A}, {0x11930, 0x11930}, {0x1193D, 0x1193E}, {0x11943, 0x11943},
+    {0x119E0, 0x119E0}, {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99},
+    {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42},
+    {0x16FF0, 0x16FF1}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE},
+    {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF},
+};
+
+static bool is_young(uint32_t c)
+{
+    for (size_t i = 0; i < sizeof young_marks / sizeof *young_marks && young_marks[i][0] <= c; i++)
+        if (c <= young_marks[i][1])
+            return true;
+    return false;
+}
+
 /* Whether a character stays itself whatever stands before it: it has no canonical decomposition, class 0, and no
  * composition takes it. Below U+0300 all are so, and Hangul syllables; the vowels and finals are not. */
 static bool is_settled(uint32_t c)
@@ -31,8 +53,9 @@ static bool is_settled(uint32_t c)
     if (c >= 0x1160 && c <= 0x11FF)
         return false;
     k = utf8proc_get_property((utf8proc_int32_t)c);
-    return k->combining_class == 0 && k->comb_index == UINT16_MAX &&
-           (k->decomp_seqindex == UINT16_MAX || k->decomp_type != 0);
+    if (k->combining_class == 0 && k->comb_index == UINT16_MAX)
+        return k->decomp_seqindex == UINT16_MAX || k->decomp_type != 0;
+    return is_young(c);
 }
 
 static void add_composed(Str *dst, const char *s, size_t n)
@@ -45,7 +68,8 @@ static void add_composed(Str *dst, const char *s, size_t n)
     free(composed);
 }
 
-/* NFC. Only what is not settled, with the character in front of it, goes through the library. */
+/* NFC. Only what is not settled, with the character in front of it, goes through the library; a young mark
+ * does not. */
 static void add_nfc(Str *dst, const char *s, size_t n)
 {
     size_t done = 0, last = 0;
@@ -62,8 +86,8 @@ static void add_nfc(Str *dst, const char *s, size_t n)
             add_composed(dst, s + last, end - last);
             done = end;
         }
-        last = end;
         i = end < n ? end + (size_t)len : end;
+        last = end < n && (unsigned char)s[end] >= 0x80 && is_young(utf8_get(s + end, &len)) ? i : end;
     }
     str_add_bytes(dst, s + done, n - done);
 }

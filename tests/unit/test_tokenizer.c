@@ -187,6 +187,32 @@ static void spaces_are_those_of_oniguruma(void **s)
     pretokenizer_free(&p);
 }
 
+static void assert_nfc(const char *text, const char *want)
+{
+    NormStep step = {.kind = NORM_NFC};
+    Normalizer m = {&step, 1, 1};
+    Str out = {0};
+    normalizer_run(&m, text, strlen(text), PIECE_START, &out);
+    assert_string_equal(str_get(&out), want);
+    str_free(&out);
+}
+
+/* Also where a mark is younger than Hugging Face's tables: U+1ABF (class 220 since Unicode 13) keeps e and acute
+ * apart, and comes before no other mark. */
+static void nfc_is_that_of_hugging_face(void **s)
+{
+    (void)s;
+    assert_nfc("", "");
+    assert_nfc("e\xCC\x81 caf\xC3\xA9 \xE2\x80\xA6", "\xC3\xA9 caf\xC3\xA9 \xE2\x80\xA6");
+    assert_nfc("q\xCC\x87\xCC\xA3", "q\xCC\xA3\xCC\x87");
+    assert_nfc("\xCC\x87\xCC\xA3", "\xCC\xA3\xCC\x87");
+    assert_nfc("\xE1\x84\x92\xE1\x85\xA1\xE1\x86\xAB", "\xED\x95\x9C");
+    assert_nfc("\xED\x95\x98\xE1\x86\xAB", "\xED\x95\x9C");
+    assert_nfc("e\xE1\xAA\xBF\xCC\x81", "e\xE1\xAA\xBF\xCC\x81");
+    assert_nfc("e\xCC\x87\xE1\xAA\xBF\xCC\xA3", "\xC4\x97\xE1\xAA\xBF\xCC\xA3");
+    assert_nfc("\xF0\x91\xA4\xB5\xF0\x91\xA4\xB0", "\xF0\x91\xA4\xB5\xF0\x91\xA4\xB0");
+}
+
 static void byte_mapping_is_one_to_one(void **s)
 {
     (void)s;
@@ -483,6 +509,7 @@ int main(void)
         cmocka_unit_test(split_behaviors),
         cmocka_unit_test(digits_alone_or_in_runs),
         cmocka_unit_test(spaces_are_those_of_oniguruma),
+        cmocka_unit_test(nfc_is_that_of_hugging_face),
         cmocka_unit_test(byte_mapping_is_one_to_one),
         cmocka_unit_test(utf8_is_judged_as_in_the_standard),
         cmocka_unit_test(merges_go_by_rank_then_from_the_left),
