@@ -8,7 +8,7 @@
 #ifndef RLHF_RUNTIME_CPU_ATTENTION_H
 #define RLHF_RUNTIME_CPU_ATTENTION_H
 
-#include "common/runtime/cpu/vec.h"
+#include "common/runtime/cpu/vmath.h"
 
 #include <stdbool.h>
 
@@ -26,13 +26,6 @@ typedef struct {
 /* Rows in registers: 2 vectors of accumulators a row fill half of the register file. */
 enum { ROW_BLOCK = VF_LANES == 16 ? 8 : 4 };
 
-/* Loops over rows and vectors become straight code, their accumulators registers. */
-#ifdef __clang__
-#define CHAIN_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define CHAIN_UNROLL _Pragma("GCC unroll 8")
-#endif
-
 /* R rows by V vectors at lane x. All rows run together over the keys [joint_lo, joint_hi) they
  * share; before and after, each by itself. R and V are constants at every call. */
 K_INLINE void chain_block(int R, int V, const Chain *ch, int64_t row, int64_t x, const int64_t *lo,
@@ -42,44 +35,44 @@ K_INLINE void chain_block(int R, int V, const Chain *ch, int64_t row, int64_t x,
     real_t *c = ch->c + row * ch->c_row + x;
     const real_t *a = ch->a + row * ch->a_row, *b = ch->b + x;
     const int64_t a_row = ch->a_row, a_step = ch->a_step, b_row = ch->b_row;
-    CHAIN_UNROLL
+    VF_UNROLL
     for (int r = 0; r < R; r++) {
-        CHAIN_UNROLL
+        VF_UNROLL
         for (int v = 0; v < V; v++)
             acc[r][v] = ch->accumulate ? vf_load(c + r * ch->c_row + v * VF_LANES) : vf_zero();
     }
-    CHAIN_UNROLL
+    VF_UNROLL
     for (int r = 0; r < R; r++)
         for (int64_t k = lo[r]; k < joint_lo && k < hi[r]; k++) {
             vf w = vf_set1(a[r * a_row + k * a_step]);
-            CHAIN_UNROLL
+            VF_UNROLL
             for (int v = 0; v < V; v++)
                 acc[r][v] = vf_fma(w, vf_load(b + k * b_row + v * VF_LANES), acc[r][v]);
         }
     for (int64_t k = joint_lo; k < joint_hi; k++) {
         vf bk[4];
-        CHAIN_UNROLL
+        VF_UNROLL
         for (int v = 0; v < V; v++)
             bk[v] = vf_load(b + k * b_row + v * VF_LANES);
-        CHAIN_UNROLL
+        VF_UNROLL
         for (int r = 0; r < R; r++) {
             vf w = vf_set1(a[r * a_row + k * a_step]);
-            CHAIN_UNROLL
+            VF_UNROLL
             for (int v = 0; v < V; v++)
                 acc[r][v] = vf_fma(w, bk[v], acc[r][v]);
         }
     }
-    CHAIN_UNROLL
+    VF_UNROLL
     for (int r = 0; r < R; r++)
         for (int64_t k = lo[r] > joint_hi ? lo[r] : joint_hi; k < hi[r]; k++) {
             vf w = vf_set1(a[r * a_row + k * a_step]);
-            CHAIN_UNROLL
+            VF_UNROLL
             for (int v = 0; v < V; v++)
                 acc[r][v] = vf_fma(w, vf_load(b + k * b_row + v * VF_LANES), acc[r][v]);
         }
-    CHAIN_UNROLL
+    VF_UNROLL
     for (int r = 0; r < R; r++) {
-        CHAIN_UNROLL
+        VF_UNROLL
         for (int v = 0; v < V; v++)
             vf_store(c + r * ch->c_row + v * VF_LANES, acc[r][v]);
     }
@@ -135,26 +128,6 @@ static void chain_rows(const Chain *ch, int64_t n_rows, const int64_t *lo, const
         chain_strip(2, ch, r, lo + r, hi + r);
     for (; r < n_rows; r++)
         chain_strip(1, ch, r, lo + r, hi + r);
-}
-
-/* The trees of kmath.h, written out: with a loop over the widths gcc keeps every level a loop of
- * its own, which costs a row of 32 keys more than its exponentials. */
-K_INLINE real_t tree_sum(real_t a[SUM_LANES])
-{
-    for (int j = 0; j < 16; j++)
-        a[j] += a[j + 16];
-    for (int j = 0; j < 8; j++)
-        a[j] += a[j + 8];
-    return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
-}
-K_INLINE real_t tree_max(real_t a[SUM_LANES])
-{
-    for (int j = 0; j < 16; j++)
-        a[j] = k_max(a[j + 16], a[j]);
-    for (int j = 0; j < 8; j++)
-        a[j] = k_max(a[j + 8], a[j]);
-    return k_max(k_max(k_max(a[7], a[3]), k_max(a[5], a[1])),
-                 k_max(k_max(a[6], a[2]), k_max(a[4], a[0])));
 }
 
 /* Lanes that a tile of n <= KV_TILE keys needs: whole row reductions. */

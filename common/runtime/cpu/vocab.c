@@ -7,6 +7,7 @@
  * Tested by tests/ops/vocab.c and tests/unit/test_attention.c. */
 #include "common/runtime/cpu/cpu.h"
 #include "common/runtime/cpu/formula.h"
+#include "common/runtime/cpu/vmath.h"
 
 #include <string.h>
 
@@ -14,50 +15,70 @@ typedef struct {
     real_t max, sum, log_sum;
 } RowStats;
 
+/* n <= SUM_LANES entries, filled up with entries of weight 0. */
+K_INLINE void block_fill(real_t block[SUM_LANES], const real_t *z, int64_t n)
+{
+    for (int j = 0; j < SUM_LANES; j++)
+        block[j] = j < n ? z[j] : -K_INF;
+}
+
 /* Largest z. */
 static real_t row_top(const real_t *z, int64_t V, real_t inv_temp)
 {
-    real_t a[SUM_LANES];
-    for (int j = 0; j < SUM_LANES; j++)
-        a[j] = -K_INF;
-    SUM_EACH(i, V, a, k_max(z[i] * inv_temp, acc));
-    for (int w = SUM_LANES / 2; w > 0; w /= 2)
-        for (int j = 0; j < w; j++)
-            a[j] = k_max(a[j + w], a[j]);
-    return a[0];
+    real_t rest[SUM_LANES];
+    vf a[SUM_VF];
+    for (int v = 0; v < SUM_VF; v++)
+        a[v] = vf_set1(-K_INF);
+    for (int64_t i = 0; i < V; i += SUM_LANES) {
+        const real_t *block = z + i;
+        if (i + SUM_LANES > V) {
+            block_fill(rest, block, V - i);
+            block = rest;
+        }
+        VF_UNROLL
+        for (int v = 0; v < SUM_VF; v++)
+            a[v] = vf_max(vf_mul(vf_load(block + v * VF_LANES), vf_set1(inv_temp)), a[v]);
+    }
+    return vf_tree_max(a);
 }
 
-/* One block of a tile: lanes of a gather e = exp(z - max), of b e * (z - max). */
-K_INLINE void block_add(real_t *restrict a, real_t *restrict b, const real_t *restrict z,
-                        real_t inv_temp, real_t max, bool with_dot)
+/* One block of a tile: a gathers e = exp(z - max), b e * (z - max). Where e is 0 any finite factor
+ * leaves b as it is, which is never -0. */
+K_INLINE void block_add(vf a[SUM_VF], vf b[SUM_VF], const real_t *z, real_t inv_temp, real_t max,
+                        bool with_dot)
 {
-    for (int j = 0; j < SUM_LANES; j++) {
-        const real_t x = z[j] * inv_temp - max, e = k_exp(x);
-        a[j] += e;
+    VF_UNROLL
+    for (int v = 0; v < SUM_VF; v++) {
+        const vf scaled = vf_mul(vf_load(z + v * VF_LANES), vf_set1(inv_temp));
+        const vf x = vf_sub(scaled, vf_set1(max)), e = vf_exp(x);
+        a[v] = vf_add(a[v], e);
         if (with_dot)
-            b[j] = real_fma(e, e == 0 ? (real_t)0 : x, b[j]);
+            b[v] = vf_fma(e, vf_max(vf_set1(K_EXP_LOW), x), b[v]);
     }
 }
 
-/* rowsum(e) of a tile and, when asked, rowsum(e * (z - max)) into *dot. The last block is filled up
- * with entries of weight 0: they add +0 to lanes that are never -0. */
-K_INLINE real_t tile_sum(const real_t *z, int64_t n, real_t inv_temp, real_t max, bool with_dot,
-                         real_t *dot)
+/* rowsum(e) of a tile and, when asked, rowsum(e * (z - max)) into *dot. Entries of weight 0 add +0 to
+ * lanes that are never -0. */
+K_INLINE real_t tile_sum(const real_t *z, int64_t n, real_t inv_temp, real_t max, int64_t ahead,
+                         bool with_dot, real_t *dot)
 {
-    real_t a[SUM_LANES], b[SUM_LANES], rest[SUM_LANES];
+    real_t rest[SUM_LANES];
+    vf a[SUM_VF], b[SUM_VF];
     int64_t i = 0;
-    sum_init(a);
-    sum_init(b);
-    for (; i + SUM_LANES <= n; i += SUM_LANES)
+    for (int v = 0; v < SUM_VF; v++)
+        a[v] = b[v] = vf_zero();
+    for (; i + SUM_LANES <= n; i += SUM_LANES) {
+        for (size_t byte = 0; byte < SUM_LANES * sizeof *z; byte += 64)
+            __builtin_prefetch((const char *)(z + i + ahead) + byte, 0, 2);
         block_add(a, b, z + i, inv_temp, max, with_dot);
+    }
     if (i < n) {
-        for (int j = 0; j < SUM_LANES; j++)
-            rest[j] = i + j < n ? z[i + j] : -K_INF;
+        block_fill(rest, z + i, n - i);
         block_add(a, b, rest, inv_temp, max, with_dot);
     }
     if (with_dot)
-        *dot = sum_tree(b);
-    return sum_tree(a);
+        *dot = vf_tree_sum(b);
+    return vf_tree_sum(a);
 }
 
 static int64_t tile_len(int64_t V, int64_t from)
@@ -66,9 +87,9 @@ static int64_t tile_len(int64_t V, int64_t from)
 }
 
 /* Where not NULL: entropy receives the row's, tiles (V / VOCAB_TILE rounded up) the sum of each
- * tile. */
-static RowStats row_stats(const real_t *z, int64_t V, real_t inv_temp, real_t *entropy,
-                          real_t *tiles)
+ * tile. The row `ahead` elements further on is asked for from memory meanwhile. */
+static RowStats row_stats(const real_t *z, int64_t V, real_t inv_temp, int64_t ahead,
+                          real_t *entropy, real_t *tiles)
 {
     RowStats st = {.max = row_top(z, V, inv_temp)};
     real_t dot = 0;
@@ -76,10 +97,10 @@ static RowStats row_stats(const real_t *z, int64_t V, real_t inv_temp, real_t *e
         const int64_t n = tile_len(V, from);
         real_t sum, part;
         if (entropy) {
-            sum = tile_sum(z + from, n, inv_temp, st.max, true, &part);
+            sum = tile_sum(z + from, n, inv_temp, st.max, ahead, true, &part);
             dot += part;
         } else {
-            sum = tile_sum(z + from, n, inv_temp, st.max, false, NULL);
+            sum = tile_sum(z + from, n, inv_temp, st.max, ahead, false, NULL);
         }
         if (tiles)
             tiles[from / VOCAB_TILE] = sum;
@@ -120,7 +141,7 @@ static void logprob_part(int part, int n_parts, void *ctx)
     for (int64_t r = from; r < to; r++) {
         const real_t *z = logits_row(vo, r);
         const RowStats st =
-            row_stats(z, vo->logits->dim[1], vo->inv_temp, real_data(vo->entropy) + r, NULL);
+            row_stats(z, vo->logits->dim[1], vo->inv_temp, r + 1 < to ? vo->logits->stride : 0, real_data(vo->entropy) + r, NULL);
         const int64_t id = i32_data(vo->targets)[r];
         real_data(vo->logp)[r] = row_logp(z, id, vo->inv_temp, &st);
         real_data(vo->lse)[r] = st.max + st.log_sum;
@@ -153,7 +174,12 @@ static void logprob_backward_part(int part, int n_parts, void *ctx)
         const real_t g = real_data(vo->dlogp)[r] * inv_temp, lse = real_data(vo->lse)[r];
         const int64_t id = i32_data(vo->targets)[r];
         const real_t hit = formula_dlogit(z[id], 1, g, lse, inv_temp);
-        for (int64_t v = 0; v < V; v++)
+        int64_t v = 0;
+        for (; v + VF_LANES <= V; v += VF_LANES) {
+            const vf x = vf_sub(vf_mul(vf_load(z + v), vf_set1(inv_temp)), vf_set1(lse));
+            vf_store(z + v, vf_mul(vf_set1(g), vf_sub(vf_zero(), vf_exp(x))));
+        }
+        for (; v < V; v++)
             z[v] = formula_dlogit(z[v], 0, g, lse, inv_temp);
         z[id] = hit;
     }
@@ -209,7 +235,7 @@ static void sample_part(int part, int n_parts, void *ctx)
     for (int64_t r = from; r < to; r++) {
         const real_t *z = logits_row(vo, r), asked = real_data(vo->inv_temps)[r];
         const real_t inv_temp = asked == 0 ? (real_t)1 : asked;
-        const RowStats st = row_stats(z, V, inv_temp, NULL, tiles);
+        const RowStats st = row_stats(z, V, inv_temp, r + 1 < to ? vo->logits->stride : 0, NULL, tiles);
         int64_t id;
         if (asked == 0) {
             id = row_first_top(z, V, st.max);
