@@ -107,23 +107,27 @@ static void state_merge(State *total, const State *part, int64_t from, int64_t r
 K_INLINE void softmax_tile(real_t *restrict s, int width, int n, real_t scale, real_t *m, real_t *l,
                            real_t *restrict o, int64_t D)
 {
-    real_t a[SUM_LANES];
+    vf a[SUM_VF];
     for (int j = 0; j < width; j++)
         s[j] = j < n ? s[j] * scale : -K_INF;
-    for (int j = 0; j < SUM_LANES; j++)
-        a[j] = k_max(s[j], -K_INF);
-    if (width > SUM_LANES)
-        for (int j = 0; j < SUM_LANES; j++)
-            a[j] = k_max(s[j + SUM_LANES], a[j]);
-    const real_t top = k_max(tree_max(a), *m);
-    for (int j = 0; j < width; j++)
-        s[j] = k_exp(s[j] - top);
-    for (int j = 0; j < SUM_LANES; j++) /* weights are never -0: as if added to a 0 */
-        a[j] = s[j];
-    if (width > SUM_LANES)
-        for (int j = 0; j < SUM_LANES; j++)
-            a[j] += s[j + SUM_LANES];
-    const real_t sum = tree_sum(a);
+    VF_UNROLL
+    for (int v = 0; v < SUM_VF; v++) {
+        a[v] = vf_max(vf_load(s + v * VF_LANES), vf_set1(-K_INF));
+        if (width > SUM_LANES)
+            a[v] = vf_max(vf_load(s + SUM_LANES + v * VF_LANES), a[v]);
+    }
+    const real_t top = k_max(vf_tree_max(a), *m);
+    VF_UNROLL
+    for (int v = 0; v < SUM_VF; v++) { /* weights are never -0: as if added to a 0 */
+        a[v] = vf_exp(vf_sub(vf_load(s + v * VF_LANES), vf_set1(top)));
+        vf_store(s + v * VF_LANES, a[v]);
+        if (width > SUM_LANES) {
+            const vf p = vf_exp(vf_sub(vf_load(s + SUM_LANES + v * VF_LANES), vf_set1(top)));
+            vf_store(s + SUM_LANES + v * VF_LANES, p);
+            a[v] = vf_add(a[v], p);
+        }
+    }
+    const real_t sum = vf_tree_sum(a);
     if (*m == -K_INF) { /* the chunk's first tile: l and o are 0 and stay so */
         *l = sum;
     } else {
@@ -138,7 +142,8 @@ K_INLINE void softmax_tile(real_t *restrict s, int width, int n, real_t scale, r
 
 /* Rows [from, rows) of a unit against one key tile. */
 static void unit_tile(const Attention *at, const Unit *u, const Scratch *sc, State *st,
-                      int64_t from, int64_t tile, const real_t *kt, const real_t *v, int64_t v_row)
+                      int64_t from, int64_t tile, const real_t *kt, const real_t *v, int64_t v_row,
+                      int64_t ahead)
 {
     static const int64_t zero[ROW_BLOCK];
     const int64_t D = at->D, G = at->G, rows = u->n * G, key0 = tile * KV_TILE;
@@ -159,6 +164,7 @@ static void unit_tile(const Attention *at, const Unit *u, const Scratch *sc, Sta
                             .a_step = 1,
                             .b = kt,
                             .b_row = KV_TILE,
+                            .ahead = ahead,
                             .n = width},
                    n, zero, all_d);
         for (int64_t r = 0; r < n; r++) {
@@ -177,6 +183,7 @@ static void unit_tile(const Attention *at, const Unit *u, const Scratch *sc, Sta
                             .a_step = 1,
                             .b = v,
                             .b_row = v_row,
+                            .ahead = ahead,
                             .n = D,
                             .accumulate = true},
                    n, zero, n_keys);
@@ -207,6 +214,15 @@ static void unit_finish(const Attention *at, const Unit *u, const State *st)
     }
 }
 
+/* Elements from a page's keys (or values) to those that are read after them: of the unit's next page
+ * or, as a rule, of the first page for the next head. */
+static int64_t page_ahead(const Attention *at, const Unit *u, int64_t tile)
+{
+    const bool last = (tile + 1) * KV_TILE >= u->first + u->n;
+    const int64_t pages = u->page[last ? 0 : tile + 1] - u->page[tile];
+    return (pages * at->K + last) * at->D * KV_TILE;
+}
+
 static void unit_run(const Attention *at, const Unit *u, Scratch *sc)
 {
     const int64_t D = at->D, G = at->G, rows = u->n * G, end = u->first + u->n;
@@ -224,13 +240,13 @@ static void unit_run(const Attention *at, const Unit *u, Scratch *sc)
         if (u->page) {
             const int64_t at_page = (u->page[tile] * at->K + u->kv_head) * D * KV_TILE;
             unit_tile(at, u, sc, st, from, tile, real_data(at->k) + at_page,
-                      real_data(at->v) + at_page, D);
+                      real_data(at->v) + at_page, D, page_ahead(at, u, tile));
         } else {
             const int64_t row = u->seq_row + key0, head = u->kv_head * D;
             tile_transpose(sc->kt, real_data(at->k) + row * at->k->stride + head, at->k->stride, n,
                            D);
             unit_tile(at, u, sc, st, from, tile, sc->kt,
-                      real_data(at->v) + row * at->v->stride + head, at->v->stride);
+                      real_data(at->v) + row * at->v->stride + head, at->v->stride, 0);
         }
         if (st == &sc->part && ((key0 + KV_TILE) % KV_CHUNK == 0 || key0 + KV_TILE >= end))
             state_merge(&sc->total, st, unit_first_row(at, u, key0 / KV_CHUNK * KV_CHUNK), rows, D);

@@ -19,6 +19,7 @@ typedef struct {
     int64_t a_row, a_step;
     const real_t *b; /* b[k * b_row + x] */
     int64_t b_row;
+    int64_t ahead;   /* elements from b to what is read next: few rows ask for it in time */
     int64_t n;       /* lanes x */
     bool accumulate; /* chains start from c, else from +0 */
 } Chain;
@@ -52,8 +53,11 @@ K_INLINE void chain_block(int R, int V, const Chain *ch, int64_t row, int64_t x,
     for (int64_t k = joint_lo; k < joint_hi; k++) {
         vf bk[4];
         VF_UNROLL
-        for (int v = 0; v < V; v++)
+        for (int v = 0; v < V; v++) {
             bk[v] = vf_load(b + k * b_row + v * VF_LANES);
+            if (R < 4)
+                __builtin_prefetch(b + k * b_row + v * VF_LANES + ch->ahead, 0, 2);
+        }
         VF_UNROLL
         for (int r = 0; r < R; r++) {
             vf w = vf_set1(a[r * a_row + k * a_step]);
@@ -104,7 +108,7 @@ K_INLINE void chain_strip(int R, const Chain *ch, int64_t row, const int64_t *lo
         joint_hi = hi[r] < joint_hi ? hi[r] : joint_hi;
     }
     joint_hi = joint_hi > joint_lo ? joint_hi : joint_lo;
-    if (R == 1)
+    if (R * 4 <= 2 * ROW_BLOCK)
         for (; x + 4 * VF_LANES <= ch->n; x += 4 * VF_LANES)
             chain_block(R, 4, ch, row, x, lo, hi, joint_lo, joint_hi);
     for (; x + 2 * VF_LANES <= ch->n; x += 2 * VF_LANES)
@@ -124,9 +128,11 @@ static void chain_rows(const Chain *ch, int64_t n_rows, const int64_t *lo, const
         chain_strip(ROW_BLOCK, ch, r, lo + r, hi + r);
     for (; r + 4 <= n_rows; r += 4)
         chain_strip(4, ch, r, lo + r, hi + r);
-    for (; r + 2 <= n_rows; r += 2)
+    if (n_rows - r == 3)
+        chain_strip(3, ch, r, lo + r, hi + r);
+    else if (n_rows - r == 2)
         chain_strip(2, ch, r, lo + r, hi + r);
-    for (; r < n_rows; r++)
+    else if (n_rows - r == 1)
         chain_strip(1, ch, r, lo + r, hi + r);
 }
 
