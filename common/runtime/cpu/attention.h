@@ -146,12 +146,13 @@ K_INLINE int64_t tile_width(int64_t n)
 static inline void tile_transpose(real_t *restrict dst, const real_t *restrict src, int64_t stride,
                                   int64_t n, int64_t D)
 {
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t d = 0; d < D; d++)
-            dst[d * KV_TILE + j] = src[j * stride + d];
-    for (int64_t d = 0; d < D; d++)
-        for (int64_t j = n; j < tile_width(n); j++)
-            dst[d * KV_TILE + j] = 0;
+    const int64_t whole = D / VF_LANES * VF_LANES, width = tile_width(n);
+    for (int64_t j = 0; j < width; j += VF_LANES)
+        for (int64_t d = 0; d < whole; d += VF_LANES)
+            block_transpose(dst + d * KV_TILE + j, KV_TILE, src + j * stride + d, stride, n - j);
+    for (int64_t d = whole; d < D; d++)
+        for (int64_t j = 0; j < width; j++)
+            dst[d * KV_TILE + j] = j < n ? src[j * stride + d] : 0;
 }
 
 /* Every part walks all units of work in the same order and takes those whose middle lies in its

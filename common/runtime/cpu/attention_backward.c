@@ -45,9 +45,12 @@ static real_t *row_at(const Tensor *t, int64_t row, int64_t col)
 K_INLINE void weights_row(real_t *restrict p, real_t *restrict ds, int width, real_t scale,
                           real_t lse, real_t delta)
 {
-    for (int j = 0; j < width; j++) {
-        p[j] = k_exp(p[j] * scale - lse);
-        ds[j] = p[j] * (ds[j] - delta) * scale;
+    const vf by = vf_set1(scale);
+    for (int j = 0; j < width; j += VF_LANES) {
+        const vf w = vf_exp(vf_sub(vf_mul(vf_load(p + j), by), vf_set1(lse)));
+        const vf slope = vf_sub(vf_load(ds + j), vf_set1(delta));
+        vf_store(p + j, w);
+        vf_store(ds + j, vf_mul(vf_mul(w, slope), by));
     }
 }
 

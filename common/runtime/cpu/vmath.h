@@ -16,6 +16,13 @@
 #define K_EXP_LOW (-104.0f)
 #endif
 
+/* Loops over a few vectors become straight code, their accumulators registers. */
+#ifdef __clang__
+#define VF_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define VF_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 #if defined(__AVX512F__) && !defined(RLHF_REAL_DOUBLE)
 
 typedef __mmask16 vmask;
@@ -45,6 +52,36 @@ K_INLINE vf vf_scale(vmask m, vf p, vf k, vf n)
 {
     (void)n;
     return _mm512_maskz_scalef_ps(m, p, k);
+}
+K_INLINE void vf_transpose(vf r[VF_LANES])
+{
+    vf t[VF_LANES];
+    VF_UNROLL
+    for (int i = 0; i < 16; i += 2) { /* pairs, then fours inside lanes of 128 bits */
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    VF_UNROLL
+    for (int i = 0; i < 16; i += 4) {
+        r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    VF_UNROLL
+    for (int j = 0; j < 4; j++) { /* then the lanes: a 4 x 4 of them for each j */
+        t[j] = _mm512_shuffle_f32x4(r[j], r[4 + j], 0x88);
+        t[4 + j] = _mm512_shuffle_f32x4(r[j], r[4 + j], 0xdd);
+        t[8 + j] = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0x88);
+        t[12 + j] = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0xdd);
+    }
+    VF_UNROLL
+    for (int j = 0; j < 4; j++) {
+        r[j] = _mm512_shuffle_f32x4(t[j], t[8 + j], 0x88);
+        r[4 + j] = _mm512_shuffle_f32x4(t[4 + j], t[12 + j], 0x88);
+        r[8 + j] = _mm512_shuffle_f32x4(t[j], t[8 + j], 0xdd);
+        r[12 + j] = _mm512_shuffle_f32x4(t[4 + j], t[12 + j], 0xdd);
+    }
 }
 
 #elif defined(__AVX2__) && defined(__FMA__) && !defined(RLHF_REAL_DOUBLE)
@@ -86,8 +123,37 @@ K_INLINE vf vf_scale(vmask m, vf p, vf k, vf n)
     return vf_keep(m, vf_mul(e, vf_power_of_2(_mm256_sub_epi32(whole, half))));
 }
 
+K_INLINE void vf_transpose(vf r[VF_LANES])
+{
+    vf t[VF_LANES];
+    VF_UNROLL
+    for (int i = 0; i < 8; i += 2) { /* pairs, then fours inside lanes of 128 bits */
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    VF_UNROLL
+    for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    VF_UNROLL
+    for (int j = 0; j < 4; j++) {
+        t[j] = _mm256_permute2f128_ps(r[j], r[4 + j], 0x20);
+        t[4 + j] = _mm256_permute2f128_ps(r[j], r[4 + j], 0x31);
+    }
+    VF_UNROLL
+    for (int j = 0; j < 8; j++)
+        r[j] = t[j];
+}
+
 #else
 
+K_INLINE void vf_transpose(vf r[VF_LANES])
+{
+    (void)r;
+}
 K_INLINE vf vf_sub(vf a, vf b)
 {
     return a - b;
@@ -121,16 +187,24 @@ K_INLINE vf vf_exp(vf x)
 }
 #endif
 
+/* dst[c * dst_row + r] = src[r * src_row + c] for VF_LANES rows and columns; rows from n on count as 0
+ * and are not read. */
+K_INLINE void block_transpose(real_t *dst, int64_t dst_row, const real_t *src, int64_t src_row,
+                              int64_t n)
+{
+    vf r[VF_LANES];
+    VF_UNROLL
+    for (int i = 0; i < VF_LANES; i++)
+        r[i] = i < n ? vf_load(src + i * src_row) : vf_zero();
+    vf_transpose(r);
+    VF_UNROLL
+    for (int i = 0; i < VF_LANES; i++)
+        vf_store(dst + i * dst_row, r[i]);
+}
+
 /* ---- row reductions: lane l of a[v] is accumulator v * VF_LANES + l of kmath.h -------------------- */
 
 enum { SUM_VF = SUM_LANES / VF_LANES };
-
-/* Loops over a few vectors become straight code, their accumulators registers. */
-#ifdef __clang__
-#define VF_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define VF_UNROLL _Pragma("GCC unroll 8")
-#endif
 
 /* The trees of kmath.h, written out: with a loop over the widths gcc keeps every level a loop of
  * its own, which costs a row of 32 keys more than its exponentials. */
