@@ -11,6 +11,9 @@
 
 #include <string.h>
 
+/* Rows whose scores with a key tile exist at a time: whole vectors of rows, whole blocks of chains. */
+enum { TILE_ROWS = 2 * ROW_BLOCK };
+
 typedef struct {
     const Tensor *q, *k, *v;  /* k, v: rows, or pages */
     Tensor *o, *lse;          /* lse is NULL when paged */
@@ -41,7 +44,7 @@ typedef struct {
 typedef struct {
     real_t *q;         /* (rows, D) */
     real_t *kt;        /* (D, KV_TILE) */
-    real_t *s;         /* (ROW_BLOCK, KV_TILE) */
+    real_t *s;         /* (TILE_ROWS, KV_TILE) */
     State total, part; /* merged chunks; the chunk being walked */
 } Scratch;
 
@@ -52,7 +55,7 @@ static int64_t scratch_round(int64_t n)
 
 static int64_t scratch_len(int64_t rows, int64_t D)
 {
-    return 3 * scratch_round(rows * D) + 4 * scratch_round(rows) + (D + ROW_BLOCK) * KV_TILE;
+    return 3 * scratch_round(rows * D) + 4 * scratch_round(rows) + (D + TILE_ROWS) * KV_TILE;
 }
 
 static real_t *scratch_take(real_t **p, int64_t n)
@@ -68,7 +71,7 @@ static Scratch scratch_make(const Attention *at, int part)
     real_t *p = device_scratch(at->q->dev, part, scratch_len(rows, D) * (int64_t)sizeof(real_t));
     Scratch s;
     s.kt = scratch_take(&p, D * KV_TILE);
-    s.s = scratch_take(&p, ROW_BLOCK * KV_TILE);
+    s.s = scratch_take(&p, TILE_ROWS * KV_TILE);
     s.q = scratch_take(&p, rows * D);
     s.total.m = scratch_take(&p, rows);
     s.total.l = scratch_take(&p, rows);
@@ -103,11 +106,9 @@ static void state_merge(State *total, const State *part, int64_t from, int64_t r
     }
 }
 
-/* One row, one tile: s (width) holds q . k and becomes the weights p, 0 for keys >= n. */
-K_INLINE void softmax_tile(real_t *restrict s, int width, int n, real_t scale, real_t *m, real_t *l,
-                           real_t *restrict o, int64_t D)
+/* Row of s (width): q . k becomes the scores, -inf for keys >= n; a gathers their maxima. */
+K_INLINE void scores_row(real_t *s, int width, int n, real_t scale, vf a[SUM_VF])
 {
-    vf a[SUM_VF];
     for (int j = 0; j < width; j++)
         s[j] = j < n ? s[j] * scale : -K_INF;
     VF_UNROLL
@@ -116,9 +117,14 @@ K_INLINE void softmax_tile(real_t *restrict s, int width, int n, real_t scale, r
         if (width > SUM_LANES)
             a[v] = vf_max(vf_load(s + SUM_LANES + v * VF_LANES), a[v]);
     }
-    const real_t top = k_max(vf_tree_max(a), *m);
+}
+
+/* Scores become weights relative to top; a gathers their sums. Weights are never -0: the first is as
+ * if added to a 0. */
+K_INLINE void weights_row(real_t *s, int width, real_t top, vf a[SUM_VF])
+{
     VF_UNROLL
-    for (int v = 0; v < SUM_VF; v++) { /* weights are never -0: as if added to a 0 */
+    for (int v = 0; v < SUM_VF; v++) {
         a[v] = vf_exp(vf_sub(vf_load(s + v * VF_LANES), vf_set1(top)));
         vf_store(s + v * VF_LANES, a[v]);
         if (width > SUM_LANES) {
@@ -127,17 +133,38 @@ K_INLINE void softmax_tile(real_t *restrict s, int width, int n, real_t scale, r
             a[v] = vf_add(a[v], p);
         }
     }
-    const real_t sum = vf_tree_sum(a);
-    if (*m == -K_INF) { /* the chunk's first tile: l and o are 0 and stay so */
-        *l = sum;
-    } else {
-        const real_t c = k_exp(*m - top);
-        *l = real_fma(*l, c, sum);
-        if (c != 1) /* times 1 is the identity */
-            for (int64_t d = 0; d < D; d++)
-                o[d] *= c;
+}
+
+/* n <= VF_LANES rows, one tile: s (n, KV_TILE) holds q . k and becomes the weights p, 0 for keys that
+ * a row does not see. */
+K_INLINE void softmax_rows(real_t *s, int width, int n, const int64_t *n_keys, real_t scale,
+                           real_t *m, real_t *l, real_t *o, int64_t D)
+{
+    vf a[VF_LANES][SUM_VF];
+    real_t top[VF_LANES], sum[VF_LANES];
+    for (int i = 0; i < n; i++)
+        scores_row(s + i * KV_TILE, width, (int)n_keys[i], scale, a[i]);
+    for (int i = n; i < VF_LANES; i++)
+        for (int v = 0; v < SUM_VF; v++)
+            a[i][v] = vf_zero();
+    vf_store(top, rows_tree_max(a));
+    for (int i = 0; i < n; i++) {
+        top[i] = k_max(top[i], m[i]);
+        weights_row(s + i * KV_TILE, width, top[i], a[i]);
     }
-    *m = top;
+    vf_store(sum, rows_tree_sum(a));
+    for (int i = 0; i < n; i++) {
+        if (m[i] == -K_INF) { /* the chunk's first tile: l and o are 0 and stay so */
+            l[i] = sum[i];
+        } else {
+            const real_t c = k_exp(m[i] - top[i]);
+            l[i] = real_fma(l[i], c, sum[i]);
+            if (c != 1) /* times 1 is the identity */
+                for (int64_t d = 0; d < D; d++)
+                    o[i * D + d] *= c;
+        }
+        m[i] = top[i];
+    }
 }
 
 /* Rows [from, rows) of a unit against one key tile. */
@@ -145,13 +172,13 @@ static void unit_tile(const Attention *at, const Unit *u, const Scratch *sc, Sta
                       int64_t from, int64_t tile, const real_t *kt, const real_t *v, int64_t v_row,
                       int64_t ahead)
 {
-    static const int64_t zero[ROW_BLOCK];
+    static const int64_t zero[TILE_ROWS];
     const int64_t D = at->D, G = at->G, rows = u->n * G, key0 = tile * KV_TILE;
-    int64_t all_d[ROW_BLOCK], n_keys[ROW_BLOCK];
-    for (int r = 0; r < ROW_BLOCK; r++)
+    int64_t all_d[TILE_ROWS], n_keys[TILE_ROWS];
+    for (int r = 0; r < TILE_ROWS; r++)
         all_d[r] = D;
-    for (int64_t r0 = from; r0 < rows; r0 += ROW_BLOCK) {
-        const int64_t n = rows - r0 < ROW_BLOCK ? rows - r0 : ROW_BLOCK;
+    for (int64_t r0 = from; r0 < rows; r0 += TILE_ROWS) {
+        const int64_t n = rows - r0 < TILE_ROWS ? rows - r0 : TILE_ROWS;
         for (int64_t r = 0; r < n; r++) {
             int64_t seen = u->first + (r0 + r) / G + 1 - key0;
             n_keys[r] = seen < KV_TILE ? seen : KV_TILE;
@@ -167,14 +194,14 @@ static void unit_tile(const Attention *at, const Unit *u, const Scratch *sc, Sta
                             .ahead = ahead,
                             .n = width},
                    n, zero, all_d);
-        for (int64_t r = 0; r < n; r++) {
+        for (int64_t r = 0; r < n; r += VF_LANES) {
             real_t *s = sc->s + r * KV_TILE, *o = st->o + (r0 + r) * D;
+            real_t *m = st->m + r0 + r, *l = st->l + r0 + r;
+            const int some = (int)(n - r < VF_LANES ? n - r : VF_LANES);
             if (width == KV_TILE)
-                softmax_tile(s, KV_TILE, (int)n_keys[r], at->scale, st->m + r0 + r, st->l + r0 + r,
-                             o, D);
+                softmax_rows(s, KV_TILE, some, n_keys + r, at->scale, m, l, o, D);
             else
-                softmax_tile(s, SUM_LANES, (int)n_keys[r], at->scale, st->m + r0 + r,
-                             st->l + r0 + r, o, D);
+                softmax_rows(s, SUM_LANES, some, n_keys + r, at->scale, m, l, o, D);
         }
         chain_rows(&(Chain){.c = st->o + r0 * D,
                             .c_row = D,

@@ -225,6 +225,51 @@ K_INLINE real_t tree_max(real_t a[SUM_LANES])
     return k_max(k_max(k_max(a[7], a[3]), k_max(a[5], a[1])),
                  k_max(k_max(a[6], a[2]), k_max(a[4], a[0])));
 }
+/* Row i's accumulators r[i][v] end in lane i of the result: all rows climb their trees together. */
+K_INLINE vf rows_tree_sum(vf r[VF_LANES][SUM_VF])
+{
+    vf one[VF_LANES];
+    VF_UNROLL
+    for (int i = 0; i < VF_LANES; i++) {
+        VF_UNROLL
+        for (int w = SUM_VF / 2; w > 0; w /= 2) {
+            VF_UNROLL
+            for (int v = 0; v < w; v++)
+                r[i][v] = vf_add(r[i][v], r[i][v + w]);
+        }
+        one[i] = r[i][0];
+    }
+    vf_transpose(one);
+    VF_UNROLL
+    for (int w = VF_LANES / 2; w > 0; w /= 2) {
+        VF_UNROLL
+        for (int j = 0; j < w; j++)
+            one[j] = vf_add(one[j], one[j + w]);
+    }
+    return one[0];
+}
+K_INLINE vf rows_tree_max(vf r[VF_LANES][SUM_VF])
+{
+    vf one[VF_LANES];
+    VF_UNROLL
+    for (int i = 0; i < VF_LANES; i++) {
+        VF_UNROLL
+        for (int w = SUM_VF / 2; w > 0; w /= 2) {
+            VF_UNROLL
+            for (int v = 0; v < w; v++)
+                r[i][v] = vf_max(r[i][v + w], r[i][v]);
+        }
+        one[i] = r[i][0];
+    }
+    vf_transpose(one);
+    VF_UNROLL
+    for (int w = VF_LANES / 2; w > 0; w /= 2) {
+        VF_UNROLL
+        for (int j = 0; j < w; j++)
+            one[j] = vf_max(one[j + w], one[j]);
+    }
+    return one[0];
+}
 K_INLINE real_t vf_tree_sum(const vf a[SUM_VF])
 {
     real_t lane[SUM_LANES];
