@@ -141,27 +141,28 @@ K_INLINE void softmax_rows(real_t *s, int width, int n, const int64_t *n_keys, r
                            real_t *m, real_t *l, real_t *o, int64_t D)
 {
     vf a[VF_LANES][SUM_VF];
-    real_t top[VF_LANES], sum[VF_LANES];
+    real_t top[VF_LANES], sum[VF_LANES], c[VF_LANES] = {0};
     for (int i = 0; i < n; i++)
         scores_row(s + i * KV_TILE, width, (int)n_keys[i], scale, a[i]);
     for (int i = n; i < VF_LANES; i++)
         for (int v = 0; v < SUM_VF; v++)
             a[i][v] = vf_zero();
-    vf_store(top, rows_tree_max(a));
+    vf_store(sum, rows_tree_max(a));
     for (int i = 0; i < n; i++) {
-        top[i] = k_max(top[i], m[i]);
+        top[i] = k_max(sum[i], m[i]);
+        c[i] = m[i] - top[i];
         weights_row(s + i * KV_TILE, width, top[i], a[i]);
     }
+    vf_store(c, vf_exp(vf_load(c)));
     vf_store(sum, rows_tree_sum(a));
     for (int i = 0; i < n; i++) {
         if (m[i] == -K_INF) { /* the chunk's first tile: l and o are 0 and stay so */
             l[i] = sum[i];
         } else {
-            const real_t c = k_exp(m[i] - top[i]);
-            l[i] = real_fma(l[i], c, sum[i]);
-            if (c != 1) /* times 1 is the identity */
+            l[i] = real_fma(l[i], c[i], sum[i]);
+            if (c[i] != 1) /* times 1 is the identity */
                 for (int64_t d = 0; d < D; d++)
-                    o[i * D + d] *= c;
+                    o[i * D + d] *= c[i];
         }
         m[i] = top[i];
     }
@@ -192,7 +193,7 @@ static void unit_tile(const Attention *at, const Unit *u, const Scratch *sc, Sta
                             .b = kt,
                             .b_row = KV_TILE,
                             .ahead = ahead,
-                            .n = width},
+                            .n = (n_keys[n - 1] + VF_LANES - 1) / VF_LANES * VF_LANES},
                    n, zero, all_d);
         for (int64_t r = 0; r < n; r += VF_LANES) {
             real_t *s = sc->s + r * KV_TILE, *o = st->o + (r0 + r) * D;
