@@ -10,8 +10,6 @@
 
 #include "common/runtime/cpu/cpu.h"
 
-#include <string.h>
-
 typedef struct {
     Tensor *dq, *dk, *dv, *delta;
     const Tensor *d_o, *o, *lse, *q, *k, *v, *starts;
@@ -68,9 +66,10 @@ static void tile_load(const Backward *bw, const KeyTile *kt, const Scratch *sc)
 }
 
 /* Queries [i0, i0 + n), n <= KV_TILE, of one head against a loaded key tile. Lanes of keys that a
- * query does not see hold numbers that no chain reads. */
+ * query does not see hold numbers that no chain reads. Chains of the keys (queries) that are told to
+ * start do so from +0. */
 static void tile_pair(const Backward *bw, const KeyTile *kt, const Scratch *sc, int64_t head,
-                      int64_t i0, int64_t n, int make)
+                      int64_t i0, int64_t n, int make, int start)
 {
     const int64_t D = bw->D, row = kt->start + i0, width = tile_width(kt->n_keys);
     const int64_t key_row = kt->start + kt->key0, q_col = head * D, k_col = kt->kv_head * D;
@@ -112,7 +111,8 @@ static void tile_pair(const Backward *bw, const KeyTile *kt, const Scratch *sc, 
             hi[j] = n;
             lo[j] = lo[j] < n ? lo[j] : n;
         }
-        Chain ch = {.a_row = 1, .a_step = KV_TILE, .n = D, .accumulate = true};
+        Chain ch = {.a_row = 1, .a_step = KV_TILE, .n = D};
+        ch.accumulate = !(start & MAKE_KEYS);
         ch.c = row_at(bw->dv, key_row, k_col), ch.c_row = bw->dv->stride;
         ch.a = sc->p;
         ch.b = row_at(bw->d_o, row, q_col), ch.b_row = bw->d_o->stride;
@@ -136,7 +136,7 @@ static void tile_pair(const Backward *bw, const KeyTile *kt, const Scratch *sc, 
                             .b = row_at(bw->k, key_row, k_col),
                             .b_row = bw->k->stride,
                             .n = D,
-                            .accumulate = true},
+                            .accumulate = !(start & MAKE_QUERIES)},
                    n, lo, hi);
     }
 }
@@ -147,22 +147,17 @@ static void unit_run(const Backward *bw, const Scratch *sc, int64_t start, int64
                      int64_t kv_head, int64_t key_from, int64_t key_to, int64_t from, int64_t to,
                      int make)
 {
-    const int64_t D = bw->D, G = bw->G;
-    if (make & MAKE_KEYS)
-        for (int64_t j = key_from; j < key_to; j++) {
-            memset(row_at(bw->dk, start + j, kv_head * D), 0, (size_t)D * sizeof(real_t));
-            memset(row_at(bw->dv, start + j, kv_head * D), 0, (size_t)D * sizeof(real_t));
-        }
-    if (make & MAKE_QUERIES)
-        for (int64_t i = from; i < to; i++)
-            memset(row_at(bw->dq, start + i, kv_head * G * D), 0, (size_t)(G * D) * sizeof(real_t));
+    const int64_t G = bw->G;
     for (int64_t key0 = key_from; key0 < key_to; key0 += KV_TILE) {
         KeyTile kt = {start, kv_head, key0, length - key0 < KV_TILE ? length - key0 : KV_TILE};
+        const int64_t first = key0 > from ? key0 : from;
         tile_load(bw, &kt, sc);
         for (int64_t g = 0; g < G; g++)
-            for (int64_t i = key0 > from ? key0 : from; i < to; i += KV_TILE)
+            for (int64_t i = first; i < to; i += KV_TILE)
                 tile_pair(bw, &kt, sc, kv_head * G + g, i, to - i < KV_TILE ? to - i : KV_TILE,
-                          make);
+                          make,
+                          (g == 0 && i == first ? MAKE_KEYS : 0) |
+                              (key0 == key_from ? MAKE_QUERIES : 0));
     }
 }
 
