@@ -27,6 +27,14 @@ typedef struct {
 /* Rows in registers: 2 vectors of accumulators a row fill half of the register file. */
 enum { ROW_BLOCK = VF_LANES == 16 ? 8 : 4 };
 
+/* One key of one row. */
+K_INLINE void chain_step(int V, vf *acc, real_t w, const real_t *b)
+{
+    VF_UNROLL
+    for (int v = 0; v < V; v++)
+        acc[v] = vf_fma(vf_set1(w), vf_load(b + v * VF_LANES), acc[v]);
+}
+
 /* R rows by V vectors at lane x. All rows run together over the keys [joint_lo, joint_hi) they
  * share; before and after, each by itself. R and V are constants at every call. */
 K_INLINE void chain_block(int R, int V, const Chain *ch, int64_t row, int64_t x, const int64_t *lo,
@@ -42,14 +50,12 @@ K_INLINE void chain_block(int R, int V, const Chain *ch, int64_t row, int64_t x,
         for (int v = 0; v < V; v++)
             acc[r][v] = ch->accumulate ? vf_load(c + r * ch->c_row + v * VF_LANES) : vf_zero();
     }
-    VF_UNROLL
-    for (int r = 0; r < R; r++)
-        for (int64_t k = lo[r]; k < joint_lo && k < hi[r]; k++) {
-            vf w = vf_set1(a[r * a_row + k * a_step]);
-            VF_UNROLL
-            for (int v = 0; v < V; v++)
-                acc[r][v] = vf_fma(w, vf_load(b + k * b_row + v * VF_LANES), acc[r][v]);
-        }
+    for (int64_t k = lo[0]; k < joint_lo; k++) {
+        VF_UNROLL
+        for (int r = 0; r < R; r++)
+            if (lo[r] <= k)
+                chain_step(V, acc[r], a[r * a_row + k * a_step], b + k * b_row);
+    }
     for (int64_t k = joint_lo; k < joint_hi; k++) {
         vf bk[4];
         VF_UNROLL
@@ -66,14 +72,12 @@ K_INLINE void chain_block(int R, int V, const Chain *ch, int64_t row, int64_t x,
                 acc[r][v] = vf_fma(w, bk[v], acc[r][v]);
         }
     }
-    VF_UNROLL
-    for (int r = 0; r < R; r++)
-        for (int64_t k = lo[r] > joint_hi ? lo[r] : joint_hi; k < hi[r]; k++) {
-            vf w = vf_set1(a[r * a_row + k * a_step]);
-            VF_UNROLL
-            for (int v = 0; v < V; v++)
-                acc[r][v] = vf_fma(w, vf_load(b + k * b_row + v * VF_LANES), acc[r][v]);
-        }
+    for (int64_t k = joint_hi; k < hi[R - 1]; k++) {
+        VF_UNROLL
+        for (int r = 0; r < R; r++)
+            if (k < hi[r])
+                chain_step(V, acc[r], a[r * a_row + k * a_step], b + k * b_row);
+    }
     VF_UNROLL
     for (int r = 0; r < R; r++) {
         VF_UNROLL
