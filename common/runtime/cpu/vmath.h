@@ -31,6 +31,10 @@ K_INLINE vf vf_sub(vf a, vf b)
 {
     return _mm512_sub_ps(a, b);
 }
+K_INLINE vf vf_div(vf a, vf b)
+{
+    return _mm512_div_ps(a, b);
+}
 K_INLINE vf vf_max(vf a, vf b) /* k_max */
 {
     return _mm512_max_ps(a, b);
@@ -91,6 +95,10 @@ typedef __m256 vmask;
 K_INLINE vf vf_sub(vf a, vf b)
 {
     return _mm256_sub_ps(a, b);
+}
+K_INLINE vf vf_div(vf a, vf b)
+{
+    return _mm256_div_ps(a, b);
 }
 K_INLINE vf vf_max(vf a, vf b) /* k_max */
 {
@@ -158,6 +166,10 @@ K_INLINE vf vf_sub(vf a, vf b)
 {
     return a - b;
 }
+K_INLINE vf vf_div(vf a, vf b)
+{
+    return a / b;
+}
 K_INLINE vf vf_max(vf a, vf b)
 {
     return k_max(a, b);
@@ -186,6 +198,13 @@ K_INLINE vf vf_exp(vf x)
     return vf_scale(some, p, k, n);
 }
 #endif
+
+/* k_sigmoid: e^-80 added to 1 is as good as the denormals further down, which take long. */
+K_INLINE vf vf_sigmoid(vf x)
+{
+    const vf one = vf_set1(1), e = vf_exp(vf_max(vf_set1(-80), vf_sub(vf_zero(), x)));
+    return vf_div(one, vf_add(one, e));
+}
 
 /* dst[c * dst_row + r] = src[r * src_row + c] for VF_LANES rows and columns; rows from n on count as 0
  * and are not read. */
