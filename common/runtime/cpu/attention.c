@@ -11,7 +11,8 @@
 
 #include <string.h>
 
-/* Rows whose scores with a key tile exist at a time: whole vectors of rows, whole blocks of chains. */
+/* Rows whose scores with a key tile exist at a time: whole vectors of rows, whole blocks of chains.
+ */
 enum { TILE_ROWS = 2 * ROW_BLOCK };
 
 typedef struct {
@@ -119,8 +120,8 @@ K_INLINE void scores_row(real_t *s, int width, int n, real_t scale, vf a[SUM_VF]
     }
 }
 
-/* Scores become weights relative to top; a gathers their sums. Weights are never -0: the first is as
- * if added to a 0. */
+/* Scores become weights relative to top; a gathers their sums. Weights are never -0: the first is
+ * as if added to a 0. */
 K_INLINE void weights_row(real_t *s, int width, real_t top, vf a[SUM_VF])
 {
     VF_UNROLL
@@ -135,8 +136,8 @@ K_INLINE void weights_row(real_t *s, int width, real_t top, vf a[SUM_VF])
     }
 }
 
-/* n <= VF_LANES rows, one tile: s (n, KV_TILE) holds q . k and becomes the weights p, 0 for keys that
- * a row does not see. */
+/* n <= VF_LANES rows, one tile: s (n, KV_TILE) holds q . k and becomes the weights p, 0 for keys
+ * that a row does not see. */
 K_INLINE void softmax_rows(real_t *s, int width, int n, const int64_t *n_keys, real_t scale,
                            real_t *m, real_t *l, real_t *o, int64_t D)
 {
@@ -242,8 +243,8 @@ static void unit_finish(const Attention *at, const Unit *u, const State *st)
     }
 }
 
-/* Elements from a page's keys (or values) to those that are read after them: of the unit's next page
- * or, as a rule, of the first page for the next head. */
+/* Elements from a page's keys (or values) to those that are read after them: of the unit's next
+ * page or, as a rule, of the first page for the next head. */
 static int64_t page_ahead(const Attention *at, const Unit *u, int64_t tile)
 {
     const bool last = (tile + 1) * KV_TILE >= u->first + u->n;

@@ -66,8 +66,8 @@ static void tile_load(const Backward *bw, const KeyTile *kt, const Scratch *sc)
 }
 
 /* Queries [i0, i0 + n), n <= KV_TILE, of one head against a loaded key tile. Lanes of keys that a
- * query does not see hold numbers that no chain reads. Chains of the keys (queries) that are told to
- * start do so from +0. */
+ * query does not see hold numbers that no chain reads. Chains of the keys (queries) that are told
+ * to start do so from +0. */
 static void tile_pair(const Backward *bw, const KeyTile *kt, const Scratch *sc, int64_t head,
                       int64_t i0, int64_t n, int make, int start)
 {
@@ -154,10 +154,9 @@ static void unit_run(const Backward *bw, const Scratch *sc, int64_t start, int64
         tile_load(bw, &kt, sc);
         for (int64_t g = 0; g < G; g++)
             for (int64_t i = first; i < to; i += KV_TILE)
-                tile_pair(bw, &kt, sc, kv_head * G + g, i, to - i < KV_TILE ? to - i : KV_TILE,
-                          make,
-                          (g == 0 && i == first ? MAKE_KEYS : 0) |
-                              (key0 == key_from ? MAKE_QUERIES : 0));
+                tile_pair(
+                    bw, &kt, sc, kv_head * G + g, i, to - i < KV_TILE ? to - i : KV_TILE, make,
+                    (g == 0 && i == first ? MAKE_KEYS : 0) | (key0 == key_from ? MAKE_QUERIES : 0));
     }
 }
 

@@ -1,7 +1,7 @@
 /* elementwise.c - ops whose elements do not meet: sums, SwiGLU, RoPE, copies between dtypes and
- * layouts, rows by index. Parts split rows (columns where rows may repeat). Loops are plain C that the
- * compiler vectorises; SwiGLU, all exponentials and a division, is written in vectors. Tested by
- * tests/ops/elementwise.c. */
+ * layouts, rows by index. Parts split rows (columns where rows may repeat). Loops are plain C that
+ * the compiler vectorises; SwiGLU, all exponentials and a division, is written in vectors. Tested
+ * by tests/ops/elementwise.c. */
 #include "common/base/error.h"
 #include "common/runtime/cpu/cpu.h"
 #include "common/runtime/cpu/formula.h"

@@ -1,9 +1,9 @@
-/* vmath.h - k_exp, max and row reductions over vectors vf, with the bits of kmath.h in every lane, for
- * loops that are little else than exponentials.
+/* vmath.h - k_exp, max and row reductions over vectors vf, with the bits of kmath.h in every lane,
+ * for loops that are little else than exponentials.
  *
  * Results that are 0 come from a mask, not from an underflow, for which some processors take a
- * hundred cycles: masked keys and unlikely words are many. Tested by tests/unit/test_runtime.c and by
- * the ops that use it: bodies are compared with the plain one, whose vf_exp is k_exp. */
+ * hundred cycles: masked keys and unlikely words are many. Tested by tests/unit/test_runtime.c and
+ * by the ops that use it: bodies are compared with the plain one, whose vf_exp is k_exp. */
 #ifndef RLHF_RUNTIME_CPU_VMATH_H
 #define RLHF_RUNTIME_CPU_VMATH_H
 
@@ -206,8 +206,8 @@ K_INLINE vf vf_sigmoid(vf x)
     return vf_div(one, vf_add(one, e));
 }
 
-/* dst[c * dst_row + r] = src[r * src_row + c] for VF_LANES rows and columns; rows from n on count as 0
- * and are not read. */
+/* dst[c * dst_row + r] = src[r * src_row + c] for VF_LANES rows and columns; rows from n on count
+ * as 0 and are not read. */
 K_INLINE void block_transpose(real_t *dst, int64_t dst_row, const real_t *src, int64_t src_row,
                               int64_t n)
 {
@@ -221,7 +221,8 @@ K_INLINE void block_transpose(real_t *dst, int64_t dst_row, const real_t *src, i
         vf_store(dst + i * dst_row, r[i]);
 }
 
-/* ---- row reductions: lane l of a[v] is accumulator v * VF_LANES + l of kmath.h -------------------- */
+/* ---- row reductions: lane l of a[v] is accumulator v * VF_LANES + l of kmath.h
+ * -------------------- */
 
 enum { SUM_VF = SUM_LANES / VF_LANES };
 

@@ -57,8 +57,8 @@ K_INLINE void block_add(vf a[SUM_VF], vf b[SUM_VF], const real_t *z, real_t inv_
     }
 }
 
-/* rowsum(e) of a tile and, when asked, rowsum(e * (z - max)) into *dot. Entries of weight 0 add +0 to
- * lanes that are never -0. */
+/* rowsum(e) of a tile and, when asked, rowsum(e * (z - max)) into *dot. Entries of weight 0 add +0
+ * to lanes that are never -0. */
 K_INLINE real_t tile_sum(const real_t *z, int64_t n, real_t inv_temp, real_t max, int64_t ahead,
                          bool with_dot, real_t *dot)
 {
@@ -141,7 +141,8 @@ static void logprob_part(int part, int n_parts, void *ctx)
     for (int64_t r = from; r < to; r++) {
         const real_t *z = logits_row(vo, r);
         const RowStats st =
-            row_stats(z, vo->logits->dim[1], vo->inv_temp, r + 1 < to ? vo->logits->stride : 0, real_data(vo->entropy) + r, NULL);
+            row_stats(z, vo->logits->dim[1], vo->inv_temp, r + 1 < to ? vo->logits->stride : 0,
+                      real_data(vo->entropy) + r, NULL);
         const int64_t id = i32_data(vo->targets)[r];
         real_data(vo->logp)[r] = row_logp(z, id, vo->inv_temp, &st);
         real_data(vo->lse)[r] = st.max + st.log_sum;
