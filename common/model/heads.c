@@ -13,6 +13,7 @@ enum {
     CHUNK_CPU = 128,              /* the rows' logits stay near the core */
     CHUNK_CARD = 1024,            /* fewer leave most of a card idle: a chain over V is long */
     CHUNK_CARD_FLOATS = 64 << 20, /* of logits, 256 MiB */
+    NEAR_FLOATS = 128 << 10,      /* of logits, half of a small core's second cache */
 };
 
 int64_t lm_head_chunk(const Model *m, int64_t max_rows)
@@ -53,6 +54,38 @@ void lm_head_logits(Tensor *logits, const Tensor *x, const Model *m, const Param
     params_release(p, group);
 }
 
+/* Rows that go through loss and gradient before the next ones: as many as leave their logits in the
+ * caches of the cores, which read them three times. */
+static int64_t near_rows(const Model *m, int64_t chunk)
+{
+    const int64_t rows = NEAR_FLOATS / m->table.config.V;
+    return device_kind(m->dev) == DEVICE_CPU ? (rows > 1 ? rows : 1) * device_threads(m->dev)
+                                             : chunk;
+}
+
+/* Loss of rows [from, from + n), whose logits become their gradient when backward. */
+static void rows_loss(LmHead *h, LmLossKind kind, int64_t from, int64_t n, Tensor *logits,
+                      bool backward, double inv_temp, double clip)
+{
+    Tensor target = tensor_slice(&h->target, from, n), logp = tensor_slice(&h->logp, from, n);
+    Tensor lse = tensor_slice(&h->lse, from, n), hit = tensor_slice(&h->hit, from, n);
+    Tensor entropy = tensor_slice(&h->entropy, from, n);
+    op_logprob(&logp, &lse, &entropy, &hit, logits, &target, inv_temp);
+    if (kind == LM_LOGP)
+        return;
+    Tensor loss = tensor_slice(&h->loss, from, n), dlogp = tensor_slice(&h->dlogp, from, n);
+    Tensor weight = tensor_slice(&h->weight, from, n);
+    if (kind == LM_XENT) {
+        op_xent_loss(&loss, &dlogp, &logp, &weight);
+    } else {
+        Tensor old = tensor_slice(&h->old_logp, from, n), adv = tensor_slice(&h->adv, from, n);
+        Tensor ratio = tensor_slice(&h->ratio, from, n);
+        op_policy_loss(&loss, &dlogp, &ratio, &logp, &old, &adv, &weight, clip);
+    }
+    if (backward)
+        op_logprob_backward(logits, &dlogp, &lse, &target, inv_temp);
+}
+
 void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, int64_t R,
                  const Tensor *hidden, Tensor *dhidden, Grads *g, double inv_temp, double clip)
 {
@@ -62,34 +95,22 @@ void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, 
           "gradients of a forward-only head");
     int group = (int)m->table.config.L;
     params_acquire(p, group);
-    const int64_t chunk = h->logits.dim[0];
+    const int64_t chunk = h->logits.dim[0], near = near_rows(m, chunk);
     for (int64_t from = 0; from < R; from += chunk) {
         int64_t n = R - from < chunk ? R - from : chunk;
-        Tensor rows = tensor_slice(&h->rows, from, n), target = tensor_slice(&h->target, from, n);
-        Tensor logp = tensor_slice(&h->logp, from, n), lse = tensor_slice(&h->lse, from, n);
-        Tensor entropy = tensor_slice(&h->entropy, from, n), hit = tensor_slice(&h->hit, from, n);
-        Tensor x = tensor_slice(&h->hidden, 0, n), logits = tensor_slice(&h->logits, 0, n);
+        Tensor rows = tensor_slice(&h->rows, from, n), x = tensor_slice(&h->hidden, 0, n);
+        Tensor logits = tensor_slice(&h->logits, 0, n);
 
         op_gather_rows(&x, hidden, &rows);
         lm_head_logits(&logits, &x, m, p);
-        op_logprob(&logp, &lse, &entropy, &hit, &logits, &target, inv_temp);
-        if (kind == LM_LOGP)
-            continue;
-
-        Tensor loss = tensor_slice(&h->loss, from, n), dlogp = tensor_slice(&h->dlogp, from, n);
-        Tensor weight = tensor_slice(&h->weight, from, n);
-        if (kind == LM_XENT) {
-            op_xent_loss(&loss, &dlogp, &logp, &weight);
-        } else {
-            Tensor old = tensor_slice(&h->old_logp, from, n), adv = tensor_slice(&h->adv, from, n);
-            Tensor ratio = tensor_slice(&h->ratio, from, n);
-            op_policy_loss(&loss, &dlogp, &ratio, &logp, &old, &adv, &weight, clip);
+        for (int64_t at = 0; at < n; at += near) {
+            Tensor some = tensor_slice(&logits, at, n - at < near ? n - at : near);
+            rows_loss(h, kind, from + at, some.dim[0], &some, g != NULL, inv_temp, clip);
         }
         if (!g)
             continue;
 
         Tensor dx = tensor_slice(&h->dhidden, 0, n);
-        op_logprob_backward(&logits, &dlogp, &lse, &target, inv_temp);
         model_linear_backward(&dx, &logits, &x, p, m->table.head, NULL, g, NULL, false);
         op_scatter_rows(dhidden, &dx, &rows);
     }
