@@ -195,8 +195,8 @@ void ppo_run(Bench *b, const Shape *s, int which)
     PpoBench *g = xcalloc(1, sizeof *g);
     Device *dev = bench_open_device(b, b->threads[which]);
     g->config = ppo_config(B, n, n);
-    g->ppo.c = &g->config;
     g->config.run.dtype = (int)b->dtype;
+    g->ppo.c = &g->config;
     g->trainer = (Trainer){.dev = dev, .state = &g->ppo, .config = &g->config, .run = &g->config.run};
     make_inputs(&g->ppo, s, dev);
     alloc_all(g, dev);

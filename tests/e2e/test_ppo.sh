@@ -21,7 +21,7 @@ done
 same "weights: threads 1 and 2, other micro-batches and slots" "$TMP/t1/export/model.safetensors" "$TMP/t2/export/model.safetensors"
 same "weights: threads 1 and 3" "$TMP/t1/export/model.safetensors" "$TMP/t3/export/model.safetensors"
 kills_in rlhf-ppo "$TMP/ref" "export/model.safetensors best/model.safetensors samples.jsonl metrics.jsonl STATUS" \
-"rollout_run model_extend in a rollout
+"rollout_run step_run in a rollout
 - ppo_gradients between minibatches
 checkpoint_save syscall while a checkpoint is written
 optim_step op_adamw inside an update" "${P[@]}"

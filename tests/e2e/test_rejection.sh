@@ -79,7 +79,7 @@ refuses "a pool that is not there" 66 "nowhere.jsonl" "${R[@]}" "pools=[$TMP/now
 # for this program the answers are the result
 FILES="samples.jsonl selected.jsonl curves.json metrics.jsonl STATUS"
 kills_in rlhf-rejection "$TMP/ref" "$FILES" \
-"- model_extend while answers are sampled
+"- step_run while answers are sampled
 checkpoint_save syscall while a checkpoint is written
 reward_model_score model_forward while answers are scored
 - metrics_write between an answer file and its checkpoint" "${R[@]}"
