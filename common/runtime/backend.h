@@ -27,6 +27,10 @@ typedef struct {
     int (*open)(void **d, int ordinal, char why[BACKEND_TEXT]);
     void (*close)(void *d);
     const char *(*text)(const void *d);    /* "cuda:0, NVIDIA H200, sm_90" */
+    bool (*can_bf16)(const void *d);       /* ops take bf16 ROWS where ops.h says so */
+    void (*choose_products)(void *d, int choice); /* a ProductsChoice of device.h */
+    /* A line for each shape of bf16 products so far: which kernels serve it, and why. */
+    void (*products)(const void *d, void (*line)(void *ctx, const char *text), void *ctx);
     size_t (*memory_bytes)(const void *d); /* what arenas may take: free when opened */
     void *(*alloc)(void *d, size_t bytes, int arena_kind); /* zero-filled; NULL when there is not that much */
     void (*release)(void *d, void *p, int arena_kind);

@@ -335,3 +335,20 @@ void graph_free(Graph *g, Device *dev)
         dev->cuda->graph_free(dev->handle, g->handle);
     g->handle = NULL;
 }
+
+bool device_can_bf16(const Device *dev)
+{
+    return dev->cuda && dev->cuda->can_bf16(dev->handle);
+}
+
+void device_choose_products(Device *dev, ProductsChoice choice)
+{
+    if (dev->cuda)
+        dev->cuda->choose_products(dev->handle, (int)choice);
+}
+
+void device_products(const Device *dev, void (*line)(void *ctx, const char *text), void *ctx)
+{
+    if (dev->cuda)
+        dev->cuda->products(dev->handle, line, ctx);
+}

@@ -62,5 +62,14 @@ void graph_begin(Device *dev);
 void graph_end(Graph *g, Device *dev);
 void graph_launch(const Graph *g, Device *dev);
 void graph_free(Graph *g, Device *dev); /* none is fine */
+/* Whether ops take the mixtures of bf16 ROWS and f32 that ops.h lists; false on the CPU. */
+bool device_can_bf16(const Device *dev);
+/* Who makes a card's bf16 products: AUTO takes the vendor's library where a probe finds that rows keep
+ * their bits for every number of rows, else the kernels of runtime/cuda; OWN: these alone; LIBRARY: the
+ * library alone, without the promise about rows. The others than AUTO are for measurements. */
+typedef enum { PRODUCTS_AUTO, PRODUCTS_OWN, PRODUCTS_LIBRARY } ProductsChoice;
+void device_choose_products(Device *dev, ProductsChoice choice);
+/* What serves each shape of bf16 products so far, a line each; none on the CPU. */
+void device_products(const Device *dev, void (*line)(void *ctx, const char *text), void *ctx);
 
 #endif

@@ -50,11 +50,11 @@ static void want_panel(const char *op, const char *arg, const Tensor *t, int64_t
     want(op, arg, t, DTYPE_REAL, LAYOUT_PANEL, n, k ? k : ANY);
 }
 
-/* A weight as products read it: real, or bf16. */
+/* A weight as products read it: real, or a bf16 panel, which is the CPU's. */
 static void want_weight(const char *op, const Tensor *t, int64_t n, int64_t k)
 {
-    CHECK(t->dtype != DTYPE_BF16 || device_kind(t->dev) == DEVICE_CPU, "op_%s: w is %s on a card", op,
-          tensor_text(t));
+    CHECK(t->dtype != DTYPE_BF16 || !t->dev || device_kind(t->dev) == DEVICE_CPU,
+          "op_%s: w is %s, on a card expected bf16 rows", op, tensor_text(t));
     want(op, "w", t, t->dtype == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_REAL, LAYOUT_PANEL, n, k);
 }
 
@@ -117,8 +117,35 @@ static void want_apart(const char *op, const Tensor *dst, const Tensor *src)
 /* ---- linear layers -----------------------------------------------------------------------------
  */
 
+/* Whether w (a weight, or its gradient) is one of a device's bf16 products: ROWS instead of a panel. */
+static bool is_rows_product(const Tensor *w)
+{
+    return w->layout == LAYOUT_ROWS && w->dev && device_can_bf16(w->dev);
+}
+
+/* bf16 or f32 ROWS (d0, d1). */
+static void want_half(const char *op, const char *arg, const Tensor *t, int64_t d0, int64_t d1)
+{
+    want(op, arg, t, t->dtype == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_REAL, LAYOUT_ROWS, d0, d1);
+}
+
+/* c (+)= the product of a, which has `rows`, and w, (n, k): of bf16 ROWS. */
+static void want_bf16(const char *op, const char *arg_c, const Tensor *c, int64_t c_cols,
+                      const char *arg_a, const Tensor *a, int64_t a_cols, const Tensor *w)
+{
+    want(op, "w", w, DTYPE_BF16, LAYOUT_ROWS, ANY, ANY);
+    want_half(op, arg_a, a, ANY, a_cols);
+    want_half(op, arg_c, c, a->dim[0], c_cols);
+    want_apart(op, c, a);
+}
+
 void op_linear(Tensor *y, const Tensor *x, const Tensor *w, bool accumulate)
 {
+    if (is_rows_product(w)) {
+        want_bf16("linear", "y", y, w->dim[0], "x", x, w->dim[1], w);
+        RUN(linear, y, x, w, accumulate);
+        return;
+    }
     want_rows("linear", "x", x, ANY, ANY);
     want_weight("linear", w, ANY, x->dim[1]);
     want_rows("linear", "y", y, x->dim[0], w->dim[0]);
@@ -128,6 +155,11 @@ void op_linear(Tensor *y, const Tensor *x, const Tensor *w, bool accumulate)
 
 void op_linear_dx(Tensor *dx, const Tensor *dy, const Tensor *w, bool accumulate)
 {
+    if (is_rows_product(w)) {
+        want_bf16("linear_dx", "dx", dx, w->dim[1], "dy", dy, w->dim[0], w);
+        RUN(linear_dx, dx, dy, w, accumulate);
+        return;
+    }
     want_rows("linear_dx", "dy", dy, ANY, ANY);
     want_weight("linear_dx", w, dy->dim[1], ANY);
     want_rows("linear_dx", "dx", dx, dy->dim[0], w->dim[1]);
@@ -137,11 +169,20 @@ void op_linear_dx(Tensor *dx, const Tensor *dy, const Tensor *w, bool accumulate
 
 void op_linear_dw(Tensor *dw, const Tensor *dy, const Tensor *x, DType operands, bool accumulate)
 {
+    if (is_rows_product(dw)) {
+        want_half("linear_dw", "dy", dy, ANY, ANY);
+        want_half("linear_dw", "x", x, dy->dim[0], ANY);
+        want("linear_dw", "dw", dw, DTYPE_REAL, LAYOUT_ROWS, dy->dim[1], x->dim[1]);
+        CHECK(operands == DTYPE_BF16, "op_linear_dw: dw is %s, operands are %s", tensor_text(dw),
+              dtype_name(operands));
+        RUN(linear_dw, dw, dy, x, operands, accumulate);
+        return;
+    }
     want_rows("linear_dw", "dy", dy, ANY, ANY);
     want_rows("linear_dw", "x", x, dy->dim[0], ANY);
     want_panel("linear_dw", "dw", dw, dy->dim[1], x->dim[1]);
     CHECK(operands == DTYPE_REAL || (operands == DTYPE_BF16 && device_kind(dw->dev) == DEVICE_CPU),
-          "op_linear_dw: operands are %s on %s", dtype_name(operands), device_text(dw->dev));
+          "op_linear_dw: dw is %s, operands are %s", tensor_text(dw), dtype_name(operands));
     RUN(linear_dw, dw, dy, x, operands, accumulate);
 }
 

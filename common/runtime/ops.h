@@ -29,6 +29,12 @@
  * as zero of their sign, and every sum that comes out denormal becomes one. Where K, N or the number
  * of rows of a chain is odd, the missing product is one that changes no sum (-0).
  *
+ * A device that device_can_bf16 also takes w as bf16 ROWS (N, K), and then x, dy, y and dx as bf16 or f32
+ * ROWS (f32 operands are rounded first), dw as f32 ROWS (N, K). There a sum runs in steps of 16 links
+ * ascending from +0, zeros behind the last; the order inside a step is the tensor core's; c (+)= adds the
+ * stored value once at the end, and one rounding to bf16 where the result is bf16. A row's bits depend on
+ * the row, the weights, the card and the library alone, not on M.
+ *
  * y[m, n] (+)= sum_k x[m, k] w[n, k]: one FMA chain over k ascending, from +0, or from y when
  * accumulate. y: (M, N); x: (M, K); w: PANEL (N, K), real or bf16. */
 void op_linear(Tensor *y, const Tensor *x, const Tensor *w, bool accumulate);

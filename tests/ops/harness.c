@@ -52,6 +52,12 @@ void case_label(Case *c, const char *label)
     c->label = label;
 }
 
+bool case_card_only(Case *c)
+{
+    c->card_only = true;
+    return device_kind(c->dev) == DEVICE_CPU;
+}
+
 bool case_forward_only(const Case *c)
 {
     return c->forward_only;
@@ -168,9 +174,14 @@ Tensor case_rows(Case *c, const char *name, int64_t d0, int64_t d1, Fill fill)
     return case_tensor(c, name, DTYPE_REAL, LAYOUT_ROWS, d1 ? 2 : 1, (int64_t[]){d0, d1}, fill);
 }
 
+Tensor case_strided_of(Case *c, const char *name, DType dtype, int64_t d0, int64_t d1)
+{
+    return make_tensor(c, name, dtype, LAYOUT_ROWS, 2, (int64_t[]){d0, d1}, STRIDE_GAP);
+}
+
 Tensor case_strided(Case *c, const char *name, int64_t d0, int64_t d1, Fill fill)
 {
-    Tensor t = make_tensor(c, name, DTYPE_REAL, LAYOUT_ROWS, 2, (int64_t[]){d0, d1}, STRIDE_GAP);
+    Tensor t = case_strided_of(c, name, DTYPE_REAL, d0, d1);
     fill_tensor(c, &t, fill);
     return t;
 }

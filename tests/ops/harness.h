@@ -59,7 +59,7 @@ struct Case {
     long double loss_sum;
     Check *check;
     int n_checks, cap_checks;
-    bool forward_only;
+    bool forward_only, card_only;
     struct {
         int buffer; /* -1: none */
         int64_t at; /* the element moved; -1: all, along a random direction */

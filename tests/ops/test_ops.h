@@ -40,6 +40,9 @@ bool case_perf(const Case *c); /* this run is timed: sizes of real use */
 void case_cpu_only(Case *c);
 /* Printed by perf after the op's name: "linear.bf16". */
 void case_label(Case *c, const char *label);
+/* A variant of what cards alone do. True on the CPU, where it ends here and does not count:
+ *     if (case_card_only(c)) return true; */
+bool case_card_only(Case *c);
 /* The statement is what is timed; it runs once outside perf.  CASE_RUN(c) op_add(&y, &a, &b); */
 #define CASE_RUN(c) for (case_run_begin(c); case_run_next(c);)
 void case_run_begin(Case *c);
@@ -50,6 +53,7 @@ void case_expect(Case *c, bool ok, const char *fmt, ...) __attribute__((format(p
 Tensor case_rows(Case *c, const char *name, int64_t d0, int64_t d1, Fill fill); /* d1 = 0: rank 1 */
 /* The same with a row stride beyond d1; the gaps are guarded too. */
 Tensor case_strided(Case *c, const char *name, int64_t d0, int64_t d1, Fill fill);
+Tensor case_strided_of(Case *c, const char *name, DType dtype, int64_t d0, int64_t d1); /* not filled */
 /* Any dtype, layout and rank (KV pages); filled only when real. */
 Tensor case_tensor(Case *c, const char *name, DType dtype, Layout layout, int n_dims,
                    const int64_t *dims, Fill fill);
@@ -80,5 +84,9 @@ bool case_forward_only(const Case *c); /* a perturbed rerun: stop after case_los
 #define X(name) bool test_##name(Case *c, int variant);
 OPS(X)
 #undef X
+
+/* Products of bf16 rows, on a card (linear_rows.c); variants of the tests of linear.c behind theirs. */
+typedef enum { ROWS_Y, ROWS_DX, ROWS_DW } RowsProduct;
+bool linear_rows(Case *c, RowsProduct op, int variant);
 
 #endif

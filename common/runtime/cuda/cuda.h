@@ -28,8 +28,13 @@ enum {
     CUDA_SCRATCH_BYTES = 32 << 20,
 };
 
+struct Blas;
+
 typedef struct {
     int ordinal, n_sm;
+    bool bf16; /* tensor cores with bf16: sm_80 and later */
+    ProductsChoice products;
+    struct Blas *blas; /* linear_blas.cu; NULL until the first bf16 product */
     cudaStream_t stream[STREAM_COUNT];
     void *scratch; /* CUDA_SCRATCH_BYTES */
     size_t memory;

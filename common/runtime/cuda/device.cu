@@ -3,7 +3,7 @@
  * Arenas are plain cudaMalloc: one allocation each, made before step 0. Uploads do
  * not wait for the card, downloads do; what overlaps later goes through the copy stream.
  * Tested by tests/unit/test_cuda.c, and by every op's test. */
-#include "common/runtime/cuda/cuda.h"
+#include "common/runtime/cuda/linear.h"
 
 extern "C" {
 #include "common/runtime/arena.h"
@@ -50,6 +50,7 @@ static void close_device(void *p)
     CudaDevice *d = (CudaDevice *)p;
     if (!d)
         return;
+    blas_close(d);
     if (d->scratch)
         cudaFree(d->scratch);
     for (int i = 0; i < STREAM_COUNT; i++)
@@ -85,7 +86,8 @@ static int open_device(void **out, int ordinal, char why[BACKEND_TEXT])
         return say(why, what, error);
     }
     d->n_sm = prop.multiProcessorCount;
-    d->memory = free_bytes;
+    d->bf16 = prop.major >= 8;
+    d->memory = free_bytes > LINEAR_RESERVE_BYTES ? free_bytes - LINEAR_RESERVE_BYTES : 0;
     snprintf(d->text, sizeof d->text, "cuda:%d, %.100s, sm_%d%d", ordinal, prop.name, prop.major,
              prop.minor);
     *out = d;
@@ -95,6 +97,23 @@ static int open_device(void **out, int ordinal, char why[BACKEND_TEXT])
 static const char *device_name(const void *d)
 {
     return ((const CudaDevice *)d)->text;
+}
+
+static bool can_bf16(const void *d)
+{
+    return ((const CudaDevice *)d)->bf16;
+}
+
+static void choose_products(void *p, int choice)
+{
+    CudaDevice *d = (CudaDevice *)p;
+    blas_close(d);
+    d->products = (ProductsChoice)choice;
+}
+
+static void products(const void *d, void (*line)(void *ctx, const char *text), void *ctx)
+{
+    blas_report((const CudaDevice *)d, line, ctx);
 }
 
 static size_t memory_bytes(const void *d)
@@ -203,9 +222,9 @@ static void graph_free(void *p, void *graph)
 }
 
 static const CudaBackend backend = {
-    &cuda_table, count,  open_device, close_device, device_name, memory_bytes, alloc,
-    release,     upload, download,    sync,         record,      wait,         event_free,
-    graph_begin, graph_end, graph_launch, graph_free};
+    &cuda_table, count, open_device, close_device, device_name, can_bf16, choose_products, products,
+    memory_bytes, alloc, release, upload, download, sync, record, wait, event_free, graph_begin,
+    graph_end, graph_launch, graph_free};
 
 extern "C" __attribute__((visibility("default"))) const CudaBackend *
 rlhf_cuda_backend(uint32_t hash, const BackendHost *h)

@@ -5,7 +5,8 @@
  * the operands pass through shared memory as [k][i] and [k][j], a step of k at a time, the next
  * step on its way in registers. No chain is ever split, so tiles only choose which chains run side
  * by side: their choice cannot change a bit. Up to FEW_ROWS rows a product is a stream of weights,
- * for which there is a kernel of its own. Tested by tests/ops/linear.c. */
+ * for which there is a kernel of its own. f32; bf16 is linear_bf16.cu. Tested by tests/ops/linear.c. */
+#include "common/runtime/cuda/linear.h"
 #include "common/runtime/cuda/tile.h"
 
 /* How an operand's element (row i, chain index k) lies. step: elements between rows, or the
@@ -493,6 +494,10 @@ static Operand operand_panel(const Tensor *w, int64_t n)
 
 void cuda_linear(Tensor *y, const Tensor *x, const Tensor *w, bool accumulate)
 {
+    if (w->dtype == DTYPE_BF16) {
+        linear_bf16(y, x, w, accumulate);
+        return;
+    }
     const int64_t m = x->dim[0], n = w->dim[0], lanes = (n + PANEL_N - 1) / PANEL_N * PANEL_N;
     Product g = {operand_rows(x, m),
                  operand_panel(w, lanes),
@@ -511,6 +516,10 @@ void cuda_linear(Tensor *y, const Tensor *x, const Tensor *w, bool accumulate)
 
 void cuda_linear_dx(Tensor *dx, const Tensor *dy, const Tensor *w, bool accumulate)
 {
+    if (w->dtype == DTYPE_BF16) {
+        linear_bf16_dx(dx, dy, w, accumulate);
+        return;
+    }
     const int64_t m = dy->dim[0], k = w->dim[1];
     Product g = {
         operand_rows(dy, m), operand_panel(w, k), w->dim[0], f32_data(dx), dx->stride, m, k,
@@ -520,7 +529,10 @@ void cuda_linear_dx(Tensor *dx, const Tensor *dy, const Tensor *w, bool accumula
 
 void cuda_linear_dw(Tensor *dw, const Tensor *dy, const Tensor *x, DType operands, bool accumulate)
 {
-    (void)operands; /* f32: ops.c refuses the other here */
+    if (operands == DTYPE_BF16) {
+        linear_bf16_dw(dw, dy, x, accumulate);
+        return;
+    }
     const int64_t n = dw->dim[0], k = dw->dim[1];
     Product g = {operand_rows(x, k), operand_rows(dy, n), dy->dim[0], f32_data(dw), k, k, n,
                  is_wide(dw),        accumulate};

@@ -1,0 +1,244 @@
+/* linear_rows.c - products of bf16 rows on a card, which have no twin on the CPU: each sum against f64 over
+ * the same rounded operands, within the roundings of its steps, and the equalities that must hold in bits:
+ * a row alone and in a batch, for every number of rows that the probe tries; f32 operands and their rounded
+ * copies; what is stored, added once. Sizes lie around 8, 16 and 32 (an mma, a stage), 64 and 128 (tiles);
+ * rows that are not whole 16 bytes go another way. */
+#include "tests/ops/test_ops.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct {
+    int m, n, k;
+} Shape;
+
+static const Shape shapes[] = {
+    {1, 1, 1},     {1, 16, 128},  {2, 8, 31},    {3, 17, 33},   {7, 33, 129},  {8, 16, 256},  {9, 31, 16},
+    {16, 15, 136}, {17, 40, 200}, {33, 65, 127}, {64, 32, 64},  {64, 7, 95},   {65, 64, 40},  {100, 129, 72},
+    {129, 63, 17}, {128, 128, 64}, {0, 24, 40},  {200, 24, 264}, {24, 130, 8}, {31, 256, 160}, {250, 250, 96}};
+enum { N_SHAPES = sizeof shapes / sizeof *shapes };
+/* The numbers of rows of design.md's probe; the last is the batch. */
+static const int rows_tried[] = {1, 2, 3, 7, 8, 16, 17, 33, 64, 65, 129, 256, 4096};
+enum { N_ROWS = sizeof rows_tried / sizeof *rows_tried, N_TRIALS = 2 };
+
+/* ---- bf16 on the host ---------------------------------------------------------------------------- */
+
+static uint16_t half_of(float x) /* to nearest even; no NaN here */
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+static float half_value(uint16_t h)
+{
+    uint32_t u = (uint32_t)h << 16;
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+/* Element e as a product reads it: rounded. */
+static double operand(const Tensor *t, int64_t row, int64_t col)
+{
+    int64_t at = row * t->stride + col;
+    return t->dtype == DTYPE_BF16 ? half_value(((const uint16_t *)t->data)[at])
+                                  : half_value(half_of(((const float *)t->data)[at]));
+}
+
+static double stored(const Tensor *t, int64_t row, int64_t col)
+{
+    int64_t at = row * t->stride + col;
+    return t->dtype == DTYPE_BF16 ? half_value(((const uint16_t *)t->data)[at])
+                                  : ((const float *)t->data)[at];
+}
+
+/* A tensor of normal numbers, f32 or rounded. gap: rows that lie apart. */
+static Tensor matrix(Case *c, const char *name, DType dtype, int64_t d0, int64_t d1, bool gap)
+{
+    Tensor x = gap ? case_strided(c, name, d0, d1, FILL_NORMAL) : case_rows(c, name, d0, d1, FILL_NORMAL);
+    if (dtype == DTYPE_F32)
+        return x;
+    Tensor h = gap ? case_strided_of(c, name, dtype, d0, d1)
+                   : case_tensor(c, name, dtype, LAYOUT_ROWS, 2, (int64_t[]){d0, d1}, FILL_ZERO);
+    for (int64_t i = 0; i < d0; i++)
+        for (int64_t j = 0; j < d1; j++)
+            ((uint16_t *)h.data)[i * h.stride + j] = half_of(((const float *)x.data)[i * x.stride + j]);
+    return h;
+}
+
+static bool same_rows(const Tensor *a, const Tensor *b)
+{
+    size_t size = dtype_bytes(a->dtype);
+    for (int64_t i = 0; i < a->dim[0]; i++)
+        if (memcmp((const char *)a->data + (size_t)(i * a->stride) * size,
+                   (const char *)b->data + (size_t)(i * b->stride) * size, (size_t)a->dim[1] * size) != 0)
+            return false;
+    return true;
+}
+
+/* ---- a product ----------------------------------------------------------------------------------- */
+
+/* c (+)= a b, as the ops name them: a is x or dy, b is w, or x of dw. */
+static void run(RowsProduct op, Tensor *c, const Tensor *a, const Tensor *b, bool accumulate)
+{
+    if (op == ROWS_Y)
+        op_linear(c, a, b, accumulate);
+    else if (op == ROWS_DX)
+        op_linear_dx(c, a, b, accumulate);
+    else
+        op_linear_dw(c, a, b, DTYPE_BF16, accumulate);
+    device_sync(c->dev);
+}
+
+/* sum a b of element (i, j), and the sum of the links' sizes. */
+static double sum_of(RowsProduct op, const Tensor *a, const Tensor *b, int64_t i, int64_t j, double *size)
+{
+    double sum = 0;
+    int64_t links = op == ROWS_DW ? a->dim[0] : a->dim[1];
+    *size = 0;
+    for (int64_t k = 0; k < links; k++) {
+        double p = operand(a, op == ROWS_DW ? k : i, op == ROWS_DW ? i : k) *
+                   operand(b, op == ROWS_Y ? j : k, op == ROWS_Y ? k : j);
+        sum += p;
+        *size += fabs(p);
+    }
+    return sum;
+}
+
+/* A tensor core adds exact products to a running sum, each addition truncated at worst: 2^-23 of the
+ * largest value it has seen, twice for the alignment of the products. A result in bf16 is rounded once
+ * more, 2^-9 of itself. */
+static void check_sums(Case *c, RowsProduct op, const Tensor *y, const Tensor *old, const Tensor *a,
+                       const Tensor *b)
+{
+    int64_t links = op == ROWS_DW ? a->dim[0] : a->dim[1];
+    for (int64_t i = 0; i < y->dim[0]; i++)
+        for (int64_t j = 0; j < y->dim[1]; j++) {
+            double size, sum = sum_of(op, a, b, i, j, &size), was = old ? stored(old, i, j) : 0;
+            double got = stored(y, i, j), want = sum + was;
+            double bound = 0x1p-22 * (double)(links + 1) * size + 0x1p-23 * fabs(want) +
+                           (y->dtype == DTYPE_BF16 ? 0x1p-8 * fabs(want) : 0);
+            if (fabs(got - want) <= bound)
+                continue;
+            case_expect(c, false, "(%lld, %lld) is %g, not %g within %g", (long long)i, (long long)j,
+                        got, want, bound);
+            return;
+        }
+}
+
+static Tensor copy_of(Case *c, const Tensor *t)
+{
+    Tensor copy = case_tensor(c, "copy", t->dtype, LAYOUT_ROWS, 2, t->dim, FILL_ZERO);
+    size_t size = dtype_bytes(t->dtype);
+    for (int64_t i = 0; i < t->dim[0]; i++)
+        memcpy((char *)copy.data + (size_t)(i * copy.stride) * size,
+               (const char *)t->data + (size_t)(i * t->stride) * size, (size_t)t->dim[1] * size);
+    return copy;
+}
+
+/* The same values, in bf16. */
+static Tensor rounded(Case *c, const Tensor *t)
+{
+    Tensor h = case_tensor(c, "rounded", DTYPE_BF16, LAYOUT_ROWS, 2, t->dim, FILL_ZERO);
+    for (int64_t i = 0; i < t->dim[0]; i++)
+        for (int64_t j = 0; j < t->dim[1]; j++)
+            ((uint16_t *)h.data)[i * h.stride + j] = half_of((float)operand(t, i, j));
+    return h;
+}
+
+/* c = old + the product, one addition: from the product alone. */
+static void check_once(Case *c, RowsProduct op, const Tensor *y, const Tensor *old, const Tensor *a,
+                       const Tensor *b)
+{
+    Tensor alone = case_rows(c, "alone", y->dim[0], y->dim[1], FILL_ZERO);
+    run(op, &alone, a, b, false);
+    for (int64_t i = 0; i < y->dim[0]; i++)
+        for (int64_t j = 0; j < y->dim[1]; j++) {
+            float want = (float)stored(old, i, j) + (float)stored(&alone, i, j);
+            want = y->dtype == DTYPE_BF16 ? half_value(half_of(want)) : want;
+            if ((float)stored(y, i, j) == want)
+                continue;
+            case_expect(c, false, "(%lld, %lld) is not what was stored plus the product", (long long)i,
+                        (long long)j);
+            return;
+        }
+}
+
+/* mode 0: bf16 throughout, dense. 1: f32 operands and result, rows apart, accumulating. 2: bf16 into f32,
+ * accumulating. 3: f32 into bf16, rows apart, accumulating. */
+static void try_shape(Case *c, RowsProduct op, Shape s, int mode)
+{
+    const bool gap = mode % 2, accumulate = mode > 0;
+    const DType in = mode % 2 ? DTYPE_F32 : DTYPE_BF16;
+    const DType out = op == ROWS_DW || mode == 1 || mode == 2 ? DTYPE_F32 : DTYPE_BF16;
+    Tensor a = op == ROWS_Y ? matrix(c, "x", in, s.m, s.k, gap) : matrix(c, "dy", in, s.m, s.n, gap);
+    Tensor b = op == ROWS_DW ? matrix(c, "x", mode == 3 ? DTYPE_BF16 : in, s.m, s.k, gap)
+                             : matrix(c, "w", DTYPE_BF16, s.n, s.k, gap);
+    Tensor y = matrix(c, "c", out, op == ROWS_DW ? s.n : s.m, op == ROWS_Y ? s.n : s.k, gap);
+    Tensor old = copy_of(c, &y);
+    run(op, &y, &a, &b, accumulate);
+    check_sums(c, op, &y, accumulate ? &old : NULL, &a, &b);
+    Tensor ha = rounded(c, &a), hb = rounded(c, &b), again = copy_of(c, &old);
+    const bool sliced = op == ROWS_DW && gap && s.m > 64; /* of f32 operands: sums of their own */
+    run(op, &again, &ha, &hb, accumulate);
+    case_expect(c, sliced || same_rows(&y, &again), "operands rounded before give other bits");
+    if (accumulate && !sliced)
+        check_once(c, op, &y, &old, &a, &b);
+}
+
+/* ---- rows alone and in a batch ------------------------------------------------------------------- */
+
+static void try_rows(Case *c, RowsProduct op, int trial)
+{
+    const int64_t M = rows_tried[N_ROWS - 1], n = trial ? 40 : 19, k = trial ? 72 : 33;
+    const DType in = trial ? DTYPE_BF16 : DTYPE_F32, out = trial ? DTYPE_BF16 : DTYPE_F32;
+    Tensor a = op == ROWS_Y ? matrix(c, "x", in, M, k, false) : matrix(c, "dy", in, M, n, false);
+    Tensor w = matrix(c, "w", DTYPE_BF16, n, k, false);
+    Tensor y = matrix(c, "c", out, M, op == ROWS_Y ? n : k, false);
+    run(op, &y, &a, &w, false);
+    for (int i = 0; i < N_ROWS - 1; i++)
+        for (int last = 0; last < 2; last++) {
+            const int64_t rows = rows_tried[i], from = last ? M - rows : 0;
+            Tensor part = matrix(c, "part", out, rows, y.dim[1], false), ar = tensor_slice(&a, from, rows),
+                   yr = tensor_slice(&y, from, rows);
+            run(op, &part, &ar, &w, false);
+            case_expect(c, same_rows(&part, &yr), "%lld rows alone differ from the same in %lld",
+                        (long long)rows, (long long)M);
+        }
+}
+
+/* Tokens in units, one product each, in order: the gradient after both is the first plus the second. */
+static void try_units(Case *c, int trial)
+{
+    const int64_t M = 150, cut = trial ? 64 : 77, n = 40, k = 70;
+    Tensor dy = matrix(c, "dy", DTYPE_BF16, M, n, false), x = matrix(c, "x", DTYPE_BF16, M, k, false);
+    Tensor dw = case_rows(c, "dw", n, k, FILL_ZERO), first = case_rows(c, "first", n, k, FILL_ZERO);
+    for (int unit = 0; unit < 2; unit++) {
+        Tensor dyu = tensor_slice(&dy, unit ? cut : 0, unit ? M - cut : cut),
+               xu = tensor_slice(&x, unit ? cut : 0, unit ? M - cut : cut);
+        run(ROWS_DW, &dw, &dyu, &xu, unit);
+        if (unit)
+            check_once(c, ROWS_DW, &dw, &first, &dyu, &xu);
+        else
+            memcpy(first.data, dw.data, tensor_bytes(&dw));
+    }
+    check_sums(c, ROWS_DW, &dw, NULL, &dy, &x);
+}
+
+bool linear_rows(Case *c, RowsProduct op, int variant)
+{
+    if (case_grad(c) || case_perf(c) || variant >= 4 * N_SHAPES + N_TRIALS)
+        return false;
+    if (case_card_only(c))
+        return true;
+    if (!device_can_bf16(case_device(c)))
+        case_expect(c, false, "this card has no products of bf16");
+    else if (variant < 4 * N_SHAPES)
+        try_shape(c, op, shapes[variant / 4], variant % 4);
+    else if (op == ROWS_DW)
+        try_units(c, variant - 4 * N_SHAPES);
+    else
+        try_rows(c, op, variant - 4 * N_SHAPES);
+    return true;
+}
