@@ -144,7 +144,7 @@ $(BUILD)/common/runtime/cuda/%.o: common/runtime/cuda/%.cu $(BUILD)/nvflags
 $(BUILD)/%__pic.o: %.c $(BUILD)/flags
 	$(call compile,-fPIC -fvisibility=hidden)
 $(BUILD)/bin/librlhf_cuda.so: $(CUDA_OBJ)
-	@mkdir -p $(@D); $(if $(V),,echo '  LD   $@';) $(NVCC) -shared -cudart static -Xlinker -z,defs $^ -o $@
+	@mkdir -p $(@D); $(if $(V),,echo '  LD   $@';) $(NVCC) -shared -cudart static -Xlinker -z,defs,-rpath,$(CUDA_HOME)/lib64 $^ -o $@
 
 # ---- the same kernels for the CPU (tests/emu, one fiber a CUDA thread), with the programs that are to
 # find this library beside them. COV=1 counts lines; RACES=1 instruments the kernels alone with the thread

@@ -33,7 +33,7 @@
  * ROWS (f32 operands are rounded first), dw as f32 ROWS (N, K). There a sum runs in steps of 16 links
  * ascending from +0, zeros behind the last; the order inside a step is the tensor core's; c (+)= adds the
  * stored value once at the end, and one rounding to bf16 where the result is bf16. A row's bits depend on
- * the row, the weights, the card and the library alone, not on M.
+ * the row, the weights, the card and the library alone (and on whether rows are whole 16 bytes), not on M.
  *
  * y[m, n] (+)= sum_k x[m, k] w[n, k]: one FMA chain over k ascending, from +0, or from y when
  * accumulate. y: (M, N); x: (M, K); w: PANEL (N, K), real or bf16. */

@@ -8,9 +8,12 @@
  *   EMU_ORDER=forward|reverse|random:SEED   order of threads and of blocks
  *   EMU_FAIL=CALL:N[:CODE]                  the N-th call of CALL fails (2 = out of memory)
  *   EMU_CARDS=N                             number of cards (1)
- *   EMU_PROTECT=1                           the host may not touch memory of the card */
+ *   EMU_PROTECT=1                           the host may not touch memory of the card
+ *   EMU_BLAS=ORDER[,ORDER]                  there is a library of products (emu_blas.h) */
 #ifndef RLHF_EMU_H
 #define RLHF_EMU_H
+
+#include "tests/emu/emu_blas.h"
 
 #include <functional>
 #include <math.h>
@@ -424,6 +427,8 @@ static inline void emu_aligned(const void *p, size_t bytes, const char *file, in
         emu_fail(file, line, "vector access at %p, which is %s", p,
                  p ? "misaligned" : "a null pointer");
 }
+#define SHIM_BLAS_LIBRARY()           emu_blas_library()
+#define SHIM_SYMBOL(library, name)    ((void)(library), (void *)name)
 /* The line of the caller where the helper is inlined is not known: the helper's own. */
 #define SHIM_ALIGNED(p, bytes) emu_aligned((p), (bytes), __FILE__, __LINE__)
 

@@ -482,6 +482,106 @@ static void opened_twice(void **state)
     }
 }
 
+/* ---- who makes products of bf16 ------------------------------------------------------------------- */
+
+enum { PM = 100, PN = 24, PK = 200 };
+
+static void add_line(void *ctx, const char *text)
+{
+    char *all = ctx;
+    snprintf(all + strlen(all), 2048 - strlen(all), "%s\n", text);
+}
+
+/* A row of bf16 whose second half is the first again, times -1 for weights: sums are zero but for their
+ * roundings, which every order makes its own way. */
+static void fill_half(uint16_t *p, int rows, int mix, bool turn)
+{
+    for (int i = 0; i < rows * PK; i++) {
+        int k = i % PK, at = i / PK * (PK / 2) + k % (PK / 2);
+        p[i] = (uint16_t)(0x3c00 + at * mix % 1013 + (at % 3 == 0) * 0x8000);
+        p[i] ^= turn && k >= PK / 2 ? 0x8000 : 0;
+    }
+}
+
+/* y (rows, PN) of the first rows of x and all of w. */
+static void product(Device *dev, uint16_t *out, int rows)
+{
+    static uint16_t half_x[PM * PK], half_w[PN * PK];
+    Arena a;
+    Tensor x, w, y;
+    arena_init(&a, dev, ARENA_DEVICE, "product");
+    for (int run = 0; run < 2; run++) {
+        x = arena_rows2(&a, DTYPE_BF16, rows, PK);
+        w = arena_rows2(&a, DTYPE_BF16, PN, PK);
+        y = arena_rows2(&a, DTYPE_BF16, rows, PN);
+        if (!run)
+            assert_int_equal(arena_commit(&a), 0);
+    }
+    fill_half(half_x, PM, 7919, false);
+    fill_half(half_w, PN, 7741, true);
+    device_upload(&x, half_x, tensor_bytes(&x));
+    device_upload(&w, half_w, tensor_bytes(&w));
+    op_linear(&y, &x, &w, false);
+    device_download(out, &y, tensor_bytes(&y));
+    arena_free(&a);
+}
+
+/* The shim's library offers algorithms by their order of sums; see tests/emu/emu_blas.h. */
+static void products_keep_the_bits_of_rows(void **state)
+{
+    (void)state;
+    need_shim();
+    static const struct {
+        const char *offers, *words;
+    } cases[] = {
+        {NULL, "products: ours, no cuBLASLt"},
+        {"ascending", "product y (24, 200) bf16: cuBLASLt above 64 rows, ours below, algorithm 0"},
+        {"descending", "product y (24, 200) bf16: cuBLASLt, algorithm 1"},
+        {"by_rows", "product y (24, 200) bf16: ours, 1 algorithms tried; equal rows: cuBLASLt alone 6"},
+        {"by_rows,descending", "cuBLASLt, algorithm 1 tile 1 stages 1, choice 2 of 2"},
+        {"descending,by_rows,ascending", "ours below, algorithm 0 tile 0 stages 0, choice 3 of 3"},
+    };
+    static uint16_t all[PM * PN], few[PM * PN], own[PM * PN];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[2048] = "";
+        Device *dev;
+        if (cases[i].offers)
+            setenv("EMU_BLAS", cases[i].offers, 1);
+        assert_int_equal(device_open(&dev, &(DeviceOptions){.name = "cuda"}), 0);
+        device_products(dev, add_line, text);
+        assert_string_equal(text, "");
+        product(dev, all, PM);
+        product(dev, few, 3);
+        assert_memory_equal(all, few, 3 * PN * sizeof *all);
+        device_products(dev, add_line, text);
+        if (!strstr(text, cases[i].words))
+            fail_msg("'%s' is not in: %s", cases[i].words, text);
+        device_choose_products(dev, PRODUCTS_OWN);
+        product(dev, own, PM);
+        bool serves_others = cases[i].offers && strstr(cases[i].words, "cuBLASLt, algorithm 1");
+        assert_int_equal(memcmp(all, own, sizeof all) != 0, serves_others);
+        device_close(dev);
+    }
+    unsetenv("EMU_BLAS");
+}
+
+/* Without the probe, an order that depends on the number of rows shows: the check above can fail. */
+static void library_alone_may_differ(void **state)
+{
+    (void)state;
+    need_shim();
+    static uint16_t all[PM * PN], few[PM * PN];
+    Device *dev;
+    setenv("EMU_BLAS", "by_rows", 1);
+    assert_int_equal(device_open(&dev, &(DeviceOptions){.name = "cuda"}), 0);
+    device_choose_products(dev, PRODUCTS_LIBRARY);
+    product(dev, all, PM);
+    product(dev, few, 3);
+    assert_memory_not_equal(all, few, 3 * PN * sizeof *all);
+    device_close(dev);
+    unsetenv("EMU_BLAS");
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "open") == 0) {
@@ -509,6 +609,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(no_graphs_on_the_cpu),
         cmocka_unit_test(chain_has_the_bits_of_the_cpu),
         cmocka_unit_test(opened_twice),
+        cmocka_unit_test(products_keep_the_bits_of_rows),
+        cmocka_unit_test(library_alone_may_differ),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     device_close(card);

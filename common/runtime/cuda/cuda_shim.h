@@ -15,7 +15,9 @@
 #ifdef RLHF_EMU
 #include "emu.h" /* tests/emu: fibers instead of threads */
 #else
+#include <cublasLt.h>
 #include <cuda_runtime.h>
+#include <dlfcn.h>
 
 #define LAUNCH(kernel, grid, block, smem, stream, ...)                                             \
     do {                                                                                           \
@@ -26,6 +28,11 @@
     extern __shared__ __align__(16) unsigned char dyn_shared_[];                                   \
     T *name = (T *)dyn_shared_
 #define SHIM_ALIGNED(p, bytes) ((void)0)
+/* cuBLASLt is opened when a product asks for it: found by name, or in the toolkit this was built with. */
+#define SHIM_TEXT_(x)              #x
+#define SHIM_TEXT(x)               SHIM_TEXT_(x)
+#define SHIM_BLAS_LIBRARY()        dlopen("libcublasLt.so." SHIM_TEXT(CUBLAS_VER_MAJOR), RTLD_NOW | RTLD_LOCAL)
+#define SHIM_SYMBOL(library, name) dlsym(library, #name)
 #endif
 
 #define CUDA_CALL(call)                                                                            \

@@ -29,7 +29,7 @@ enum {
     FEW_ROWS_BF16 = 64, /* of y: up to here it is a stream of weights */
     PROBE_ROWS = 4096,
     /* Of the card's memory, not for arenas: the library's workspace and what a probe takes for a moment. */
-    LINEAR_RESERVE_BYTES = 512 << 20,
+    LINEAR_RESERVE_BYTES = 1 << 30,
 #ifdef RLHF_EMU
     ROUND_BYTES = 64 << 10, /* of scratch, for rounded operands: little, so that tests come in slices */
 #else
