@@ -39,7 +39,8 @@ size_t cublasLtGetVersion(void)
     return 1;
 }
 
-cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t, cudaDataType)
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t,
+                                        cudaDataType)
 {
     *desc = new EmuBlasDesc();
     return CUBLAS_STATUS_SUCCESS;
@@ -49,15 +50,17 @@ cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc)
     delete desc;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attribute,
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
+                                              cublasLtMatmulDescAttributes_t attribute,
                                               const void *value, size_t)
 {
-    (attribute == CUBLASLT_MATMUL_DESC_TRANSA ? desc->a : desc->b) = *(const cublasOperation_t *)value;
+    (attribute == CUBLASLT_MATMUL_DESC_TRANSA ? desc->a : desc->b) =
+        *(const cublasOperation_t *)value;
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type, uint64_t rows, uint64_t cols,
-                                          int64_t ld)
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type,
+                                          uint64_t rows, uint64_t cols, int64_t ld)
 {
     *layout = new EmuBlasLayout{type, (int64_t)rows, (int64_t)cols, ld};
     return ld >= (int64_t)rows ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
@@ -79,8 +82,8 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
-                                                    cublasLtMatmulPreferenceAttributes_t attribute, const void *value,
-                                                    size_t)
+                                                    cublasLtMatmulPreferenceAttributes_t attribute,
+                                                    const void *value, size_t)
 {
     if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES)
         preference->workspace = *(const size_t *)value;
@@ -89,8 +92,9 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
-                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t,
+                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
                                               cublasLtMatmulPreference_t, int asked,
                                               cublasLtMatmulHeuristicResult_t *results, int *n)
 {
@@ -107,8 +111,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 }
 
 cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *algo,
-                                                    cublasLtMatmulAlgoConfigAttributes_t attribute, void *value, size_t,
-                                                    size_t *)
+                                                    cublasLtMatmulAlgoConfigAttributes_t attribute,
+                                                    void *value, size_t, size_t *)
 {
     *(uint32_t *)value = attribute == CUBLASLT_ALGO_CONFIG_SPLITK_NUM ? 1 : (uint32_t)algo->data[0];
     return CUBLAS_STATUS_SUCCESS;
@@ -129,16 +133,19 @@ static void put(void *p, cudaDataType type, int64_t at, float x)
 }
 
 /* D = A B (+ C), rows i, columns j; alpha is 1, beta 0 or 1. */
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *, const void *A,
-                              cublasLtMatrixLayout_t a, const void *B, cublasLtMatrixLayout_t b, const void *beta,
-                              const void *C, cublasLtMatrixLayout_t c, void *D, cublasLtMatrixLayout_t d,
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *,
+                              const void *A, cublasLtMatrixLayout_t a, const void *B,
+                              cublasLtMatrixLayout_t b, const void *beta, const void *C,
+                              cublasLtMatrixLayout_t c, void *D, cublasLtMatrixLayout_t d,
                               const cublasLtMatmulAlgo_t *algo, void *, size_t, struct EmuStream *)
 {
-    const bool ta = desc->a == CUBLAS_OP_T, tb = desc->b == CUBLAS_OP_T, add = *(const float *)beta != 0;
+    const bool ta = desc->a == CUBLAS_OP_T, tb = desc->b == CUBLAS_OP_T,
+               add = *(const float *)beta != 0;
     const int64_t links = ta ? a->rows : a->cols;
     const bool back = algo->data[0] == DESCENDING || (algo->data[0] == BY_ROWS && d->cols % 2);
-    if (links != (tb ? b->cols : b->rows) || d->rows != (ta ? a->cols : a->rows) || d->cols != (tb ? b->rows : b->cols) ||
-        a->type != CUDA_R_16BF || b->type != CUDA_R_16BF || c->type != d->type)
+    if (links != (tb ? b->cols : b->rows) || d->rows != (ta ? a->cols : a->rows) ||
+        d->cols != (tb ? b->rows : b->cols) || a->type != CUDA_R_16BF || b->type != CUDA_R_16BF ||
+        c->type != d->type)
         return CUBLAS_STATUS_NOT_SUPPORTED;
     emu_card_memory(true);
     for (int64_t j = 0; j < d->cols; j++)
@@ -146,8 +153,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
             float sum = 0;
             for (int64_t n = 0; n < links; n++) {
                 const int64_t k = back ? links - 1 - n : n;
-                sum = fmaf(half_at(A, ta ? i * a->ld + k : k * a->ld + i), half_at(B, tb ? k * b->ld + j : j * b->ld + k),
-                           sum);
+                sum = fmaf(half_at(A, ta ? i * a->ld + k : k * a->ld + i),
+                           half_at(B, tb ? k * b->ld + j : j * b->ld + k), sum);
             }
             const int64_t at = j * c->ld + i;
             if (add)

@@ -1,8 +1,8 @@
-/* linear_rows.c - products of bf16 rows on a card, which have no twin on the CPU: each sum against f64 over
- * the same rounded operands, within the roundings of its steps, and the equalities that must hold in bits:
- * a row alone and in a batch, for every number of rows that the probe tries; f32 operands and their rounded
- * copies; what is stored, added once. Sizes lie around 8, 16 and 32 (an mma, a stage), 64 and 128 (tiles);
- * rows that are not whole 16 bytes go another way. */
+/* linear_rows.c - products of bf16 rows on a card, which have no twin on the CPU: each sum against
+ * f64 over the same rounded operands, within the roundings of its steps, and the equalities that
+ * must hold in bits: a row alone and in a batch, for every number of rows that the probe tries; f32
+ * operands and their rounded copies; what is stored, added once. Sizes lie around 8, 16 and 32 (an
+ * mma, a stage), 64 and 128 (tiles); rows that are not whole 16 bytes go another way. */
 #include "tests/ops/test_ops.h"
 
 #include <math.h>
@@ -13,15 +13,16 @@ typedef struct {
 } Shape;
 
 static const Shape shapes[] = {
-    {1, 1, 1},     {1, 16, 128},  {2, 8, 31},    {3, 17, 33},   {7, 33, 129},  {8, 16, 256},  {9, 31, 16},
-    {16, 15, 136}, {17, 40, 200}, {33, 65, 127}, {64, 32, 64},  {64, 7, 95},   {65, 64, 40},  {100, 129, 72},
-    {129, 63, 17}, {128, 128, 64}, {0, 24, 40},  {200, 24, 264}, {24, 130, 8}, {31, 256, 160}, {250, 250, 96}};
+    {1, 1, 1},    {1, 16, 128},   {2, 8, 31},    {3, 17, 33},    {7, 33, 129}, {8, 16, 256},
+    {9, 31, 16},  {16, 15, 136},  {17, 40, 200}, {33, 65, 127},  {64, 32, 64}, {64, 7, 95},
+    {65, 64, 40}, {100, 129, 72}, {129, 63, 17}, {128, 128, 64}, {0, 24, 40},  {200, 24, 264},
+    {24, 130, 8}, {31, 256, 160}, {250, 250, 96}};
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 /* The numbers of rows of design.md's probe; the last is the batch. */
 static const int rows_tried[] = {1, 2, 3, 7, 8, 16, 17, 33, 64, 65, 129, 256, 4096};
 enum { N_ROWS = sizeof rows_tried / sizeof *rows_tried, N_TRIALS = 2 };
 
-/* ---- bf16 on the host ---------------------------------------------------------------------------- */
+/* ---- bf16 on the host ------------------------------------------------------------------------ */
 
 static uint16_t half_of(float x) /* to nearest even; no NaN here */
 {
@@ -56,14 +57,16 @@ static double stored(const Tensor *t, int64_t row, int64_t col)
 /* A tensor of normal numbers, f32 or rounded. gap: rows that lie apart. */
 static Tensor matrix(Case *c, const char *name, DType dtype, int64_t d0, int64_t d1, bool gap)
 {
-    Tensor x = gap ? case_strided(c, name, d0, d1, FILL_NORMAL) : case_rows(c, name, d0, d1, FILL_NORMAL);
+    Tensor x =
+        gap ? case_strided(c, name, d0, d1, FILL_NORMAL) : case_rows(c, name, d0, d1, FILL_NORMAL);
     if (dtype == DTYPE_F32)
         return x;
     Tensor h = gap ? case_strided_of(c, name, dtype, d0, d1)
                    : case_tensor(c, name, dtype, LAYOUT_ROWS, 2, (int64_t[]){d0, d1}, FILL_ZERO);
     for (int64_t i = 0; i < d0; i++)
         for (int64_t j = 0; j < d1; j++)
-            ((uint16_t *)h.data)[i * h.stride + j] = half_of(((const float *)x.data)[i * x.stride + j]);
+            ((uint16_t *)h.data)[i * h.stride + j] =
+                half_of(((const float *)x.data)[i * x.stride + j]);
     return h;
 }
 
@@ -72,12 +75,13 @@ static bool same_rows(const Tensor *a, const Tensor *b)
     size_t size = dtype_bytes(a->dtype);
     for (int64_t i = 0; i < a->dim[0]; i++)
         if (memcmp((const char *)a->data + (size_t)(i * a->stride) * size,
-                   (const char *)b->data + (size_t)(i * b->stride) * size, (size_t)a->dim[1] * size) != 0)
+                   (const char *)b->data + (size_t)(i * b->stride) * size,
+                   (size_t)a->dim[1] * size) != 0)
             return false;
     return true;
 }
 
-/* ---- a product ----------------------------------------------------------------------------------- */
+/* ---- a product ------------------------------------------------------------------------------- */
 
 /* c (+)= a b, as the ops name them: a is x or dy, b is w, or x of dw. */
 static void run(RowsProduct op, Tensor *c, const Tensor *a, const Tensor *b, bool accumulate)
@@ -92,7 +96,8 @@ static void run(RowsProduct op, Tensor *c, const Tensor *a, const Tensor *b, boo
 }
 
 /* sum a b of element (i, j), and the sum of the links' sizes. */
-static double sum_of(RowsProduct op, const Tensor *a, const Tensor *b, int64_t i, int64_t j, double *size)
+static double sum_of(RowsProduct op, const Tensor *a, const Tensor *b, int64_t i, int64_t j,
+                     double *size)
 {
     double sum = 0;
     int64_t links = op == ROWS_DW ? a->dim[0] : a->dim[1];
@@ -106,9 +111,9 @@ static double sum_of(RowsProduct op, const Tensor *a, const Tensor *b, int64_t i
     return sum;
 }
 
-/* A tensor core adds exact products to a running sum, each addition truncated at worst: 2^-23 of the
- * largest value it has seen, twice for the alignment of the products. A result in bf16 is rounded once
- * more, 2^-9 of itself. */
+/* A tensor core adds exact products to a running sum, each addition truncated at worst: 2^-23 of
+ * the largest value it has seen, twice for the alignment of the products. A result in bf16 is
+ * rounded once more, 2^-9 of itself. */
 static void check_sums(Case *c, RowsProduct op, const Tensor *y, const Tensor *old, const Tensor *a,
                        const Tensor *b)
 {
@@ -121,8 +126,8 @@ static void check_sums(Case *c, RowsProduct op, const Tensor *y, const Tensor *o
                            (y->dtype == DTYPE_BF16 ? 0x1p-8 * fabs(want) : 0);
             if (fabs(got - want) <= bound)
                 continue;
-            case_expect(c, false, "(%lld, %lld) is %g, not %g within %g", (long long)i, (long long)j,
-                        got, want, bound);
+            case_expect(c, false, "(%lld, %lld) is %g, not %g within %g", (long long)i,
+                        (long long)j, got, want, bound);
             return;
         }
 }
@@ -166,20 +171,21 @@ static void check_once(Case *c, RowsProduct op, const Tensor *y, const Tensor *o
             float want = (float)stored(old, i, j) + (float)stored(&alone, i, j);
             if ((float)stored(y, i, j) == want)
                 continue;
-            case_expect(c, false, "(%lld, %lld) is not what was stored plus the product", (long long)i,
-                        (long long)j);
+            case_expect(c, false, "(%lld, %lld) is not what was stored plus the product",
+                        (long long)i, (long long)j);
             return;
         }
 }
 
-/* mode 0: bf16 throughout, dense. 1: f32 operands and result, rows apart, accumulating. 2: bf16 into f32,
- * accumulating. 3: f32 into bf16, rows apart, accumulating. */
+/* mode 0: bf16 throughout, dense. 1: f32 operands and result, rows apart, accumulating. 2: bf16
+ * into f32, accumulating. 3: f32 into bf16, rows apart, accumulating. */
 static void try_shape(Case *c, RowsProduct op, Shape s, int mode)
 {
     const bool gap = mode % 2, accumulate = mode > 0;
     const DType in = mode % 2 ? DTYPE_F32 : DTYPE_BF16;
     const DType out = op == ROWS_DW || mode == 1 || mode == 2 ? DTYPE_F32 : DTYPE_BF16;
-    Tensor a = op == ROWS_Y ? matrix(c, "x", in, s.m, s.k, gap) : matrix(c, "dy", in, s.m, s.n, gap);
+    Tensor a =
+        op == ROWS_Y ? matrix(c, "x", in, s.m, s.k, gap) : matrix(c, "dy", in, s.m, s.n, gap);
     Tensor b = op == ROWS_DW ? matrix(c, "x", mode == 3 ? DTYPE_BF16 : in, s.m, s.k, gap)
                              : matrix(c, "w", DTYPE_BF16, s.n, s.k, gap);
     Tensor y = matrix(c, "c", out, op == ROWS_DW ? s.n : s.m, op == ROWS_Y ? s.n : s.k, gap);
@@ -195,10 +201,10 @@ static void try_shape(Case *c, RowsProduct op, Shape s, int mode)
         check_once(c, op, &y, &old, &a, &b);
 }
 
-/* ---- rows alone and in a batch ------------------------------------------------------------------- */
+/* ---- rows alone and in a batch --------------------------------------------------------------- */
 
-/* Links from the middle of the chain on become those before, times -1 in w: sums are zero but for their
- * roundings, so another order shows, in bf16 too. down: the chain runs over rows. */
+/* Links from the middle of the chain on become those before, times -1 in w: sums are zero but for
+ * their roundings, so another order shows, in bf16 too. down: the chain runs over rows. */
 static void fold(Tensor *t, bool down, bool turn)
 {
     const int64_t links = t->dim[down ? 0 : 1], others = t->dim[down ? 1 : 0], half = links / 2;
@@ -225,19 +231,21 @@ static void try_rows(Case *c, RowsProduct op, int trial)
     for (int i = 0; i < N_ROWS - 1; i++)
         for (int last = 0; last < 2; last++) {
             const int64_t rows = rows_tried[i], from = last ? M - rows : 0;
-            Tensor part = matrix(c, "part", out, rows, y.dim[1], false), ar = tensor_slice(&a, from, rows),
-                   yr = tensor_slice(&y, from, rows);
+            Tensor part = matrix(c, "part", out, rows, y.dim[1], false),
+                   ar = tensor_slice(&a, from, rows), yr = tensor_slice(&y, from, rows);
             run(op, &part, &ar, &w, false);
             case_expect(c, same_rows(&part, &yr), "%lld rows alone differ from the same in %lld",
                         (long long)rows, (long long)M);
         }
 }
 
-/* Tokens in units, one product each, in order: the gradient after both is the first plus the second. */
+/* Tokens in units, one product each, in order: the gradient after both is the first plus the
+ * second. */
 static void try_units(Case *c, int trial)
 {
     const int64_t M = 150, cut = trial ? 64 : 77, n = 40, k = 70;
-    Tensor dy = matrix(c, "dy", DTYPE_BF16, M, n, false), x = matrix(c, "x", DTYPE_BF16, M, k, false);
+    Tensor dy = matrix(c, "dy", DTYPE_BF16, M, n, false),
+           x = matrix(c, "x", DTYPE_BF16, M, k, false);
     Tensor dw = case_rows(c, "dw", n, k, FILL_ZERO), first = case_rows(c, "first", n, k, FILL_ZERO);
     for (int unit = 0; unit < 2; unit++) {
         Tensor dyu = tensor_slice(&dy, unit ? cut : 0, unit ? M - cut : cut),

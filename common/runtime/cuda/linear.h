@@ -28,10 +28,12 @@ typedef struct {
 enum {
     FEW_ROWS_BF16 = 64, /* of y: up to here it is a stream of weights */
     PROBE_ROWS = 4096,
-    /* Of the card's memory, not for arenas: the library's workspace and what a probe takes for a moment. */
+    /* Of the card's memory, not for arenas: the library's workspace and what a probe takes for a
+       moment. */
     LINEAR_RESERVE_BYTES = 1 << 30,
 #ifdef RLHF_EMU
-    ROUND_BYTES = 64 << 10, /* of scratch, for rounded operands: little, so that tests come in slices */
+    ROUND_BYTES =
+        64 << 10, /* of scratch, for rounded operands: little, so that tests come in slices */
 #else
     ROUND_BYTES = CUDA_SCRATCH_BYTES,
 #endif
@@ -44,8 +46,8 @@ void linear_bf16_dw(Tensor *dw, const Tensor *dy, const Tensor *x, bool accumula
 
 /* Our kernels. A row of y or dx has the same bits whichever of them makes it, so for every M. */
 void linear_own(const CudaDevice *d, const HalfProduct *g);
-/* The library where it is there and the probe of this shape lets it serve M = g->a.n rows; false: it is
- * ours. The first product of a shape probes. */
+/* The library where it is there and the probe of this shape lets it serve M = g->a.n rows; false:
+ * it is ours. The first product of a shape probes. */
 bool blas_product(CudaDevice *d, const HalfProduct *g);
 void blas_close(CudaDevice *d); /* forgets the library and all verdicts */
 void blas_report(const CudaDevice *d, void (*line)(void *ctx, const char *text), void *ctx);

@@ -1,16 +1,16 @@
-/* linear_blas.cu - who makes a product of bf16: our kernels, or cuBLASLt where it keeps the promise that a
- * row's bits do not depend on the number of rows.
+/* linear_blas.cu - who makes a product of bf16: our kernels, or cuBLASLt where it keeps the promise
+ * that a row's bits do not depend on the number of rows.
  *
- * The library is opened by the first product. A shape (op, the weight's sides, the result's dtype) is
- * probed once: for each algorithm that the library offers for many rows without splitting the chain, best
- * first, the rows of a batch of PROBE_ROWS are compared in bits with the same rows in smaller batches.
- *     MANY: more than FEW_ROWS_BF16 rows of y by the library, fewer by our kernel, since both agree
- *     ALL:  every number of rows by the library, which agrees with itself but not with ours
- *     OWN:  ours alone
- * dx has no kernel for few rows, so ALL or OWN; dw has no rows in that sense: one algorithm a shape makes
- * it a function of its operands. Probes draw their numbers from the position, so a verdict depends on
- * shape, card and library alone. Operands whose rows are not whole 16 bytes are always ours.
- * Tested by tests/unit/test_cuda.c with the shim's library; on a card by tests/ops/linear_rows.c. */
+ * The library is opened by the first product. A shape (op, the weight's sides, the result's dtype)
+ * is probed once: for each algorithm that the library offers for many rows without splitting the
+ * chain, best first, the rows of a batch of PROBE_ROWS are compared in bits with the same rows in
+ * smaller batches. MANY: more than FEW_ROWS_BF16 rows of y by the library, fewer by our kernel,
+ * since both agree ALL:  every number of rows by the library, which agrees with itself but not with
+ * ours OWN:  ours alone dx has no kernel for few rows, so ALL or OWN; dw has no rows in that sense:
+ * one algorithm a shape makes it a function of its operands. Probes draw their numbers from the
+ * position, so a verdict depends on shape, card and library alone. Operands whose rows are not
+ * whole 16 bytes are always ours. Tested by tests/unit/test_cuda.c with the shim's library; on a
+ * card by tests/ops/linear_rows.c. */
 #include "common/runtime/cuda/linear.h"
 
 #include <stdio.h>
@@ -20,8 +20,8 @@ enum {
     WORKSPACE_BYTES = 32 << 20,
     VERDICTS_MAX = 256,
     CANDIDATES = 8,
-    SIDE_MAX = 16384,   /* of the columns and the chain that a probe tries */
-    PROBE_ALIGN = 64,   /* a shorter chain keeps what is left over of so many links */
+    SIDE_MAX = 16384, /* of the columns and the chain that a probe tries */
+    PROBE_ALIGN = 64, /* a shorter chain keeps what is left over of so many links */
 };
 
 #define BLAS_CALLS(X)                                                                              \
@@ -55,8 +55,8 @@ typedef struct {
     int64_t rows; /* 0; M where the library is measured by itself */
     Serve serve;
     cublasLtMatmulAlgo_t algo;
-    int candidate, n_candidates;            /* the one that serves, of those tried */
-    int equal_all, equal_many, n_tried;     /* of the last one tried: batches of equal rows */
+    int candidate, n_candidates;        /* the one that serves, of those tried */
+    int equal_all, equal_many, n_tried; /* of the last one tried: batches of equal rows */
 } Verdict;
 
 typedef struct Blas {
@@ -72,7 +72,7 @@ typedef struct Blas {
 static const int probe_rows[] = {1, 2, 3, 7, 8, 16, 17, 33, 64, 65, 129, 256, 1000};
 enum { N_PROBES = sizeof probe_rows / sizeof *probe_rows };
 
-/* ---- the library --------------------------------------------------------------------------------- */
+/* ---- the library ----------------------------------------------------------------------------- */
 
 static bool library_open(Blas *b)
 {
@@ -130,8 +130,8 @@ void blas_close(CudaDevice *d)
         CHECK(status_ == CUBLAS_STATUS_SUCCESS, "cublasLt: status %d (%s)", (int)status_, #call_); \
     } while (0)
 
-/* A product as the library sees it: D (columns of c x rows of c) = op(A) op(B), with A our b and B our a,
- * all by columns, which are our rows. */
+/* A product as the library sees it: D (columns of c x rows of c) = op(A) op(B), with A our b and B
+ * our a, all by columns, which are our rows. */
 typedef struct {
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t a, b, c;
@@ -165,14 +165,15 @@ static cublasStatus_t run_library(Blas *b, const CudaDevice *d, const HalfProduc
     const float alpha = 1, beta = g->accumulate ? 1 : 0;
     Call c;
     call_begin(b, g, &c);
-    cublasStatus_t status = b->call.Matmul(
-        b->handle, c.desc, &alpha, g->b.p, c.a, g->a.p, c.b, &beta, g->c, c.c, g->c, c.c, algo,
-        b->workspace, WORKSPACE_BYTES, d->stream[STREAM_COMPUTE]);
+    cublasStatus_t status =
+        b->call.Matmul(b->handle, c.desc, &alpha, g->b.p, c.a, g->a.p, c.b, &beta, g->c, c.c, g->c,
+                       c.c, algo, b->workspace, WORKSPACE_BYTES, d->stream[STREAM_COMPUTE]);
     call_end(b, &c);
     return status;
 }
 
-/* The library's algorithms for this very product, best first; `whole`: chains that are not split. */
+/* The library's algorithms for this very product, best first; `whole`: chains that are not split.
+ */
 static int candidates(Blas *b, const HalfProduct *g, bool whole,
                       cublasLtMatmulHeuristicResult_t found[CANDIDATES])
 {
@@ -184,30 +185,31 @@ static int candidates(Blas *b, const HalfProduct *g, bool whole,
     call_begin(b, g, &c);
     BLAS(MatmulPreferenceCreate(&p));
     BLAS(MatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
-                                              sizeof workspace));
+                                      sizeof workspace));
     if (whole)
-        BLAS(MatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                                                  &scheme, sizeof scheme));
-    if (b->call.MatmulAlgoGetHeuristic(b->handle, c.desc, c.a, c.b, c.c, c.c, p, CANDIDATES,
-                                               found, &n) != CUBLAS_STATUS_SUCCESS)
+        BLAS(MatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &scheme,
+                                          sizeof scheme));
+    if (b->call.MatmulAlgoGetHeuristic(b->handle, c.desc, c.a, c.b, c.c, c.c, p, CANDIDATES, found,
+                                       &n) != CUBLAS_STATUS_SUCCESS)
         n = 0;
     b->call.MatmulPreferenceDestroy(p);
     call_end(b, &c);
     for (int i = 0; i < n; i++) {
         uint32_t split = 1;
-        b->call.MatmulAlgoConfigGetAttribute(
-            &found[i].algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &split, sizeof split, NULL);
+        b->call.MatmulAlgoConfigGetAttribute(&found[i].algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM,
+                                             &split, sizeof split, NULL);
         if (found[i].state == CUBLAS_STATUS_SUCCESS && (split <= 1 || !whole))
             found[kept++] = found[i];
     }
     return kept;
 }
 
-/* ---- probes -------------------------------------------------------------------------------------- */
+/* ---- probes ---------------------------------------------------------------------------------- */
 
-/* An operand of n elements, rows of `cols`, bf16 of both signs and eight exponents drawn from the position
- * (splitmix64's finish). The second half of a chain is the first once more, with the sign turned where
- * `turn`: every sum is zero but for its roundings, so that another order shows, in bf16 too. */
+/* An operand of n elements, rows of `cols`, bf16 of both signs and eight exponents drawn from the
+ * position (splitmix64's finish). The second half of a chain is the first once more, with the sign
+ * turned where `turn`: every sum is zero but for its roundings, so that another order shows, in
+ * bf16 too. */
 static __global__ void __launch_bounds__(256, 4)
     draw_kernel(uint16_t *p, int64_t n, int64_t cols, bool chain_down, int64_t half, bool turn)
 {
@@ -267,7 +269,8 @@ static void probe_begin(Probe *p, const CudaDevice *d, const Verdict *v)
     p->differs = (int *)((char *)p->part + c);
     const int64_t b_step = v->op == PRODUCT_Y ? k : n;
     LAUNCH(draw_kernel, draw_blocks(a), 256, 0, stream, ap, a, k, false, k / 2, false);
-    LAUNCH(draw_kernel, draw_blocks(b), 256, 0, stream, bp, b, b_step, v->op == PRODUCT_DX, k / 2, true);
+    LAUNCH(draw_kernel, draw_blocks(b), 256, 0, stream, bp, b, b_step, v->op == PRODUCT_DX, k / 2,
+           true);
     const HalfProduct g = {v->op, {ap, k, M}, {bp, b_step, n}, k, p->whole, n, v->c_bf16, false};
     p->g = g;
 }
@@ -363,7 +366,7 @@ static void take_for_dw(Blas *b, const HalfProduct *g, Verdict *v)
     take_first(b, &many, v, true);
 }
 
-/* ---- who serves ---------------------------------------------------------------------------------- */
+/* ---- who serves ------------------------------------------------------------------------------ */
 
 static Verdict verdict_key(const CudaDevice *d, const HalfProduct *g)
 {
@@ -383,7 +386,8 @@ static const Verdict *verdict_of(CudaDevice *d, Blas *b, const HalfProduct *g)
     Verdict v = verdict_key(d, g);
     for (int i = 0; i < b->n; i++) {
         const Verdict *o = &b->verdict[i];
-        if (o->op == v.op && o->n == v.n && o->k == v.k && o->c_bf16 == v.c_bf16 && o->rows == v.rows)
+        if (o->op == v.op && o->n == v.n && o->k == v.k && o->c_bf16 == v.c_bf16 &&
+            o->rows == v.rows)
             return o;
     }
     CHECK(b->n < VERDICTS_MAX, "more than %d shapes of products", VERDICTS_MAX);
@@ -401,9 +405,10 @@ static const Verdict *verdict_of(CudaDevice *d, Blas *b, const HalfProduct *g)
 static bool is_aligned(const HalfProduct *g)
 {
     const int64_t size = g->c_bf16 ? 2 : 4;
-    return (uintptr_t)g->a.p % 16 == 0 && (uintptr_t)g->b.p % 16 == 0 && (uintptr_t)g->c % 16 == 0 &&
-           g->a.step % 8 == 0 && g->b.step % 8 == 0 && g->c_step * size % 16 == 0 &&
-           g->b.n % 8 == 0 && (g->op == PRODUCT_DW ? g->a.n : g->n_k) % 8 == 0;
+    return (uintptr_t)g->a.p % 16 == 0 && (uintptr_t)g->b.p % 16 == 0 &&
+           (uintptr_t)g->c % 16 == 0 && g->a.step % 8 == 0 && g->b.step % 8 == 0 &&
+           g->c_step * size % 16 == 0 && g->b.n % 8 == 0 &&
+           (g->op == PRODUCT_DW ? g->a.n : g->n_k) % 8 == 0;
 }
 
 bool blas_product(CudaDevice *d, const HalfProduct *g)
@@ -415,12 +420,12 @@ bool blas_product(CudaDevice *d, const HalfProduct *g)
     if (v->serve == SERVE_OWN || (v->serve == SERVE_MANY && g->a.n <= FEW_ROWS_BF16))
         return false;
     cublasStatus_t status = run_library(b, d, g, &v->algo);
-    CHECK(status == CUBLAS_STATUS_SUCCESS, "cuBLASLt: status %d for %lld x %lld x %lld", (int)status,
-          (long long)g->a.n, (long long)g->b.n, (long long)g->n_k);
+    CHECK(status == CUBLAS_STATUS_SUCCESS, "cuBLASLt: status %d for %lld x %lld x %lld",
+          (int)status, (long long)g->a.n, (long long)g->b.n, (long long)g->n_k);
     return true;
 }
 
-/* ---- the table ----------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 static uint32_t config(const Blas *b, const Verdict *v, cublasLtMatmulAlgoConfigAttributes_t what)
 {
@@ -438,14 +443,15 @@ static void report_verdict(const Blas *b, const Verdict *v, char *text, size_t r
     if (v->rows)
         n += snprintf(text + n, room - n, ", %lld rows", (long long)v->rows);
     if (v->serve != SERVE_OWN)
-        n += snprintf(text + n, room - n, ", algorithm %u tile %u stages %u, choice %d of %d",
-                      config(b, v, CUBLASLT_ALGO_CONFIG_ID), config(b, v, CUBLASLT_ALGO_CONFIG_TILE_ID),
-                      config(b, v, CUBLASLT_ALGO_CONFIG_STAGES_ID), v->candidate + 1, v->n_candidates);
+        n += snprintf(
+            text + n, room - n, ", algorithm %u tile %u stages %u, choice %d of %d",
+            config(b, v, CUBLASLT_ALGO_CONFIG_ID), config(b, v, CUBLASLT_ALGO_CONFIG_TILE_ID),
+            config(b, v, CUBLASLT_ALGO_CONFIG_STAGES_ID), v->candidate + 1, v->n_candidates);
     else
         n += snprintf(text + n, room - n, ", %d algorithms tried", v->n_candidates);
     if (v->n_tried)
-        snprintf(text + n, room - n, "; equal rows: cuBLASLt alone %d, with ours %d of %d", v->equal_all,
-                 v->op == PRODUCT_Y ? v->equal_many : 0, v->n_tried);
+        snprintf(text + n, room - n, "; equal rows: cuBLASLt alone %d, with ours %d of %d",
+                 v->equal_all, v->op == PRODUCT_Y ? v->equal_many : 0, v->n_tried);
 }
 
 void blas_report(const CudaDevice *d, void (*line)(void *ctx, const char *text), void *ctx)
