@@ -155,5 +155,6 @@ void ppo_run(Bench *b, const Shape *s, int which);
 int growth_run(Bench *b);                   /* growth.c: 0, or the files cannot be written */
 int growth_child(Bench *b);                 /* a point of it in a process of its own: b->point */
 void text_run(Bench *b);                    /* text.c: one thread of the host */
+void products_run(Bench *b);                /* of a card with bf16, once */
 
 #endif
