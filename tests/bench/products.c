@@ -44,8 +44,8 @@ typedef struct {
     int n_weights, n_rows;
     Device *dev;
     Arena arena;
-    Tensor x, dy, out, w, dw; /* flat; x and dy as large as any, out for y and dx */
-    int64_t copies_bytes;
+    Tensor x, dy, out, w, dw;         /* flat; x and dy as large as any, out for y and dx */
+    int64_t copies_bytes, n_recorded; /* calls of a graph */
 } Rig;
 
 static int64_t larger(int64_t a, int64_t b)
@@ -82,9 +82,11 @@ static void rig_open(Rig *r, Bench *b, Device *dev)
                .rows = rows_of_use,
                .n_weights = sizeof weights / sizeof *weights,
                .n_rows = sizeof rows_of_use / sizeof *rows_of_use,
-               .copies_bytes = COPIES_BYTES};
+               .copies_bytes = COPIES_BYTES,
+               .n_recorded = 24};
     if (b->quick) {
-        r->weight = quick_weights, r->rows = quick_rows, r->copies_bytes = 1 << 16;
+        r->weight = quick_weights, r->rows = quick_rows, r->copies_bytes = 1 << 16,
+        r->n_recorded = 2;
         r->n_weights = 1, r->n_rows = 2;
     }
     for (int i = 0; i < r->n_weights; i++) {
@@ -113,24 +115,40 @@ static Tensor view(const Tensor *t, int64_t from, int64_t d0, int64_t d1)
                         d0, d1);
 }
 
-/* Seconds of one call, over `runs`. */
-static double run_once(const Rig *r, Product p, const Weight *w, int64_t M, int64_t runs)
+/* One call; the i-th copy of the weight. */
+static void call(const Rig *r, Product p, const Weight *w, int64_t M, int64_t i)
 {
     Tensor x = view(&r->x, 0, M, w->k), dy = view(&r->dy, 0, M, w->n);
     Tensor out = view(&r->out, 0, M, p == DX ? w->k : w->n), dw = view(&r->dw, 0, w->n, w->k);
+    Tensor wi = view(&r->w, i % copies(r, w) * w->n * w->k, w->n, w->k);
+    if (p == Y)
+        op_linear(&out, &x, &wi, false);
+    else if (p == DX)
+        op_linear_dx(&out, &dy, &wi, false);
+    else
+        op_linear_dw(&dw, &dy, &x, DTYPE_BF16, true);
+}
+
+/* Calls in one graph, so that what is timed is the card and not the host that launches. */
+static Graph record_calls(const Rig *r, Product p, const Weight *w, int64_t M)
+{
+    Graph g = {0};
+    graph_begin(r->dev);
+    for (int64_t i = 0; i < r->n_recorded; i++)
+        call(r, p, w, M, i);
+    graph_end(&g, r->dev);
+    return g;
+}
+
+/* Seconds of one call, over n launches of a graph of them. */
+static double time_calls(const Rig *r, const Graph *g, int64_t n)
+{
     device_sync(r->dev);
     double started = bench_now(0);
-    for (int64_t i = 0; i < runs; i++) {
-        Tensor wi = view(&r->w, i % copies(r, w) * w->n * w->k, w->n, w->k);
-        if (p == Y)
-            op_linear(&out, &x, &wi, false);
-        else if (p == DX)
-            op_linear_dx(&out, &dy, &wi, false);
-        else
-            op_linear_dw(&dw, &dy, &x, DTYPE_BF16, true);
-    }
+    for (int64_t i = 0; i < n; i++)
+        graph_launch(g, r->dev);
     device_sync(r->dev);
-    return (bench_now(0) - started) / (double)runs;
+    return (bench_now(0) - started) / (double)(n * r->n_recorded);
 }
 
 typedef struct {
@@ -139,13 +157,14 @@ typedef struct {
 
 static void measure(Bench *b, const Rig *r, Product p, const Weight *w, int64_t M, Values *v)
 {
-    double once = run_once(r, p, w, M, 1); /* the probe, and the first launch */
-    once = run_once(r, p, w, M, b->quick ? 1 : 3);
-    int64_t runs = b->quick ? 1 : larger(3, (int64_t)(RUN_SECONDS / once));
-    double work = M >= MANY ? 2.0 * (double)M * (double)w->n * (double)w->k
-                            : 2.0 * (double)w->n * (double)w->k;
+    double work = 2.0 * (double)w->n * (double)w->k * (M >= MANY ? (double)M : 1);
+    call(r, p, w, M, 0); /* the probe, and the first launch */
+    Graph g = record_calls(r, p, w, M);
+    double once = time_calls(r, &g, 1);
+    int64_t n = b->quick ? 1 : larger(1, (int64_t)(RUN_SECONDS / once / (double)r->n_recorded));
     for (int k = 0; k < b->repeat; k++)
-        v->value[k] = 1e-9 * work / run_once(r, p, w, M, runs);
+        v->value[k] = 1e-9 * work / time_calls(r, &g, n);
+    graph_free(&g, r->dev);
 }
 
 static int ascending(const void *a, const void *b)
@@ -206,14 +225,14 @@ void products_run(Bench *b)
 {
     Device *dev = bench_open_device(b, 1);
     Rig r;
-    if (!device_can_bf16(dev)) {
+    if (!device_can_bf16(dev) || !device_can_capture(dev)) {
         device_close(dev);
         return;
     }
     rig_open(&r, b, dev);
     Values(*v)[N_CHOICES] = xcalloc((size_t)(r.n_weights * r.n_rows * N_PRODUCTS), sizeof *v);
     bool library = false;
-    run_once(&r, Y, &r.weight[0], 1, 1);
+    call(&r, Y, &r.weight[0], 1, 0);
     device_products(dev, see_library, &library);
     measure_all(b, &r, PRODUCTS_OWN, v);
     if (library)

@@ -132,35 +132,53 @@ static void put(void *p, cudaDataType type, int64_t at, float x)
         ((uint16_t *)p)[at] = (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
-/* D = A B (+ C), rows i, columns j; alpha is 1, beta 0 or 1. */
+/* A product, by value: what a graph keeps. */
+struct Job {
+    cublasOperation_t ta, tb;
+    EmuBlasLayout a, b, c, d;
+    const void *A, *B, *C;
+    void *D;
+    bool add, back;
+};
+
+/* D = A B (+ C), rows i, columns j. */
+static void run(const Job &p)
+{
+    const bool ta = p.ta == CUBLAS_OP_T, tb = p.tb == CUBLAS_OP_T;
+    const int64_t links = ta ? p.a.rows : p.a.cols;
+    emu_card_memory(true);
+    for (int64_t j = 0; j < p.d.cols; j++)
+        for (int64_t i = 0; i < p.d.rows; i++) {
+            float sum = 0;
+            for (int64_t n = 0; n < links; n++) {
+                const int64_t k = p.back ? links - 1 - n : n;
+                sum = fmaf(half_at(p.A, ta ? i * p.a.ld + k : k * p.a.ld + i),
+                           half_at(p.B, tb ? k * p.b.ld + j : j * p.b.ld + k), sum);
+            }
+            const int64_t at = j * p.c.ld + i;
+            if (p.add)
+                sum += p.c.type == CUDA_R_32F ? ((const float *)p.C)[at] : half_at(p.C, at);
+            put(p.D, p.d.type, j * p.d.ld + i, sum);
+        }
+    emu_card_memory(false);
+}
+
+/* alpha is 1, beta 0 or 1. */
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *,
                               const void *A, cublasLtMatrixLayout_t a, const void *B,
                               cublasLtMatrixLayout_t b, const void *beta, const void *C,
                               cublasLtMatrixLayout_t c, void *D, cublasLtMatrixLayout_t d,
-                              const cublasLtMatmulAlgo_t *algo, void *, size_t, struct EmuStream *)
+                              const cublasLtMatmulAlgo_t *algo, void *, size_t,
+                              struct EmuStream *stream)
 {
-    const bool ta = desc->a == CUBLAS_OP_T, tb = desc->b == CUBLAS_OP_T,
-               add = *(const float *)beta != 0;
-    const int64_t links = ta ? a->rows : a->cols;
-    const bool back = algo->data[0] == DESCENDING || (algo->data[0] == BY_ROWS && d->cols % 2);
-    if (links != (tb ? b->cols : b->rows) || d->rows != (ta ? a->cols : a->rows) ||
-        d->cols != (tb ? b->rows : b->cols) || a->type != CUDA_R_16BF || b->type != CUDA_R_16BF ||
-        c->type != d->type)
+    const bool ta = desc->a == CUBLAS_OP_T, tb = desc->b == CUBLAS_OP_T;
+    if ((ta ? a->rows : a->cols) != (tb ? b->cols : b->rows) ||
+        d->rows != (ta ? a->cols : a->rows) || d->cols != (tb ? b->rows : b->cols) ||
+        a->type != CUDA_R_16BF || b->type != CUDA_R_16BF || c->type != d->type)
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    emu_card_memory(true);
-    for (int64_t j = 0; j < d->cols; j++)
-        for (int64_t i = 0; i < d->rows; i++) {
-            float sum = 0;
-            for (int64_t n = 0; n < links; n++) {
-                const int64_t k = back ? links - 1 - n : n;
-                sum = fmaf(half_at(A, ta ? i * a->ld + k : k * a->ld + i),
-                           half_at(B, tb ? k * b->ld + j : j * b->ld + k), sum);
-            }
-            const int64_t at = j * c->ld + i;
-            if (add)
-                sum += c->type == CUDA_R_32F ? ((const float *)C)[at] : half_at(C, at);
-            put(D, d->type, j * d->ld + i, sum);
-        }
-    emu_card_memory(false);
+    const bool back = algo->data[0] == DESCENDING || (algo->data[0] == BY_ROWS && d->cols % 2);
+    const Job job = {desc->a, desc->b, *a, *b, *c, *d, A, B, C, D, *(const float *)beta != 0, back};
+    if (!emu_record(stream, [job] { run(job); }))
+        run(job);
     return CUBLAS_STATUS_SUCCESS;
 }

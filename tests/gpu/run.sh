@@ -94,15 +94,19 @@ fi
 if part bench; then
     timeout 200 $BUILD/tests/test_ops -b cuda perf >"$OUT/ops.txt" 2>&1; count "$OUT/ops.txt"
     timeout 200 $BUILD/tests/bench --device cuda --only steps,decode,ppo --repeat 3 --seconds 4 --out "$OUT" >"$OUT/bench.txt" 2>&1 || echo "bench: exit $?"
-    cat "$OUT/bench.txt"
+    timeout 240 $BUILD/tests/bench --device cuda --only products --repeat 3 --out "$OUT/products" >"$OUT/products.txt" 2>&1 || echo "products: exit $?"
+    [ -e "$OUT/products/bench.jsonl" ] && tail -n +2 "$OUT/products/bench.jsonl" >>"$OUT/bench.jsonl" # behind the machine's line
+    cat "$OUT/bench.txt" "$OUT/products.txt"
     python3 tests/gpu/ceilings.py 2>"$OUT/ceilings.err" | tee "$OUT/ceilings.txt" || echo "no python3 with torch: no ceilings of PyTorch"
 fi
-# rows: the lines of bench.jsonl; torch: those of ceilings.py as they are
+# rows: the lines of bench.jsonl; probe: which shapes of bf16 products cuBLASLt may serve; torch: those of ceilings.py as they are
 {
     printf '{"card": "%s", "nvcc": "%s", "commit": "%s", "passed": %d, "failed": %d, "skipped": %d, "seconds": %d,\n"rows": [' "$card" \
         "$(nvcc --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p')" "$(git rev-parse --short HEAD 2>/dev/null)" \
         "$passed" "$failed" "$skipped" "$SECONDS"
     [ -e "$OUT/bench.jsonl" ] && sed '$!s/$/,/' "$OUT/bench.jsonl"
+    printf '],\n"probe": ['
+    [ -e "$OUT/products.txt" ] && sed -n 's/^probe: //p' "$OUT/products.txt" | sed 's/.*/"&"/; $!s/$/,/'
     printf '],\n"torch": ['
     [ -e "$OUT/ceilings.txt" ] && sed 's/"/\\"/g; s/.*/"&"/; $!s/$/,/' "$OUT/ceilings.txt"
     printf ']}\n'
