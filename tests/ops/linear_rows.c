@@ -1,11 +1,15 @@
-/* linear_rows.c - products of bf16 rows on a card, which have no twin on the CPU: each sum against
- * f64 over the same rounded operands, within the roundings of its steps, and the equalities that
- * must hold in bits: a row alone and in a batch, for every number of rows that the probe tries; f32
+/* linear_rows.c - products of bf16 rows on a card: each sum against f64 over the same rounded
+ * operands and against the CPU's, within the roundings of its steps; and the equalities that must
+ * hold in bits: a row alone and in a batch, for every number of rows that the probe tries; f32
  * operands and their rounded copies; what is stored, added once. Sizes lie around 8, 16 and 32 (an
  * mma, a stage), 64 and 128 (tiles); rows that are not whole 16 bytes go another way. */
 #include "tests/ops/test_ops.h"
 
+#include "common/base/error.h"
+#include "common/runtime/bf16.h"
+
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct {
@@ -22,35 +26,21 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 static const int rows_tried[] = {1, 2, 3, 7, 8, 16, 17, 33, 64, 65, 129, 256, 4096};
 enum { N_ROWS = sizeof rows_tried / sizeof *rows_tried, N_TRIALS = 2 };
 
-/* ---- bf16 on the host ------------------------------------------------------------------------ */
-
-static uint16_t half_of(float x) /* to nearest even; no NaN here */
-{
-    uint32_t u;
-    memcpy(&u, &x, sizeof u);
-    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
-static float half_value(uint16_t h)
-{
-    uint32_t u = (uint32_t)h << 16;
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
+/* ---- tensors ------------------------------------------------------------------------------------
+ */
 
 /* Element e as a product reads it: rounded. */
 static double operand(const Tensor *t, int64_t row, int64_t col)
 {
     int64_t at = row * t->stride + col;
-    return t->dtype == DTYPE_BF16 ? half_value(((const uint16_t *)t->data)[at])
-                                  : half_value(half_of(((const float *)t->data)[at]));
+    return t->dtype == DTYPE_BF16 ? f32_of_bf16(((const uint16_t *)t->data)[at])
+                                  : f32_of_bf16(bf16_of_f32(((const float *)t->data)[at]));
 }
 
 static double stored(const Tensor *t, int64_t row, int64_t col)
 {
     int64_t at = row * t->stride + col;
-    return t->dtype == DTYPE_BF16 ? half_value(((const uint16_t *)t->data)[at])
+    return t->dtype == DTYPE_BF16 ? f32_of_bf16(((const uint16_t *)t->data)[at])
                                   : ((const float *)t->data)[at];
 }
 
@@ -66,7 +56,7 @@ static Tensor matrix(Case *c, const char *name, DType dtype, int64_t d0, int64_t
     for (int64_t i = 0; i < d0; i++)
         for (int64_t j = 0; j < d1; j++)
             ((uint16_t *)h.data)[i * h.stride + j] =
-                half_of(((const float *)x.data)[i * x.stride + j]);
+                bf16_of_f32(((const float *)x.data)[i * x.stride + j]);
     return h;
 }
 
@@ -156,7 +146,7 @@ static Tensor rounded(Case *c, const Tensor *t)
     Tensor h = case_tensor(c, "rounded", DTYPE_BF16, LAYOUT_ROWS, 2, t->dim, FILL_ZERO);
     for (int64_t i = 0; i < t->dim[0]; i++)
         for (int64_t j = 0; j < t->dim[1]; j++)
-            ((uint16_t *)h.data)[i * h.stride + j] = half_of((float)operand(t, i, j));
+            ((uint16_t *)h.data)[i * h.stride + j] = bf16_of_f32((float)operand(t, i, j));
     return h;
 }
 
@@ -175,6 +165,62 @@ static void check_once(Case *c, RowsProduct op, const Tensor *y, const Tensor *o
                         (long long)i, (long long)j);
             return;
         }
+}
+
+/* The CPU's product of the same operands, in rows. */
+static void cpu_product(RowsProduct op, Arena *arena, Tensor *out, const Tensor *a, const Tensor *b)
+{
+    Tensor af = {0}, bf = {0}, panel = {0};
+    const int64_t M = a->dim[0], cols = op == ROWS_Y ? b->dim[0] : b->dim[1];
+    for (int pass = 0; pass < 2; pass++) {
+        af = arena_rows2(arena, DTYPE_F32, M, a->dim[1]);
+        bf = arena_rows2(arena, DTYPE_F32, b->dim[0], b->dim[1]);
+        panel = op == ROWS_DW ? arena_panel(arena, DTYPE_F32, a->dim[1], cols)
+                              : arena_panel(arena, DTYPE_BF16, b->dim[0], b->dim[1]);
+        *out = arena_rows2(arena, DTYPE_F32, op == ROWS_DW ? a->dim[1] : M, cols);
+        if (!pass)
+            CHECK(arena_commit(arena) == 0, "%s", error_text());
+    }
+    for (int64_t e = 0; e < tensor_len(&af); e++)
+        ((float *)af.data)[e] = (float)operand(a, e / a->dim[1], e % a->dim[1]);
+    for (int64_t e = 0; e < tensor_len(&bf); e++)
+        ((float *)bf.data)[e] = (float)operand(b, e / b->dim[1], e % b->dim[1]);
+    if (op == ROWS_DW) {
+        op_linear_dw(&panel, &af, &bf, DTYPE_BF16, false);
+        op_convert(out, &panel);
+        return;
+    }
+    op_convert(&panel, &bf);
+    run(op, out, &af, &panel, false);
+}
+
+/* The CPU's bf16 mode: an order of its own, so within the roundings of both. The shim's tensor core
+ * has the CPU's order, and then the bits. */
+static void check_cpu(Case *c, RowsProduct op, const Tensor *a, const Tensor *b)
+{
+    const bool same_order = strstr(device_text(case_device(c)), "host shim") && !getenv("EMU_BLAS");
+    const int64_t links = op == ROWS_DW ? a->dim[0] : a->dim[1];
+    Device *cpu = NULL;
+    Arena arena;
+    Tensor want;
+    CHECK(device_open(&cpu, &(DeviceOptions){.name = "cpu", .threads = 1}) == 0, "%s",
+          error_text());
+    arena_init(&arena, cpu, ARENA_HOST, "cpu");
+    cpu_product(op, &arena, &want, a, b);
+    Tensor got = case_rows(c, "card", want.dim[0], want.dim[1], FILL_ZERO);
+    run(op, &got, a, b, false);
+    for (int64_t e = 0; e < tensor_len(&got); e++) {
+        const int64_t i = e / got.dim[1], j = e % got.dim[1];
+        double size, x = ((const float *)got.data)[e], y = ((const float *)want.data)[e];
+        sum_of(op, a, b, i, j, &size);
+        if (x == y || (!same_order && fabs(x - y) <= 0x1p-21 * (double)(links + 1) * size))
+            continue;
+        case_expect(c, false, "(%lld, %lld) is %a, the CPU's is %a", (long long)i, (long long)j, x,
+                    y);
+        break;
+    }
+    arena_free(&arena);
+    device_close(cpu);
 }
 
 /* mode 0: bf16 throughout, dense. 1: f32 operands and result, rows apart, accumulating. 2: bf16
@@ -197,6 +243,8 @@ static void try_shape(Case *c, RowsProduct op, Shape s, int mode)
     const bool sliced = op == ROWS_DW && gap && s.m > 64; /* of f32 operands: sums of their own */
     run(op, &again, &ha, &hb, accumulate);
     case_expect(c, sliced || same_rows(&y, &again), "operands rounded before give other bits");
+    if (mode == 2)
+        check_cpu(c, op, &a, &b);
     if (accumulate && !sliced && out == DTYPE_F32)
         check_once(c, op, &y, &old, &a, &b);
 }
