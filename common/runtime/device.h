@@ -66,7 +66,8 @@ void graph_free(Graph *g, Device *dev); /* none is fine */
 bool device_can_bf16(const Device *dev);
 /* Who makes a card's bf16 products: AUTO takes the vendor's library where a probe finds that rows keep
  * their bits for every number of rows, else the kernels of runtime/cuda; OWN: these alone; LIBRARY: the
- * library alone, without the promise about rows. The others than AUTO are for measurements. */
+ * library alone, without the promise about rows. The others than AUTO are for measurements.
+ * Graphs recorded before a choice are not to be launched after it. */
 typedef enum { PRODUCTS_AUTO, PRODUCTS_OWN, PRODUCTS_LIBRARY } ProductsChoice;
 void device_choose_products(Device *dev, ProductsChoice choice);
 /* What serves each shape of bf16 products so far, a line each; none on the CPU. */

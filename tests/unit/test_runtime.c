@@ -186,6 +186,41 @@ static void page_out_of_range(void)
     copy_pages(0, 2, 0, 4);
 }
 
+/* Products of bf16 rows are a card's; one of op 0..2, and with f32 rows instead, which nobody has. */
+static void multiply_rows(int op, DType dtype)
+{
+    Device *dev = open_cpu(1);
+    float a[8] = {0}, b[8] = {0}, c[8] = {0};
+    Tensor x = tensor_make2(a, dev, DTYPE_F32, 2, 2), w = tensor_make2(b, dev, dtype, 2, 2);
+    Tensor y = tensor_make2(c, dev, DTYPE_F32, 2, 2);
+    if (op == 0)
+        op_linear(&y, &x, &w, false);
+    else if (op == 1)
+        op_linear_dx(&y, &x, &w, false);
+    else
+        op_linear_dw(&y, &x, &w, DTYPE_BF16, false);
+}
+
+static void rows_of_bf16(void)
+{
+    multiply_rows(0, DTYPE_BF16);
+}
+
+static void rows_of_f32(void)
+{
+    multiply_rows(0, DTYPE_F32);
+}
+
+static void rows_back(void)
+{
+    multiply_rows(1, DTYPE_BF16);
+}
+
+static void rows_of_a_gradient(void)
+{
+    multiply_rows(2, DTYPE_F32);
+}
+
 static void nothing_wrong(void)
 {
     copy_pages(0, 2, 0, 3);
@@ -200,6 +235,10 @@ static void our_mistakes_abort(void **state)
     assert_true(dies(page_written_twice));
     assert_true(dies(page_read_and_written));
     assert_true(dies(page_out_of_range));
+    assert_true(dies(rows_of_bf16));
+    assert_true(dies(rows_of_f32));
+    assert_true(dies(rows_back));
+    assert_true(dies(rows_of_a_gradient));
     assert_false(dies(nothing_wrong));
 }
 

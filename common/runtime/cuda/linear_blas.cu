@@ -20,7 +20,7 @@ enum {
     WORKSPACE_BYTES = 32 << 20,
     VERDICTS_MAX = 256,
     CANDIDATES = 8,
-    SIDE_MAX = 16384, /* of the columns and the chain that a probe tries */
+    SIDE_MAX = 12288, /* of the columns and the chain that a probe tries */
     PROBE_ALIGN = 64, /* a shorter chain keeps what is left over of so many links */
 };
 
@@ -420,6 +420,8 @@ bool blas_product(CudaDevice *d, const HalfProduct *g)
     if (v->serve == SERVE_OWN || (v->serve == SERVE_MANY && g->a.n <= FEW_ROWS_BF16))
         return false;
     cublasStatus_t status = run_library(b, d, g, &v->algo);
+    if (status != CUBLAS_STATUS_SUCCESS && g->op == PRODUCT_DW)
+        return false; /* not for so many tokens: decided by the shape, so the same every time */
     CHECK(status == CUBLAS_STATUS_SUCCESS, "cuBLASLt: status %d for %lld x %lld x %lld",
           (int)status, (long long)g->a.n, (long long)g->b.n, (long long)g->n_k);
     return true;
