@@ -35,6 +35,18 @@ static void want_rows(const char *op, const char *arg, const Tensor *t, int64_t 
     want(op, arg, t, DTYPE_REAL, LAYOUT_ROWS, d0, d1 ? d1 : ANY);
 }
 
+/* What an activation may be: real, or bf16 on a device that can. */
+static DType acts_dtype(const Tensor *t)
+{
+    return t->dtype == DTYPE_BF16 && t->dev && device_can_bf16(t->dev) ? DTYPE_BF16 : DTYPE_REAL;
+}
+
+static void want_acts(const char *op, const char *arg, const Tensor *t, DType dtype, int64_t d0,
+                      int64_t d1)
+{
+    want(op, arg, t, dtype, LAYOUT_ROWS, d0, d1);
+}
+
 static void want_vec(const char *op, const char *arg, const Tensor *t, int64_t n)
 {
     want(op, arg, t, DTYPE_REAL, LAYOUT_ROWS, n, 0);
@@ -213,8 +225,8 @@ void op_embedding_backward(Tensor *dw, const Tensor *dy, const Tensor *ids)
 
 void op_rmsnorm(Tensor *y, Tensor *rstd, const Tensor *x, const Tensor *w, double eps)
 {
-    want_rows("rmsnorm", "x", x, ANY, ANY);
-    want_rows("rmsnorm", "y", y, x->dim[0], x->dim[1]);
+    want_acts("rmsnorm", "x", x, acts_dtype(x), ANY, ANY);
+    want_acts("rmsnorm", "y", y, acts_dtype(y), x->dim[0], x->dim[1]);
     want_vec("rmsnorm", "w", w, x->dim[1]);
     want_vec("rmsnorm", "rstd", rstd, x->dim[0]);
     RUN(rmsnorm, y, rstd, x, w, eps);
@@ -223,9 +235,9 @@ void op_rmsnorm(Tensor *y, Tensor *rstd, const Tensor *x, const Tensor *w, doubl
 void op_rmsnorm_backward(Tensor *dx, Tensor *dw, const Tensor *dy, const Tensor *x, const Tensor *w,
                          const Tensor *rstd, const Tensor *starts, int64_t per_token)
 {
-    want_rows("rmsnorm_backward", "x", x, ANY, ANY);
-    want_rows("rmsnorm_backward", "dx", dx, x->dim[0], x->dim[1]);
-    want_rows("rmsnorm_backward", "dy", dy, x->dim[0], x->dim[1]);
+    want_acts("rmsnorm_backward", "x", x, acts_dtype(x), ANY, ANY);
+    want_acts("rmsnorm_backward", "dx", dx, acts_dtype(dx), x->dim[0], x->dim[1]);
+    want_acts("rmsnorm_backward", "dy", dy, acts_dtype(dy), x->dim[0], x->dim[1]);
     want_vec("rmsnorm_backward", "w", w, x->dim[1]);
     want_vec("rmsnorm_backward", "rstd", rstd, x->dim[0]);
     if (dw->n_dims)
@@ -248,14 +260,14 @@ static void want_real(const char *op, const char *arg, const Tensor *t)
 
 void op_bias(Tensor *y, const Tensor *b)
 {
-    want_rows("bias", "y", y, ANY, ANY);
+    want_acts("bias", "y", y, acts_dtype(y), ANY, ANY);
     want_vec("bias", "b", b, y->dim[1]);
     RUN(bias, y, b);
 }
 
 void op_bias_backward(Tensor *db, const Tensor *dy, const Tensor *starts)
 {
-    want_rows("bias_backward", "dy", dy, ANY, ANY);
+    want_acts("bias_backward", "dy", dy, acts_dtype(dy), ANY, ANY);
     want_vec("bias_backward", "db", db, dy->dim[1]);
     want_starts("bias_backward", starts, dy->dim[0]);
     RUN(bias_backward, db, dy, starts);
@@ -266,13 +278,16 @@ void op_add(Tensor *y, const Tensor *a, const Tensor *b)
     want_real("add", "y", y);
     CHECK(y->layout == LAYOUT_ROWS, "op_add: y is %s, expected rows", tensor_text(y));
     want_same("add", "a", a, y);
-    want_same("add", "b", b, y);
+    if (b->dtype == DTYPE_BF16)
+        want_acts("add", "b", b, acts_dtype(b), y->dim[0], tensor_cols(y));
+    else
+        want_same("add", "b", b, y);
     RUN(add, y, a, b);
 }
 
 void op_swiglu(Tensor *y, const Tensor *gate, const Tensor *up)
 {
-    want_rows("swiglu", "y", y, ANY, ANY);
+    want_acts("swiglu", "y", y, acts_dtype(y), ANY, ANY);
     want_same("swiglu", "gate", gate, y);
     want_same("swiglu", "up", up, y);
     want_apart("swiglu", y, gate);
@@ -283,7 +298,7 @@ void op_swiglu(Tensor *y, const Tensor *gate, const Tensor *up)
 void op_swiglu_backward(Tensor *dgate, Tensor *dup, const Tensor *dy, const Tensor *gate,
                         const Tensor *up)
 {
-    want_rows("swiglu_backward", "dy", dy, ANY, ANY);
+    want_acts("swiglu_backward", "dy", dy, acts_dtype(dy), ANY, ANY);
     want_same("swiglu_backward", "gate", gate, dy);
     want_same("swiglu_backward", "up", up, dy);
     want_same("swiglu_backward", "dgate", dgate, dy);
@@ -294,7 +309,7 @@ void op_swiglu_backward(Tensor *dgate, Tensor *dup, const Tensor *dy, const Tens
 
 void op_rope(Tensor *x, const Tensor *pos, const Tensor *table, int64_t head_dim, bool backward)
 {
-    want_rows("rope", "x", x, ANY, ANY);
+    want_acts("rope", "x", x, acts_dtype(x), ANY, ANY);
     want_rows("rope", "table", table, ANY, head_dim);
     want_i32("rope", "pos", pos, x->dim[0]);
     CHECK(head_dim > 0 && head_dim % 2 == 0 && x->dim[1] % head_dim == 0,
@@ -343,9 +358,9 @@ void op_fill(Tensor *y, double value)
 
 void op_gather_rows(Tensor *y, const Tensor *x, const Tensor *rows)
 {
-    want_rows("gather_rows", "x", x, ANY, ANY);
+    want_acts("gather_rows", "x", x, acts_dtype(x), ANY, ANY);
     want_i32("gather_rows", "rows", rows, ANY);
-    want_rows("gather_rows", "y", y, rows->dim[0], x->dim[1]);
+    want_acts("gather_rows", "y", y, acts_dtype(y), rows->dim[0], x->dim[1]);
     want_below("gather_rows", "rows", rows, x->dim[0]);
     want_apart("gather_rows", y, x);
     RUN(gather_rows, y, x, rows);
@@ -355,7 +370,7 @@ void op_scatter_rows(Tensor *y, const Tensor *x, const Tensor *rows)
 {
     want_rows("scatter_rows", "y", y, ANY, ANY);
     want_i32("scatter_rows", "rows", rows, ANY);
-    want_rows("scatter_rows", "x", x, rows->dim[0], y->dim[1]);
+    want_acts("scatter_rows", "x", x, acts_dtype(x), rows->dim[0], y->dim[1]);
     want_below("scatter_rows", "rows", rows, y->dim[0]);
     want_apart("scatter_rows", y, x);
     RUN(scatter_rows, y, x, rows);
@@ -365,9 +380,10 @@ void op_scatter_rows(Tensor *y, const Tensor *x, const Tensor *rows)
  * ------------------------------------------------------------------------------------- */
 
 /* q like (T, H * D), k and v (T', K * D) with H a multiple of K. */
-static void want_heads(const char *op, const Tensor *q, int64_t kv_width, int64_t head_dim)
+static void want_heads(const char *op, const Tensor *q, DType dtype, int64_t kv_width,
+                       int64_t head_dim)
 {
-    want_rows(op, "q", q, ANY, ANY);
+    want_acts(op, "q", q, dtype, ANY, ANY);
     CHECK(head_dim > 0 && kv_width > 0 && q->dim[1] % head_dim == 0 && kv_width % head_dim == 0 &&
               q->dim[1] % kv_width == 0,
           "op_%s: q is %s, keys are %lld wide: not whole groups of heads of %lld", op,
@@ -377,11 +393,12 @@ static void want_heads(const char *op, const Tensor *q, int64_t kv_width, int64_
 void op_attention(Tensor *o, Tensor *lse, const Tensor *q, const Tensor *k, const Tensor *v,
                   const Tensor *starts, int64_t head_dim, double scale)
 {
-    want_rows("attention", "k", k, ANY, ANY);
-    want_heads("attention", q, k->dim[1], head_dim);
-    want_rows("attention", "k", k, q->dim[0], k->dim[1]);
-    want_rows("attention", "v", v, q->dim[0], k->dim[1]);
-    want_rows("attention", "o", o, q->dim[0], q->dim[1]);
+    const DType dtype = acts_dtype(q);
+    want_acts("attention", "k", k, dtype, ANY, ANY);
+    want_heads("attention", q, dtype, k->dim[1], head_dim);
+    want_acts("attention", "k", k, dtype, q->dim[0], k->dim[1]);
+    want_acts("attention", "v", v, dtype, q->dim[0], k->dim[1]);
+    want_acts("attention", "o", o, dtype, q->dim[0], q->dim[1]);
     want_rows("attention", "lse", lse, q->dim[0], q->dim[1] / head_dim);
     want_apart("attention", o, q);
     want_starts("attention", starts, q->dim[0]);
@@ -393,16 +410,17 @@ void op_attention_backward(Tensor *dq, Tensor *dk, Tensor *dv, Tensor *delta, co
                            const Tensor *v, const Tensor *starts, int64_t head_dim, double scale)
 {
     const char *op = "attention_backward";
-    want_rows(op, "k", k, ANY, ANY);
-    want_heads(op, q, k->dim[1], head_dim);
+    const DType dtype = acts_dtype(q);
+    want_acts(op, "k", k, dtype, ANY, ANY);
+    want_heads(op, q, dtype, k->dim[1], head_dim);
     int64_t n = q->dim[0], width = q->dim[1], kv_width = k->dim[1];
-    want_rows(op, "k", k, n, kv_width);
-    want_rows(op, "v", v, n, kv_width);
-    want_rows(op, "dk", dk, n, kv_width);
-    want_rows(op, "dv", dv, n, kv_width);
-    want_rows(op, "dq", dq, n, width);
-    want_rows(op, "o", o, n, width);
-    want_rows(op, "d_o", d_o, n, width);
+    want_acts(op, "k", k, dtype, n, kv_width);
+    want_acts(op, "v", v, dtype, n, kv_width);
+    want_acts(op, "dk", dk, dtype, n, kv_width);
+    want_acts(op, "dv", dv, dtype, n, kv_width);
+    want_acts(op, "dq", dq, dtype, n, width);
+    want_acts(op, "o", o, dtype, n, width);
+    want_acts(op, "d_o", d_o, dtype, n, width);
     want_rows(op, "lse", lse, n, width / head_dim);
     want_rows(op, "delta", delta, n, width / head_dim);
     want_apart(op, dq, q);
@@ -417,7 +435,7 @@ static void want_kv(const char *op, const Tensor *k_pages, const Tensor *v_pages
 {
     const Tensor *page[] = {k_pages, v_pages};
     for (int i = 0; i < 2; i++)
-        CHECK(page[i]->dtype == DTYPE_REAL && page[i]->layout == LAYOUT_KV_PAGE &&
+        CHECK(page[i]->dtype == acts_dtype(k_pages) && page[i]->layout == LAYOUT_KV_PAGE &&
                   page[i]->n_dims == 4 && page[i]->dim[3 - i] == KV_TILE &&
                   page[i]->dim[0] == k_pages->dim[0] && page[i]->dim[1] == k_pages->dim[1] &&
                   page[i]->dim[2 + i] == k_pages->dim[2],
@@ -451,8 +469,9 @@ void op_kv_write(Tensor *k_pages, Tensor *v_pages, const Tensor *k, const Tensor
                  const Tensor *page_table, const Tensor *row_seq, const Tensor *row_pos)
 {
     want_pages("kv_write", k_pages, v_pages, page_table, row_seq, row_pos);
-    want_rows("kv_write", "k", k, row_seq->dim[0], k_pages->dim[1] * k_pages->dim[2]);
-    want_rows("kv_write", "v", v, row_seq->dim[0], k_pages->dim[1] * k_pages->dim[2]);
+    const int64_t width = k_pages->dim[1] * k_pages->dim[2];
+    want_acts("kv_write", "k", k, k_pages->dtype, row_seq->dim[0], width);
+    want_acts("kv_write", "v", v, k_pages->dtype, row_seq->dim[0], width);
     RUN(kv_write, k_pages, v_pages, k, v, page_table, row_seq, row_pos);
 }
 
@@ -479,9 +498,9 @@ void op_attention_paged(Tensor *o, const Tensor *q, const Tensor *k_pages, const
     want_pages("attention_paged", k_pages, v_pages, page_table, row_seq, row_pos);
     CHECK(k_pages->dim[2] == head_dim, "op_attention_paged: heads of %lld, k_pages is %s",
           (long long)head_dim, tensor_text(k_pages));
-    want_heads("attention_paged", q, k_pages->dim[1] * head_dim, head_dim);
-    want_rows("attention_paged", "q", q, row_seq->dim[0], q->dim[1]);
-    want_rows("attention_paged", "o", o, q->dim[0], q->dim[1]);
+    want_heads("attention_paged", q, k_pages->dtype, k_pages->dim[1] * head_dim, head_dim);
+    want_acts("attention_paged", "q", q, k_pages->dtype, row_seq->dim[0], q->dim[1]);
+    want_acts("attention_paged", "o", o, k_pages->dtype, q->dim[0], q->dim[1]);
     want_apart("attention_paged", o, q);
     RUN(attention_paged, o, q, k_pages, v_pages, page_table, row_seq, row_pos, head_dim, scale);
 }

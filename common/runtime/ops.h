@@ -55,6 +55,10 @@ void op_embedding(Tensor *y, const Tensor *ids, const Tensor *w);
  * into calls gives the same bits. dw: (V, C) ROWS; dy: (T, C). */
 void op_embedding_backward(Tensor *dw, const Tensor *dy, const Tensor *ids);
 
+/* A device that device_can_bf16 takes bf16 ROWS below for x and y of op_rmsnorm, x, dx and dy of its backward, y
+ * and dy of op_bias, b of op_add, x of op_rope, all of op_swiglu and of its backward, x and y of
+ * op_gather_rows and x of op_scatter_rows: the arithmetic is f32, each result is rounded once. */
+
 /* ---- norms (cpu/norm.c) ------------------------------------------------------------------------
  */
 
@@ -119,7 +123,13 @@ void op_scatter_rows(Tensor *y, const Tensor *x, const Tensor *rows);
  * from m = -inf, l = 0, o = 0; chunk states merged ascending, the first a copy:
  *     m' = max(m1, m2), l = fma(l1, exp(m1 - m'), l2 * exp(m2 - m')), o likewise;
  * out = o / l, lse = m + log(l). Masked keys are never read. (Milakov & Gimelshein 2018; Dao 2022.)
- * o, q: (T, H * D); k, v: (T, K * D); lse: (T, H); starts: i32 (S + 1). */
+ * o, q: (T, H * D); k, v: (T, K * D); lse: (T, H); starts: i32 (S + 1).
+ *
+ * A device that device_can_bf16 takes q, k, v, o, their gradients and KV pages in bf16 too, all of them, with
+ * lse and delta real and heads of up to 128: sums are f32 in the steps of an mma, weights are rounded to
+ * bf16 for the products with v, d_o, q and k. The walk over tiles and chunks is the same
+ * (cuda/attention_bf16.h has the rest), a row's bits depend on the row alone, and a paged row has
+ * the bits of the packed one; what a masked weight is multiplied with must be finite. */
 void op_attention(Tensor *o, Tensor *lse, const Tensor *q, const Tensor *k, const Tensor *v,
                   const Tensor *starts, int64_t head_dim, double scale);
 /* p = exp(s - lse); delta[t, h] = rowsum(do * o); ds = p * (dp - delta) * scale.

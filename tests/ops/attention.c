@@ -38,6 +38,10 @@ static const Shape perf_shapes[] = {
     {64, 4, 4, 1, {2048}},
 };
 
+/* bf16's come behind them. */
+static const int n_variants = (int)(sizeof shapes / sizeof *shapes +
+                                    sizeof extreme_shapes / sizeof *extreme_shapes);
+
 static bool is_extreme(const Case *c, int variant)
 {
     return !case_perf(c) && !case_grad(c) && variant >= (int)(sizeof shapes / sizeof *shapes);
@@ -113,7 +117,7 @@ bool test_attention(Case *c, int variant)
 {
     Shape s;
     if (!pick(c, variant, &s))
-        return false;
+        return !case_grad(c) && attention_rows(c, ROWS_PACKED, variant - n_variants);
     World w = make(c, &s, variant);
     case_flops(c, w.pairs * 4 * s.D, bytes(&w, 2));
     CASE_RUN(c)
@@ -138,7 +142,7 @@ bool test_attention_backward(Case *c, int variant)
 {
     Shape s;
     if (!pick(c, variant, &s))
-        return false;
+        return !case_grad(c) && attention_rows(c, ROWS_BACKWARD, variant - n_variants);
     World w = make(c, &s, variant);
     op_attention(&w.o, &w.lse, &w.q, &w.k, &w.v, &w.starts, s.D, w.scale);
     case_loss(c, &w.o);
@@ -209,8 +213,10 @@ static void row_places(Case *c, const World *w, const Shape *s, Tensor *row_seq,
 bool test_kv_write(Case *c, int variant)
 {
     Shape s;
-    if (case_grad(c) || !pick(c, variant, &s))
+    if (case_grad(c))
         return false;
+    if (!pick(c, variant, &s))
+        return attention_rows(c, ROWS_WRITTEN, variant - n_variants);
     World w = make(c, &s, variant);
     Pages p = pages_make(c, &s);
     Tensor row_seq, row_pos;
@@ -249,8 +255,10 @@ bool test_kv_copy(Case *c, int variant)
         {4, 33, 12, 6, {{11, 0}, {9, 1}, {7, 2}, {11, 3}, {10, 5}, {7, 6}}},
     };
     const bool perf = case_perf(c);
-    if (case_grad(c) || variant >= (perf ? 1 : 4))
+    if (case_grad(c))
         return false;
+    if (variant >= (perf ? 1 : 4))
+        return attention_rows(c, ROWS_COPIED, variant - 4);
     const int K = perf ? 8 : sizes[variant].K, D = perf ? 64 : sizes[variant].D;
     const int P = perf ? 128 : sizes[variant].pages, n = perf ? 64 : sizes[variant].n;
     Tensor k = case_tensor(c, "k pages", DTYPE_REAL, LAYOUT_KV_PAGE, 4,
@@ -289,8 +297,10 @@ bool test_kv_copy(Case *c, int variant)
 bool test_attention_paged(Case *c, int variant)
 {
     Shape s;
-    if (case_grad(c) || !pick(c, variant, &s))
+    if (case_grad(c))
         return false;
+    if (!pick(c, variant, &s))
+        return attention_rows(c, ROWS_PAGED, variant - n_variants);
     World w = make(c, &s, variant);
     Pages p = pages_make(c, &s);
     Tensor row_seq, row_pos;

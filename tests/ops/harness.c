@@ -174,9 +174,14 @@ Tensor case_rows(Case *c, const char *name, int64_t d0, int64_t d1, Fill fill)
     return case_tensor(c, name, DTYPE_REAL, LAYOUT_ROWS, d1 ? 2 : 1, (int64_t[]){d0, d1}, fill);
 }
 
+Tensor case_gapped_of(Case *c, const char *name, DType dtype, int64_t d0, int64_t d1, int gap)
+{
+    return make_tensor(c, name, dtype, LAYOUT_ROWS, 2, (int64_t[]){d0, d1}, gap);
+}
+
 Tensor case_strided_of(Case *c, const char *name, DType dtype, int64_t d0, int64_t d1)
 {
-    return make_tensor(c, name, dtype, LAYOUT_ROWS, 2, (int64_t[]){d0, d1}, STRIDE_GAP);
+    return case_gapped_of(c, name, dtype, d0, d1, STRIDE_GAP);
 }
 
 Tensor case_strided(Case *c, const char *name, int64_t d0, int64_t d1, Fill fill)

@@ -53,6 +53,7 @@ void case_expect(Case *c, bool ok, const char *fmt, ...) __attribute__((format(p
 Tensor case_rows(Case *c, const char *name, int64_t d0, int64_t d1, Fill fill); /* d1 = 0: rank 1 */
 /* The same with a row stride beyond d1; the gaps are guarded too. */
 Tensor case_strided(Case *c, const char *name, int64_t d0, int64_t d1, Fill fill);
+Tensor case_gapped_of(Case *c, const char *name, DType dtype, int64_t d0, int64_t d1, int gap); /* not filled */
 Tensor case_strided_of(Case *c, const char *name, DType dtype, int64_t d0, int64_t d1); /* not filled */
 /* Any dtype, layout and rank (KV pages); filled only when real. */
 Tensor case_tensor(Case *c, const char *name, DType dtype, Layout layout, int n_dims,
@@ -88,5 +89,14 @@ OPS(X)
 /* Products of bf16 rows, on a card (linear_rows.c); variants of the tests of linear.c behind theirs. */
 typedef enum { ROWS_Y, ROWS_DX, ROWS_DW } RowsProduct;
 bool linear_rows(Case *c, RowsProduct op, int variant);
+/* bf16 attention (attention_rows.c), behind the variants of attention.c. */
+typedef enum { ROWS_PACKED, ROWS_BACKWARD, ROWS_PAGED, ROWS_WRITTEN, ROWS_COPIED } AttentionRows;
+bool attention_rows(Case *c, AttentionRows op, int variant);
+/* Ops of rows with bf16 among them (elementwise_rows.c), behind the variants of their families. */
+typedef enum {
+    ROWS_ADD, ROWS_SWIGLU, ROWS_SWIGLU_BACKWARD, ROWS_ROPE, ROWS_GATHER, ROWS_SCATTER, ROWS_RMSNORM,
+    ROWS_RMSNORM_BACKWARD, ROWS_BIAS, ROWS_BIAS_BACKWARD, ROWS_EMBEDDING
+} ElementwiseRows;
+bool elementwise_rows(Case *c, ElementwiseRows op, int variant);
 
 #endif

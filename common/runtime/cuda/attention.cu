@@ -282,7 +282,8 @@ static __device__ __forceinline__ void packed_block(const Packed *at, int column
     pl.lane = (int)threadIdx.x % LANES;
     pl.tile = tile;
     if (threadIdx.x == 0)
-        *tile = tile_in_slot(at->starts, at->n_seqs, at->n_slots - 1 - b / at->n_groups / at->H);
+        *tile = tile_in_slot(at->starts, at->n_seqs, at->n_slots - 1 - b / at->n_groups / at->H,
+                             KV_TILE);
     __syncthreads();
     if (tile->first >= tile->length)
         return;
@@ -324,6 +325,10 @@ PACKED_KERNEL(128, 2)
 void cuda_attention(Tensor *o, Tensor *lse, const Tensor *q, const Tensor *k, const Tensor *v,
                     const Tensor *starts, int64_t head_dim, double scale)
 {
+    if (q->dtype == DTYPE_BF16) {
+        cuda_attention__bf16(o, lse, q, k, v, starts, head_dim, scale);
+        return;
+    }
     const int64_t D = head_dim, H = q->dim[1] / D, S = starts->dim[0] - 1, T = q->dim[0];
     const int columns = D <= 64 ? 64 : 128;
     const bool heads_wide = D % 4 == 0;
@@ -339,7 +344,7 @@ void cuda_attention(Tensor *o, Tensor *lse, const Tensor *q, const Tensor *k, co
                  lse->stride,
                  i32_data(starts),
                  S,
-                 tile_slots(T, S),
+                 tile_slots(T, S, KV_TILE),
                  D,
                  H,
                  H / (k->dim[1] / D),

@@ -5,6 +5,9 @@
 
 #include "common/runtime/cuda/tile.h"
 
+extern __typeof__(op_attention) cuda_attention__bf16;
+extern __typeof__(op_attention_backward) cuda_attention_backward__bf16;
+
 enum {
     TILE_STEP = KV_TILE + 4, /* a row of KV_TILE floats in shared memory, padded: see slab_across */
     SLAB_DIMS = 32,          /* head dims of a transposed slab */
@@ -12,7 +15,7 @@ enum {
     ROW_FLOATS = 2048, /* of a slab of whole rows: 16 of 128 columns, 32 of 64 */
 };
 
-/* KV_TILE positions of one sequence from `first`, a multiple of KV_TILE; rows count from the start
+/* Positions of one sequence from `first`, a multiple of the tile's size; rows count from the start
  * of the packed tensors. */
 typedef struct {
     int64_t start;  /* row of the sequence's position 0 */
@@ -28,27 +31,27 @@ typedef struct {
     bool wide;
 } HeadRows;
 
-/* Sequence s owns the slots from starts[s] / KV_TILE + s up to those of s + 1: never fewer than it
- * has tiles, so a grid needs no look at the lengths. */
-static inline int64_t tile_slots(int64_t n_tokens, int64_t n_seqs)
+/* Tiles of `size` positions: sequence s owns the slots from starts[s] / size + s up to those of
+ * s + 1: never fewer than it has tiles, so a grid needs no look at the lengths. */
+static inline int64_t tile_slots(int64_t n_tokens, int64_t n_seqs, int size)
 {
-    return n_tokens / KV_TILE + n_seqs;
+    return n_tokens / size + n_seqs;
 }
 
 /* The tile in a slot; of an empty slot it begins behind the sequence. */
 static __device__ __forceinline__ SeqTile tile_in_slot(const int32_t *starts, int64_t n_seqs,
-                                                       int64_t slot)
+                                                       int64_t slot, int size)
 {
     int64_t lo = 0, hi = n_seqs; /* the sequence is in [lo, hi) */
     while (hi - lo > 1) {
         int64_t mid = (lo + hi) / 2;
-        if (starts[mid] / KV_TILE + mid <= slot)
+        if (starts[mid] / size + mid <= slot)
             lo = mid;
         else
             hi = mid;
     }
     const int64_t start = starts[lo];
-    SeqTile t = {start, starts[lo + 1] - start, (slot - (start / KV_TILE + lo)) * KV_TILE};
+    SeqTile t = {start, starts[lo + 1] - start, (slot - (start / size + lo)) * size};
     return t;
 }
 

@@ -240,7 +240,7 @@ static __device__ __forceinline__ void keys_block(const Backward *bw, const Shar
     const SeqTile *t = sh->tile;
     float dk[4][8], dv[4][8];
     if (threadIdx.x == 0)
-        *sh->tile = tile_in_slot(bw->starts, bw->n_seqs, b / bw->n_groups / bw->K);
+        *sh->tile = tile_in_slot(bw->starts, bw->n_seqs, b / bw->n_groups / bw->K, KV_TILE);
     __syncthreads();
     if (t->first >= t->length)
         return;
@@ -291,7 +291,8 @@ static __device__ __forceinline__ void queries_block(const Backward *bw, const S
     float dq[4][8];
     if (threadIdx.x == 0)
         *sh->tile =
-            tile_in_slot(bw->starts, bw->n_seqs, bw->n_slots - 1 - b / bw->n_groups / bw->H);
+            tile_in_slot(bw->starts, bw->n_seqs, bw->n_slots - 1 - b / bw->n_groups / bw->H,
+                         KV_TILE);
     __syncthreads();
     if (t->first >= t->length)
         return;
@@ -320,6 +321,11 @@ void cuda_attention_backward(Tensor *dq, Tensor *dk, Tensor *dv, Tensor *delta, 
                              const Tensor *o, const Tensor *lse, const Tensor *q, const Tensor *k,
                              const Tensor *v, const Tensor *starts, int64_t head_dim, double scale)
 {
+    if (q->dtype == DTYPE_BF16) {
+        cuda_attention_backward__bf16(dq, dk, dv, delta, d_o, o, lse, q, k, v, starts, head_dim,
+                                      scale);
+        return;
+    }
     const int64_t D = head_dim, H = q->dim[1] / D, K = k->dim[1] / D, S = starts->dim[0] - 1;
     const int64_t T = q->dim[0];
     const int columns = D <= 64 ? 64 : 128;
@@ -347,7 +353,7 @@ void cuda_attention_backward(Tensor *dq, Tensor *dk, Tensor *dv, Tensor *delta, 
                    i32_data(starts),
                    T,
                    S,
-                   tile_slots(T, S),
+                   tile_slots(T, S, KV_TILE),
                    D,
                    H,
                    K,

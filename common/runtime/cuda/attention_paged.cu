@@ -3,6 +3,7 @@
  * A block makes the state of one chunk of 512 keys for a few vectors (rows x heads of a group) that
  * share its keys, a second kernel merges the chunks of a row: a few rows of a long context fill the
  * card. Every row is bit for bit the packed row (attention.cu). Tested by tests/ops/attention.c. */
+#include "common/runtime/cuda/attention_paged.h"
 #include "common/runtime/cuda/tile.h"
 
 /* ---- paged -------------------------------------------------------------------------------------
@@ -12,28 +13,16 @@ enum {
     PAGED_THREADS = KV_CHUNK / 4, /* a thread has four keys of the chunk */
     PAGED_DIMS = 128,             /* head dims of the vectors in shared memory at a time */
     VECS = 4,                     /* vectors of a block at most */
-    TILES = KV_CHUNK / KV_TILE,
 };
 
 typedef struct {
     const float *q, *k, *v;
     float *o, *state; /* state: (rows, H, n_chunks, 2 + D): m, l, o */
-    int64_t q_stride, o_stride, table_stride;
-    const int32_t *table, *row_seq, *row_pos;
-    int64_t D, H, K, G, n_chunks, n_parts; /* n_parts: of a group's heads */
-    int64_t row_from, row_to;
-    int part_heads; /* heads of a part, a power of two */
+    int64_t q_stride, o_stride;
+    PagedRows r;
     float scale;
     bool k_wide;
 } Paged;
-
-/* What a block works on, in shared memory: vector i is head head0 + i % heads of row + i / heads;
- * vectors there are not stand in for others and are not written. */
-typedef struct {
-    int64_t row, pos, chunk, kv_head, head0;
-    int n_rows, heads;
-    int row_of[VECS]; /* i / heads, at most n_rows - 1 */
-} Vectors;
 
 typedef struct {
     float *q;   /* (VECS, PAGED_DIMS) */
@@ -44,65 +33,25 @@ typedef struct {
     float *m, *l;
 } PagedShared;
 
-/* Row r goes on from row r - 1, at a position that is no multiple of `rows`. */
-static __device__ __forceinline__ bool joins(const Paged *at, int64_t r, int rows)
-{
-    return r > at->row_from && r < at->row_to && at->row_pos[r] % rows != 0 &&
-           at->row_seq[r] == at->row_seq[r - 1] && at->row_pos[r] == at->row_pos[r - 1] + 1;
-}
-
-/* By one thread; n_rows = 0 when there is nothing to do. A prompt's rows at positions [4 i, 4 i +
- * 4), or as many as fit beside the heads, are one block's: they share tiles and chunk. */
-static __device__ void vectors_make(Vectors *x, const Paged *at, int64_t b)
-{
-    const int rows = VECS / at->part_heads;
-    const int64_t parts = at->K * at->n_parts, part = b % parts,
-                  first = part % at->n_parts * at->part_heads;
-    x->chunk = b / parts % at->n_chunks;
-    x->row = at->row_from + b / parts / at->n_chunks;
-    x->pos = at->row_pos[x->row];
-    x->kv_head = part / at->n_parts;
-    x->head0 = x->kv_head * at->G + first;
-    x->heads = least(at->G - first, at->part_heads);
-    x->n_rows = at->row_seq[x->row] >= 0 && x->chunk * KV_CHUNK <= x->pos &&
-                !joins(at, x->row, rows);
-    while (x->n_rows && joins(at, x->row + x->n_rows, rows))
-        x->n_rows++;
-    for (int i = 0; i < VECS; i++)
-        x->row_of[i] = least(i / x->heads, x->n_rows - 1);
-}
-
-/* Keys of tile t of the chunk that the block's r-th row sees; may be negative. */
-static __device__ __forceinline__ int keys_seen(const Vectors *x, int r, int t)
-{
-    return least(x->pos + r + 1 - x->chunk * KV_CHUNK - t * KV_TILE, KV_TILE);
-}
-
-static __device__ __forceinline__ int64_t page_of(const Paged *at, const Vectors *x, int t)
-{
-    const int64_t page = at->table[at->row_seq[x->row] * at->table_stride + x->chunk * TILES + t];
-    return (page * at->K + x->kv_head) * at->D * KV_TILE;
-}
-
 static __device__ __forceinline__ void paged_scores(const Paged *at, const Vectors *x, int n_vecs,
                                                     const PagedShared *sh)
 {
     const int tid = (int)threadIdx.x, tile = tid / 16;
     const bool present = keys_seen(x, 0, tile) > 0;
-    const float *k = at->k + (present ? page_of(at, x, tile) : 0) + tid % 16 * 4;
+    const float *k = at->k + (present ? page_at(&at->r, x, tile) : 0) + tid % 16 * 4;
     float acc[VECS][4];
 #pragma unroll
     for (int i = 0; i < n_vecs; i++)
         acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0;
-    for (int64_t d0 = 0; d0 < at->D; d0 += PAGED_DIMS, k += PAGED_DIMS * KV_TILE) {
-        const int n = least(at->D - d0, PAGED_DIMS);
+    for (int64_t d0 = 0; d0 < at->r.D; d0 += PAGED_DIMS, k += PAGED_DIMS * KV_TILE) {
+        const int n = least(at->r.D - d0, PAGED_DIMS);
         __syncthreads();
         for (int e = tid; e < n_vecs * PAGED_DIMS; e += PAGED_THREADS) {
             const int i = e / PAGED_DIMS, d = e % PAGED_DIMS;
             const bool there = i < x->n_rows * x->heads && d < n;
             const int r = x->row_of[i], h = i - r * x->heads;
             sh->q[e] =
-                there ? at->q[(x->row + r) * at->q_stride + (x->head0 + h) * at->D + d0 + d] : 0.0f;
+                there ? at->q[(x->row + r) * at->q_stride + (x->head0 + h) * at->r.D + d0 + d] : 0.0f;
         }
         __syncthreads();
         if (!present)
@@ -186,7 +135,7 @@ static __device__ __forceinline__ void paged_values(const Paged *at, const Vecto
                                                     float o[VECS])
 {
     enum { RUN = 16 };
-    const float *v = at->v + page_of(at, x, t) + d, *p = sh->s + t * KV_TILE;
+    const float *v = at->v + page_at(&at->r, x, t) + d, *p = sh->s + t * KV_TILE;
     const int joint = keys_seen(x, 0, t), end = keys_seen(x, x->n_rows - 1, t);
 #pragma unroll
     for (int i = 0; i < n_vecs; i++)
@@ -196,7 +145,7 @@ static __device__ __forceinline__ void paged_values(const Paged *at, const Vecto
         float b[RUN], a[4];
 #pragma unroll
         for (int e = 0; e < RUN; e++)
-            b[e] = v[(j + e) * at->D];
+            b[e] = v[(j + e) * at->r.D];
 #pragma unroll
         for (int i = 0; i < n_vecs; i++) {
 #pragma unroll
@@ -208,7 +157,7 @@ static __device__ __forceinline__ void paged_values(const Paged *at, const Vecto
         }
     }
     for (; j < end; j++) {
-        const float b = v[j * at->D];
+        const float b = v[j * at->r.D];
 #pragma unroll
         for (int i = 0; i < n_vecs; i++)
             if (j < keys_seen(x, x->row_of[i], t))
@@ -219,7 +168,7 @@ static __device__ __forceinline__ void paged_values(const Paged *at, const Vecto
 static __device__ __forceinline__ float *state_at(const Paged *at, int64_t row, int64_t head,
                                                   int64_t chunk)
 {
-    return at->state + (((row - at->row_from) * at->H + head) * at->n_chunks + chunk) * (2 + at->D);
+    return at->state + (((row - at->r.row_from) * at->r.H + head) * at->r.n_chunks + chunk) * (2 + at->r.D);
 }
 
 /* n_vecs: a constant, not less than the vectors there are. */
@@ -230,7 +179,7 @@ static __device__ __forceinline__ void paged_chunk(const Paged *at, const Vector
     paged_scores(at, x, n_vecs, sh);
     __syncthreads();
     paged_weights(x, n_vecs, sh);
-    for (int64_t d = threadIdx.x; d < at->D; d += PAGED_THREADS) {
+    for (int64_t d = threadIdx.x; d < at->r.D; d += PAGED_THREADS) {
         float o[VECS] = {0};
         for (int t = 0; t < TILES && keys_seen(x, 0, t) > 0; t++)
             paged_values(at, x, n_vecs, t, d, sh, o);
@@ -241,7 +190,7 @@ static __device__ __forceinline__ void paged_chunk(const Paged *at, const Vector
             if (i >= x->n_rows * x->heads)
                 continue;
             if (whole) {
-                at->o[row * at->o_stride + head * at->D + d] = o[i] / sh->l[i];
+                at->o[row * at->o_stride + head * at->r.D + d] = o[i] / sh->l[i];
                 continue;
             }
             float *state = state_at(at, row, head, x->chunk);
@@ -261,7 +210,7 @@ static __global__ void __launch_bounds__(PAGED_THREADS, 4) paged_kernel(Paged at
     __shared__ Vectors x;
     const PagedShared sh = {q, s, max, sum, c, m, l};
     if (threadIdx.x == 0)
-        vectors_make(&x, &at, blockIdx.x);
+        vectors_make(&x, &at.r, blockIdx.x);
     __syncthreads();
     if (x.n_rows == 0)
         return;
@@ -277,9 +226,9 @@ static __global__ void __launch_bounds__(PAGED_THREADS, 4) paged_kernel(Paged at
 /* A block for a row and head of several chunks. */
 static __global__ void paged_merge_kernel(Paged at)
 {
-    const int64_t row = at.row_from + blockIdx.x / at.H, head = blockIdx.x % at.H;
-    const int64_t n = at.row_seq[row] < 0 ? 0 : at.row_pos[row] / KV_CHUNK + 1;
-    for (int64_t d = threadIdx.x; n > 1 && d < at.D; d += blockDim.x) {
+    const int64_t row = at.r.row_from + blockIdx.x / at.r.H, head = blockIdx.x % at.r.H;
+    const int64_t n = at.r.row_seq[row] < 0 ? 0 : at.r.row_pos[row] / KV_CHUNK + 1;
+    for (int64_t d = threadIdx.x; n > 1 && d < at.r.D; d += blockDim.x) {
         const float *st = state_at(&at, row, head, 0);
         float m = st[0], l = st[1], o = st[2 + d];
         for (int64_t i = 1; i < n; i++) {
@@ -289,7 +238,7 @@ static __global__ void paged_merge_kernel(Paged at)
             l = real_fma(l, e1, st[1] * e2);
             o = real_fma(o, e1, st[2 + d] * e2);
         }
-        at.o[row * at.o_stride + head * at.D + d] = o / l;
+        at.o[row * at.o_stride + head * at.r.D + d] = o / l;
     }
 }
 
@@ -298,42 +247,31 @@ void cuda_attention_paged(Tensor *o, const Tensor *q, const Tensor *k_pages, con
                           const Tensor *page_table, const Tensor *row_seq, const Tensor *row_pos,
                           int64_t head_dim, double scale)
 {
-    const int64_t D = head_dim, H = q->dim[1] / D, K = k_pages->dim[1], G = H / K, R = q->dim[0];
-    const int64_t n_chunks = (page_table->dim[1] + TILES - 1) / TILES;
+    if (q->dtype == DTYPE_BF16) {
+        cuda_attention_paged__bf16(o, q, k_pages, v_pages, page_table, row_seq, row_pos, head_dim,
+                                   scale);
+        return;
+    }
+    const int64_t R = q->dim[0], H = q->dim[1] / head_dim, G = H / k_pages->dim[1];
     const int part_heads = G > 2 ? VECS : (int)G;
-    const int64_t row_bytes = n_chunks > 1 ? H * n_chunks * (2 + D) * (int64_t)sizeof(float) : 1;
-    int64_t slice = CUDA_SCRATCH_BYTES / row_bytes;
-    slice = slice < 1 ? 1 : slice;
     Paged at = {f32_data(q),
                 f32_data(k_pages),
                 f32_data(v_pages),
                 f32_data(o),
-                (float *)cuda_scratch(q, (size_t)row_bytes),
+                NULL,
                 q->stride,
                 o->stride,
-                page_table->stride,
-                i32_data(page_table),
-                i32_data(row_seq),
-                i32_data(row_pos),
-                D,
-                H,
-                K,
-                G,
-                n_chunks,
-                (G + part_heads - 1) / part_heads,
-                0,
-                0,
-                part_heads,
+                paged_rows(q, k_pages, page_table, row_seq, row_pos, part_heads, VECS / part_heads),
                 (float)scale,
                 is_wide(k_pages)};
-    for (at.row_from = 0; at.row_from < R; at.row_from = at.row_to) {
-        at.row_to = R - at.row_from < slice ? R : at.row_from + slice;
-        const int64_t rows = at.row_to - at.row_from;
-        LAUNCH(paged_kernel, cuda_blocks(rows * n_chunks * K * at.n_parts, 1), PAGED_THREADS, 0,
-               cuda_stream(q), at);
-        if (n_chunks > 1)
-            LAUNCH(paged_merge_kernel, cuda_blocks(rows * H, 1), PAGED_THREADS, 0, cuda_stream(q),
-                   at);
+    const int64_t slice = paged_slice(&at.r);
+    at.state = (float *)cuda_scratch(q, (size_t)paged_state_bytes(&at.r));
+    for (at.r.row_from = 0; at.r.row_from < R; at.r.row_from = at.r.row_to) {
+        at.r.row_to = R - at.r.row_from < slice ? R : at.r.row_from + slice;
+        LAUNCH(paged_kernel, paged_blocks(&at.r), PAGED_THREADS, 0, cuda_stream(q), at);
+        if (at.r.n_chunks > 1)
+            LAUNCH(paged_merge_kernel, cuda_blocks((at.r.row_to - at.r.row_from) * H, 1),
+                   PAGED_THREADS, 0, cuda_stream(q), at);
     }
 }
 
@@ -343,11 +281,21 @@ void cuda_attention_paged(Tensor *o, const Tensor *q, const Tensor *k_pages, con
 enum { COPY_THREADS = 256 };
 
 typedef struct {
-    float *k_pages, *v_pages;
-    const float *k, *v;
+    void *k_pages, *v_pages;
+    const void *k, *v;
     int64_t k_stride, v_stride, table_stride, K, D, n;
     const int32_t *table, *row_seq, *row_pos;
+    bool half; /* bf16 */
 } Write;
+
+static __device__ __forceinline__ void move(void *dst, int64_t to, const void *src, int64_t from,
+                                            bool half)
+{
+    if (half)
+        ((uint16_t *)dst)[to] = ((const uint16_t *)src)[from];
+    else
+        ((float *)dst)[to] = ((const float *)src)[from];
+}
 
 /* A thread for an element of k and of v. */
 static __global__ void kv_write_kernel(Write w)
@@ -360,17 +308,17 @@ static __global__ void kv_write_kernel(Write w)
         return;
     const int64_t page = w.table[w.row_seq[r] * w.table_stride + pos / KV_TILE];
     const int64_t at = (page * w.K + col / w.D) * w.D * KV_TILE, d = col % w.D;
-    w.k_pages[at + d * KV_TILE + lane] = w.k[r * w.k_stride + col];
-    w.v_pages[at + lane * w.D + d] = w.v[r * w.v_stride + col];
+    move(w.k_pages, at + d * KV_TILE + lane, w.k, r * w.k_stride + col, w.half);
+    move(w.v_pages, at + lane * w.D + d, w.v, r * w.v_stride + col, w.half);
 }
 
 void cuda_kv_write(Tensor *k_pages, Tensor *v_pages, const Tensor *k, const Tensor *v,
                    const Tensor *page_table, const Tensor *row_seq, const Tensor *row_pos)
 {
-    Write w = {f32_data(k_pages),
-               f32_data(v_pages),
-               f32_data(k),
-               f32_data(v),
+    Write w = {k_pages->data,
+               v_pages->data,
+               k->data,
+               v->data,
                k->stride,
                v->stride,
                page_table->stride,
@@ -379,13 +327,14 @@ void cuda_kv_write(Tensor *k_pages, Tensor *v_pages, const Tensor *k, const Tens
                k->dim[0] * k_pages->dim[1] * k_pages->dim[2],
                i32_data(page_table),
                i32_data(row_seq),
-               i32_data(row_pos)};
+               i32_data(row_pos),
+               k->dtype == DTYPE_BF16};
     if (w.n)
         LAUNCH(kv_write_kernel, cuda_blocks(w.n, COPY_THREADS), COPY_THREADS, 0,
                cuda_stream(k_pages), w);
 }
 
-/* A thread for four elements of a page of k and of v; a page has whole fours. */
+/* A thread for 16 bytes of a page of k and of v, as floats; a page is whole ones. */
 static __global__ void kv_copy_kernel(float *k, float *v, const int32_t *pairs, int64_t fours,
                                       int64_t n, bool wide)
 {
@@ -403,8 +352,9 @@ static __global__ void kv_copy_kernel(float *k, float *v, const int32_t *pairs, 
 
 void cuda_kv_copy(Tensor *k_pages, Tensor *v_pages, const Tensor *pairs)
 {
-    const int64_t fours = k_pages->dim[1] * k_pages->dim[2] * KV_TILE / 4,
-                  n = pairs->dim[0] * fours;
+    const int64_t bytes = k_pages->dim[1] * k_pages->dim[2] * KV_TILE *
+                          (int64_t)dtype_bytes(k_pages->dtype),
+                  fours = bytes / 16, n = pairs->dim[0] * fours;
     if (n)
         LAUNCH(kv_copy_kernel, cuda_blocks(n, COPY_THREADS), COPY_THREADS, 0, cuda_stream(k_pages),
                f32_data(k_pages), f32_data(v_pages), i32_data(pairs), fours, n,

@@ -13,8 +13,9 @@
 #ifndef RLHF_RUNTIME_CUDA_PTX_H
 #define RLHF_RUNTIME_CUDA_PTX_H
 
+#include "common/runtime/cuda/cuda.h" /* first: it gives C's headers their linkage */
+
 #include "common/runtime/cpu/formula.h"
-#include "common/runtime/cuda/cuda.h"
 
 /* ---- bf16: the upper half of an f32, in a uint16_t; pairs in a uint32_t ------------------------- */
 
@@ -50,6 +51,30 @@ static __device__ __forceinline__ uint32_t bf16_pair(float low, float high)
     uint32_t pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
+#endif
+}
+
+/* x, and the compiler does not know that: what is computed from it is not computed ahead of a loop, where
+ * it would occupy registers. */
+static __device__ __forceinline__ int not_ahead(int x)
+{
+#ifndef RLHF_EMU
+    asm volatile("" : "+r"(x));
+#endif
+    return x;
+}
+
+/* 2^x, relative error at most 2^-22; 2^0 = 1, 2^-inf = 0, what would be denormal is 0. The sums and
+ * products of bf16 attention leave 2^-9 of every weight, so this is enough there. */
+static __device__ __forceinline__ float exp2_approx(float x)
+{
+#ifdef RLHF_EMU
+    const float y = k_exp(x * 0x1.62e430p-1f);
+    return y < 0x1p-126f ? 0.0f : y;
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 #endif
 }
 
