@@ -27,7 +27,7 @@ bool test_bias(Case *c, int variant)
 {
     Shape s;
     if (!pick(c, variant, &s))
-        return false;
+        return elementwise_rows(c, ROWS_BIAS, variant - (int)(sizeof shapes / sizeof *shapes));
     Fill fill = variant == 2 && !case_grad(c) ? FILL_EXTREME : FILL_NORMAL;
     Tensor y = case_strided(c, "y", s.t, s.n, fill), b = case_rows(c, "b", s.n, 0, fill);
     Tensor before = case_rows(c, "before", s.t, s.n, FILL_ZERO);
@@ -56,7 +56,7 @@ bool test_bias_backward(Case *c, int variant)
 {
     Shape s;
     if (case_grad(c) || !pick(c, variant, &s))
-        return false; /* test_bias checks the gradient */
+        return elementwise_rows(c, ROWS_BIAS_BACKWARD, variant - (int)(sizeof shapes / sizeof *shapes)); /* test_bias checks the gradient */
     Tensor dy = case_strided(c, "dy", s.t, s.n, FILL_NORMAL), db = case_rows(c, "db", s.n, 0, FILL_NORMAL);
     Tensor cut = case_rows(c, "cut", s.n, 0, FILL_ZERO);
     Tensor starts = case_i32(c, "starts", (int32_t[]){0, s.t / 3, s.t / 3, s.t}, 4); /* one of them empty */

@@ -49,7 +49,7 @@ bool test_add(Case *c, int variant)
     if (!case_perf(c) && variant == 3 * sizeof shapes / sizeof *shapes && !case_grad(c))
         return unaligned_add(c);
     if (!pick(c, variant / 3, &s))
-        return false;
+        return elementwise_rows(c, ROWS_ADD, variant - (int)(3 * (sizeof shapes / sizeof *shapes) + 1));
     Tensor a = variant % 3 == 1 ? case_strided(c, "a", s.t, s.c, FILL_NORMAL)
                                 : case_rows(c, "a", s.t, s.c, FILL_EXTREME);
     Tensor b = case_rows(c, "b", s.t, s.c, FILL_NORMAL);
@@ -69,7 +69,7 @@ bool test_swiglu(Case *c, int variant)
 {
     Shape s;
     if (!pick(c, variant / 2, &s))
-        return false;
+        return elementwise_rows(c, ROWS_SWIGLU, variant - (int)(2 * (sizeof shapes / sizeof *shapes)));
     Fill fill = variant % 2 && !case_grad(c) ? FILL_EXTREME : FILL_NORMAL;
     Tensor gate = case_strided(c, "gate", s.t, s.c, fill);
     Tensor up = case_strided(c, "up", s.t, s.c, FILL_NORMAL);
@@ -101,7 +101,7 @@ bool test_swiglu_backward(Case *c, int variant)
 {
     Shape s;
     if (case_grad(c) || !pick(c, variant, &s))
-        return false;
+        return elementwise_rows(c, ROWS_SWIGLU_BACKWARD, variant - (int)(sizeof shapes / sizeof *shapes));
     Tensor gate = case_strided(c, "gate", s.t, s.c, FILL_NORMAL),
            up = case_rows(c, "up", s.t, s.c, FILL_NORMAL);
     Tensor dy = case_rows(c, "dy", s.t, s.c, FILL_NORMAL);
@@ -126,7 +126,7 @@ bool test_rope(Case *c, int variant)
 {
     static const int sizes[][3] = {{1, 1, 2}, {5, 3, 16}, {9, 2, 6}, {64, 6, 48}, {33, 1, 64}};
     if ((size_t)variant >= 2 * sizeof sizes / sizeof *sizes)
-        return false;
+        return elementwise_rows(c, ROWS_ROPE, variant - (int)(2 * (sizeof sizes / sizeof *sizes)));
     int t = case_perf(c) ? 1024 : sizes[variant / 2][0], d = sizes[variant / 2][2];
     int width = sizes[variant / 2][1] * d;
     if (case_grad(c) && t > 9)
@@ -363,7 +363,7 @@ bool test_gather_rows(Case *c, int variant)
 {
     Shape s;
     if (case_grad(c) || !pick(c, variant, &s))
-        return false;
+        return elementwise_rows(c, ROWS_GATHER, variant - (int)(sizeof shapes / sizeof *shapes));
     int n = s.t * 2 / 3 + 1;
     Tensor x = case_strided(c, "x", s.t, s.c, FILL_NORMAL), rows = case_ids(c, "rows", n, s.t);
     Tensor y = case_strided(c, "y", n, s.c, FILL_ZERO);
@@ -384,7 +384,7 @@ bool test_scatter_rows(Case *c, int variant)
 {
     Shape s;
     if (!pick(c, variant, &s))
-        return false;
+        return elementwise_rows(c, ROWS_SCATTER, variant - (int)(sizeof shapes / sizeof *shapes));
     int n = s.t * 2 / 3 + 1;
     Tensor x = case_strided(c, "x", n, s.c, FILL_NORMAL), rows = case_ids(c, "rows", n, s.t);
     Tensor y = case_strided(c, "y", s.t, s.c, FILL_NORMAL),

@@ -35,7 +35,7 @@ bool test_rmsnorm(Case *c, int variant)
 {
     Shape s;
     if (!pick(c, variant / 2, &s))
-        return false;
+        return elementwise_rows(c, ROWS_RMSNORM, variant - (int)(2 * (sizeof shapes / sizeof *shapes)));
     Tensor x =
         case_strided(c, "x", s.t, s.c, variant == 2 && !case_grad(c) ? FILL_EXTREME : FILL_NORMAL);
     Tensor w = case_rows(c, "w", s.c, 0, FILL_NORMAL),
@@ -128,7 +128,7 @@ bool test_rmsnorm_backward(Case *c, int variant)
         return true;
     }
     if (case_grad(c) || !pick(c, variant, &s))
-        return false;
+        return elementwise_rows(c, ROWS_RMSNORM_BACKWARD, variant - (int)(sizeof shapes / sizeof *shapes + 1));
     Tensor x = case_strided(c, "x", s.t, s.c, FILL_NORMAL),
            dy = case_rows(c, "dy", s.t, s.c, FILL_NORMAL);
     Tensor w = case_rows(c, "w", s.c, 0, FILL_NORMAL),

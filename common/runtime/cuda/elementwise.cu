@@ -3,7 +3,7 @@
  * 32 pass through shared memory so that both sides are read and written in whole lines.
  * scatter_rows, where elements may meet, sorts the rows by destination: a destination is one chain.
  * Tested by tests/ops/elementwise.c. */
-#include "common/runtime/cuda/span.h"
+#include "common/runtime/cuda/mixed.h"
 
 #include "common/runtime/cpu/formula.h"
 
@@ -37,6 +37,10 @@ SPAN_KERNEL add_kernel(Span s, float *y, int64_t y_stride, const float *a, int64
 void cuda_add(Tensor *y, const Tensor *a, const Tensor *b)
 {
     const Tensor *all[] = {y, a, b};
+    if (b->dtype == DTYPE_BF16) {
+        cuda_add__bf16(y, a, b);
+        return;
+    }
     Span s = span_of(all, 3);
     SPAN_LAUNCH(add_kernel, s, y, f32_data(y), y->stride, f32_data(a), a->stride, f32_data(b),
                 b->stride);
@@ -64,6 +68,10 @@ SPAN_KERNEL swiglu_kernel(Span s, float *y, int64_t y_stride, const float *gate,
 void cuda_swiglu(Tensor *y, const Tensor *gate, const Tensor *up)
 {
     const Tensor *all[] = {y, gate, up};
+    if (y->dtype == DTYPE_BF16) {
+        cuda_swiglu__bf16(y, gate, up);
+        return;
+    }
     Span s = span_of(all, 3);
     SPAN_LAUNCH(swiglu_kernel, s, y, f32_data(y), y->stride, f32_data(gate), gate->stride,
                 f32_data(up), up->stride);
@@ -101,6 +109,10 @@ void cuda_swiglu_backward(Tensor *dgate, Tensor *dup, const Tensor *dy, const Te
                           const Tensor *up)
 {
     const Tensor *all[] = {dgate, dup, dy, gate, up};
+    if (dy->dtype == DTYPE_BF16) {
+        cuda_swiglu_backward__bf16(dgate, dup, dy, gate, up);
+        return;
+    }
     Span s = span_of(all, 5);
     SwigluBackward t = {f32_data(dgate), f32_data(dup), f32_data(dy), f32_data(gate), f32_data(up),
                         dgate->stride,   dup->stride,   dy->stride,   gate->stride,   up->stride};
@@ -127,6 +139,10 @@ SPAN_KERNEL rope_kernel(Span s, float *x, int64_t x_stride, const int32_t *pos, 
 void cuda_rope(Tensor *x, const Tensor *pos, const Tensor *table, int64_t head_dim, bool backward)
 {
     Span s = {x->dim[0], x->dim[1] / 2, 0};
+    if (x->dtype == DTYPE_BF16) {
+        cuda_rope__bf16(x, pos, table, head_dim, backward);
+        return;
+    }
     SPAN_LAUNCH(rope_kernel, s, x, f32_data(x), x->stride, i32_data(pos), f32_data(table),
                 table->stride, (int)(head_dim / 2), backward ? -1.0f : 1.0f);
 }
@@ -393,6 +409,10 @@ SPAN_KERNEL gather_kernel(Span s, float *y, int64_t y_stride, const float *x, in
 void cuda_gather_rows(Tensor *y, const Tensor *x, const Tensor *rows)
 {
     const Tensor *all[] = {y, x};
+    if (y->dtype == DTYPE_BF16 || x->dtype == DTYPE_BF16) {
+        cuda_gather_rows__bf16(y, x, rows);
+        return;
+    }
     Span s = span_rows(y->dim[0], y->dim[1], all, 2);
     SPAN_LAUNCH(gather_kernel, s, y, f32_data(y), y->stride, f32_data(x), x->stride,
                 i32_data(rows));
@@ -428,8 +448,8 @@ static __global__ void __launch_bounds__(SORT_THREADS)
 
 /* Block (p, columns): when p begins the run of a destination, that row's chain over the run. */
 static __global__ void __launch_bounds__(SCATTER_THREADS, 8)
-    scatter_kernel(float *y, int64_t y_stride, const float *x, int64_t x_stride,
-                   const int32_t *rows, const int32_t *order, int n, int64_t cols)
+    scatter_kernel(float *y, int64_t y_stride, Mixed x, const int32_t *rows, const int32_t *order,
+                   int n, int64_t cols)
 {
     int p = (int)blockIdx.x;
     const int32_t to = rows[order[p]];
@@ -444,7 +464,7 @@ static __global__ void __launch_bounds__(SCATTER_THREADS, 8)
         for (int j = 0; j < SCATTER_AHEAD; j++) {
             int i = p + j < n ? order[p + j] : -1;
             same[j] = i >= 0 && rows[i] == to;
-            v[j] = same[j] ? x[i * x_stride + c] : 0;
+            v[j] = same[j] ? mixed_read(&x, i * x.stride + c) : 0;
         }
 #pragma unroll
         for (int j = 0; j < SCATTER_AHEAD; j++)
@@ -463,10 +483,10 @@ void cuda_scatter_rows(Tensor *y, const Tensor *x, const Tensor *rows)
     for (int64_t from = 0; from < n_rows && cols > 0; from += SORT_MAX) {
         int n = (int)span_min(n_rows - from, SORT_MAX);
         const int32_t *to = i32_data(rows) + from;
+        const Tensor part = tensor_slice(x, from, n);
         LAUNCH(sort_kernel, cuda_blocks(n, SORT_THREADS), SORT_THREADS, 0, cuda_stream(y), order,
                to, n);
         LAUNCH(scatter_kernel, dim3((unsigned)n, cuda_blocks(cols, block)), block, 0,
-               cuda_stream(y), f32_data(y), y->stride, f32_data(x) + from * x->stride, x->stride,
-               to, order, n, cols);
+               cuda_stream(y), f32_data(y), y->stride, mixed_of(&part), to, order, n, cols);
     }
 }

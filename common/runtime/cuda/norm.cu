@@ -17,23 +17,40 @@ static unsigned norm_block(int64_t width)
     return (unsigned)(whole < most ? whole : most);
 }
 
-/* Element i of g: of dy * w where w is given, else of dy. */
-static __device__ __forceinline__ float product_at(const float *dy, const float *w, int64_t i)
+/* A row that is f32 or bf16; NULL of none. */
+typedef struct {
+    const void *p;
+    bool half;
+} Row;
+
+static __device__ __forceinline__ Row row_of(const Mixed *m, int64_t t)
 {
-    return w ? dy[i] * w[i] : dy[i];
+    Row r = {m->p ? (const char *)m->p + t * m->stride * (m->half ? 2 : 4) : NULL, m->half};
+    return r;
+}
+
+static __device__ __forceinline__ float row_at(Row r, int64_t i)
+{
+    return r.half ? bf16_float(((const uint16_t *)r.p)[i]) : ((const float *)r.p)[i];
+}
+
+/* Element i of g: of dy * w where w is given, else of dy. */
+static __device__ __forceinline__ float product_at(Row dy, const float *w, int64_t i)
+{
+    return w ? row_at(dy, i) * w[i] : row_at(dy, i);
 }
 
 /* sum_i (dy * w)[i] x[i], a row reduction by the block's first warp; the block gets it by way of
  * *shared. What the block put into shared memory before may be read after. */
-static __device__ __forceinline__ float block_dot(const float *dy, const float *w, const float *x,
-                                                  int64_t n, float *shared)
+static __device__ __forceinline__ float block_dot(Row dy, const float *w, Row x, int64_t n,
+                                                  float *shared)
 {
     __syncthreads();
     if (threadIdx.x < WARP) {
         float a = 0;
 #pragma unroll 8
         for (int64_t i = threadIdx.x; i < n; i += WARP)
-            a = real_fma(product_at(dy, w, i), x[i], a);
+            a = real_fma(product_at(dy, w, i), row_at(x, i), a);
         __syncwarp(FULL_MASK);
         a = warp_sum_tree(a);
         if (threadIdx.x == 0)
@@ -44,23 +61,23 @@ static __device__ __forceinline__ float block_dot(const float *dy, const float *
 }
 
 static __global__ void __launch_bounds__(NORM_THREADS)
-    rmsnorm_kernel(float *y, int64_t y_stride, float *rstd, const float *x, int64_t x_stride,
-                   const float *w, int64_t n, float eps, bool staged)
+    rmsnorm_kernel(Mixed y, float *rstd, Mixed x, const float *w, int64_t n, float eps, bool staged)
 {
     __shared__ float dot;
     DYN_SHARED(float, stage);
     const int64_t t = blockIdx.x;
-    const float *row = x + t * x_stride;
+    Row row = row_of(&x, t);
     if (staged) {
         for (int64_t i = threadIdx.x; i < n; i += blockDim.x)
-            stage[i] = row[i];
-        row = stage;
+            stage[i] = row_at(row, i);
+        row.p = stage;
+        row.half = false;
     }
     float r = 1.0f / k_sqrt(block_dot(row, NULL, row, n, &dot) / (float)n + eps);
     if (threadIdx.x == 0)
         rstd[t] = r;
     for (int64_t i = threadIdx.x; i < n; i += blockDim.x)
-        y[t * y_stride + i] = row[i] * r * w[i];
+        mixed_write(&y, t * y.stride + i, row_at(row, i) * r * w[i]);
 }
 
 void cuda_rmsnorm(Tensor *y, Tensor *rstd, const Tensor *x, const Tensor *w, double eps)
@@ -70,14 +87,14 @@ void cuda_rmsnorm(Tensor *y, Tensor *rstd, const Tensor *x, const Tensor *w, dou
     if (x->dim[0] == 0 || n == 0)
         return;
     LAUNCH(rmsnorm_kernel, cuda_blocks(x->dim[0], 1), norm_block(n),
-           (size_t)(staged ? n : 1) * sizeof(float), cuda_stream(y), f32_data(y), y->stride,
-           f32_data(rstd), f32_data(x), x->stride, f32_data(w), n, (float)eps, staged);
+           (size_t)(staged ? n : 1) * sizeof(float), cuda_stream(y), mixed_of(y), f32_data(rstd),
+           mixed_of(x), f32_data(w), n, (float)eps, staged);
 }
 
 typedef struct {
-    float *dx;
-    const float *dy, *x, *w, *rstd;
-    int64_t dx_stride, dy_stride, x_stride, n;
+    Mixed dx, dy, x;
+    const float *w, *rstd;
+    int64_t n;
 } NormBackward;
 
 /* The stage holds g = dy * w and x of a row, where they fit. */
@@ -87,20 +104,24 @@ static __global__ void __launch_bounds__(NORM_THREADS)
     __shared__ float dot;
     DYN_SHARED(float, stage);
     const int64_t t = blockIdx.x, n = a.n;
-    const float *x = a.x + t * a.x_stride, *dy = a.dy + t * a.dy_stride, *w = a.w;
-    float *dx = a.dx + t * a.dx_stride;
+    const float *w = a.w;
+    Row dy = row_of(&a.dy, t), x = row_of(&a.x, t);
     if (staged) {
         for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
-            stage[i] = dy[i] * w[i];
-            stage[n + i] = x[i];
+            stage[i] = product_at(dy, w, i);
+            stage[n + i] = row_at(x, i);
         }
-        dy = stage;
+        dy.p = stage;
+        x.p = stage + n;
+        dy.half = x.half = false;
         w = NULL;
-        x = stage + n;
     }
     const float r = a.rstd[t], s = block_dot(dy, w, x, n, &dot) * (r * r) / (float)n;
-    for (int64_t i = threadIdx.x; i < n; i += blockDim.x)
-        dx[i] = real_fma(r, real_fma(-s, x[i], product_at(dy, w, i)), dx[i]);
+    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
+        const int64_t at = t * a.dx.stride + i;
+        mixed_write(&a.dx, at, real_fma(r, real_fma(-s, row_at(x, i), product_at(dy, w, i)),
+                                        mixed_read(&a.dx, at)));
+    }
 }
 
 /* Blocks of rows are numbered without a list: those of sequence s begin at number
@@ -133,12 +154,13 @@ static __global__ void __launch_bounds__(DW_THREADS)
         return;
     int64_t t;
     const int n = token_block(&t, starts, S, a.per_token, first + b);
-    const float *x = a.x ? a.x + t * a.x_stride + c : NULL, *dy = a.dy + t * a.dy_stride + c;
+    const Row x = row_of(&a.x, t);
     float sum = n ? 0.0f : -0.0f;
 #pragma unroll 4
-    for (int i = 0; i < n; i++)
-        sum = x ? real_fma(dy[i * a.dy_stride], x[i * a.x_stride] * a.rstd[t + i], sum)
-                : sum + dy[i * a.dy_stride];
+    for (int i = 0; i < n; i++) {
+        const float dy = mixed_read(&a.dy, (t + i) * a.dy.stride + c);
+        sum = x.p ? real_fma(dy, row_at(x, i * a.x.stride + c) * a.rstd[t + i], sum) : sum + dy;
+    }
     partial[b * a.n + c] = sum;
 }
 
@@ -177,15 +199,13 @@ void cuda_rmsnorm_backward(Tensor *dx, Tensor *dw, const Tensor *dy, const Tenso
                            int64_t per_token)
 {
     int64_t T = x->dim[0], n = x->dim[1];
-    NormBackward a = {f32_data(dx), f32_data(dy),   f32_data(x),
-                      f32_data(w),  f32_data(rstd), dx->stride,
-                      dy->stride,   x->stride,      n};
+    NormBackward a = {mixed_of(dx), mixed_of(dy), mixed_of(x), f32_data(w), f32_data(rstd), n};
     if (T == 0 || n == 0)
         return;
     bool staged = 2 * n <= NORM_STAGE;
     LAUNCH(rmsnorm_dx_kernel, cuda_blocks(T, 1), norm_block(n),
            (size_t)(staged ? 2 * n : 1) * sizeof(float), cuda_stream(dx), a, staged);
-    TokenSums sums = {a.dy, a.x, a.rstd, a.dy_stride, a.x_stride, n, per_token};
+    TokenSums sums = {a.dy, a.x, a.rstd, n, per_token};
     if (dw->n_dims)
         cuda_token_sums(dw, &sums, starts, T);
 }

@@ -2,13 +2,14 @@
 #ifndef RLHF_RUNTIME_CUDA_TOKEN_SUMS_H
 #define RLHF_RUNTIME_CUDA_TOKEN_SUMS_H
 
-#include "common/runtime/cuda/cuda.h"
+#include "common/runtime/cuda/mixed.h"
 
-/* dst[c] += sum_t dy[t][c] * (x[t][c] * rstd[t]), or of dy alone where x is NULL: partials over NORM_BLOCK tokens
+/* dst[c] += sum_t dy[t][c] * (x[t][c] * rstd[t]), or of dy alone where x.p is NULL: partials over NORM_BLOCK tokens
  * (rows, where a token has several) counted from each sequence's start, added ascending. dst: (n); dy, x: rows of n. */
 typedef struct {
-    const float *dy, *x, *rstd;
-    int64_t dy_stride, x_stride, n;
+    Mixed dy, x;
+    const float *rstd;
+    int64_t n;
     int64_t per_token; /* rows a token */
 } TokenSums;
 void cuda_token_sums(Tensor *dst, const TokenSums *a, const Tensor *starts, int64_t n_rows);
