@@ -16,7 +16,8 @@ static const char usage_text[] =
     "usage: bench [options]\n"
     "  --device cpu|cuda|cuda:N   (cpu)\n"
     "  --threads N,N...           thread counts, ascending; 0 = all cores (1,0)\n"
-    "  --only SECTION,...         ceilings, ops, steps, decode, ppo, growth, text, products (all of them)\n"
+    "  --only SECTION,...         ceilings, ops, steps, decode, ppo, growth, text,\n"
+    "                             products, attention (all of them)\n"
     "  --shapes SHAPE,...         15m, 135m (both); the large one runs with the last thread count\n"
     "  --dtypes DTYPE,...         f32, bf16 (both; a card: f32) of steps, decode and ppo\n"
     "  --match TEXT               of steps, decode and text only rows whose name holds it, for a profile; of growth\n"
@@ -215,8 +216,7 @@ static const struct {
     bool in_torch; /* peer_torch.py has it */
 } sections[] = {{"ceilings", run_ceilings, false}, {"ops", run_ops, true}, {"steps", run_steps, true},
                 {"decode", run_decode, true}, {"ppo", run_ppo, true}, {"growth", run_growth, false},
-                {"text", text_run, false},
-                {"products", products_run, false}};
+                {"text", text_run, false}, {"products", products_run, false}, {"attention", attention_run, false}};
 enum { N_SECTIONS = sizeof sections / sizeof *sections };
 
 /* ---- arguments ---------------------------------------------------------------------------------- */

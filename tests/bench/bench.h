@@ -28,6 +28,7 @@ typedef struct {
     int n;
     double roof;      /* in `unit`; 0 = none */
     double target;    /* of value / roof; of the value itself where there is no roof; 0 = none */
+    bool of_card;     /* target: it is meant for a card, the others for a CPU */
     double floor;     /* against PyTorch in f32; 0 = none */
 } Row;
 
@@ -156,5 +157,6 @@ int growth_run(Bench *b);                   /* growth.c: 0, or the files cannot 
 int growth_child(Bench *b);                 /* a point of it in a process of its own: b->point */
 void text_run(Bench *b);                    /* text.c: one thread of the host */
 void products_run(Bench *b);                /* of a card with bf16, once */
+void attention_run(Bench *b);               /* attention.c: bf16, on a card that can */
 
 #endif

@@ -90,7 +90,7 @@ bool row_add(Rows *rows, Row row)
     CHECK(row.n > 0, "%s: nothing was measured", row.name);
     qsort(row.value, (size_t)row.n, sizeof *row.value, by_value);
     qsort(row.fraction, (size_t)row.n, sizeof *row.fraction, by_value);
-    if (rows->without_targets && row.roof > 0)
+    if (rows->without_targets && row.roof > 0 && !row.of_card)
         row.target = 0;
     int i = VEC_GROW(rows->at, rows->n, rows->cap);
     rows->at[i] = row;

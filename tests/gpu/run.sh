@@ -94,7 +94,7 @@ fi
 if part bench; then
     timeout 200 $BUILD/tests/test_ops -b cuda perf >"$OUT/ops.txt" 2>&1; count "$OUT/ops.txt"
     timeout 200 $BUILD/tests/bench --device cuda --only steps,decode,ppo --repeat 3 --seconds 4 --out "$OUT" >"$OUT/bench.txt" 2>&1 || echo "bench: exit $?"
-    timeout 240 $BUILD/tests/bench --device cuda --only products --repeat 3 --out "$OUT/products" >"$OUT/products.txt" 2>&1 || echo "products: exit $?"
+    timeout 240 $BUILD/tests/bench --device cuda --only products,attention --repeat 3 --out "$OUT/products" >"$OUT/products.txt" 2>&1 || echo "products: exit $?"
     [ -e "$OUT/products/bench.jsonl" ] && tail -n +2 "$OUT/products/bench.jsonl" >>"$OUT/bench.jsonl" # behind the machine's line
     cat "$OUT/bench.txt" "$OUT/products.txt"
     python3 tests/gpu/ceilings.py 2>"$OUT/ceilings.err" | tee "$OUT/ceilings.txt" || echo "no python3 with torch: no ceilings of PyTorch"
