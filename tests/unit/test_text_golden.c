@@ -24,15 +24,21 @@
 
 enum { N_STRINGS = 100000, N_CHATS = 10000, GROUP = 100 };
 
-/* Under a sanitizer every tenth group: it is there for other faults than wrong ids. */
+/* Every fourth group; with CHECK (tests/e2e/test_text.sh in make check) all of them; under a sanitizer, which is
+ * there for other faults than wrong ids, every tenth. */
 #ifndef __has_feature
 #define __has_feature(x) 0
 #endif
 #ifdef __SANITIZE_ADDRESS__
-enum { GROUP_STEP = 10 };
+enum { SANITIZED = 1 };
 #else
-enum { GROUP_STEP = __has_feature(address_sanitizer) ? 10 : 1 };
+enum { SANITIZED = __has_feature(address_sanitizer) };
 #endif
+
+static int group_step(void)
+{
+    return SANITIZED ? 10 : getenv("CHECK") ? 1 : 4;
+}
 
 #define GOLDEN "tests/golden/text/"
 
@@ -57,34 +63,50 @@ static void add_text(Str *b, const Str *s)
 
 /* ---- what is compared */
 
-static void add_string(Tokenizer *t, const Str *s, Str *b)
+typedef struct {
+    Tokenizer *tok;
+    ChatTemplate chat;
+    bool chats;
+    IdList user, special; /* scratch of add_string */
+    Str text, part;
+} Subject;
+
+static void subject_close(Subject *s)
 {
-    IdList user = {0}, special = {0};
-    Str text = {0}, part = {0};
-    size_t bad = utf8_find_invalid(str_get(s), s->n);
-    if (bad < s->n) {
-        assert_int_equal(tokenizer_encode(t, str_get(s), s->n, true, &user), ERR_DATA);
+    tokenizer_close(s->tok);
+    id_list_free(&s->user);
+    id_list_free(&s->special);
+    str_free(&s->text);
+    str_free(&s->part);
+}
+
+static void add_string(Subject *s, const char *string, size_t n, Str *b)
+{
+    Tokenizer *t = s->tok;
+    size_t bad = utf8_find_invalid(string, n);
+    s->user.n = s->special.n = 0;
+    str_clear(&s->text);
+    str_clear(&s->part);
+    if (bad < n) {
+        assert_int_equal(tokenizer_encode(t, string, n, true, &s->user), ERR_DATA);
         add_number(b, -1);
         add_number(b, (int64_t)bad);
         return;
     }
-    if (tokenizer_encode(t, str_get(s), s->n, true, &user) < 0 ||
-        tokenizer_encode_special(t, str_get(s), s->n, true, &special) < 0)
+    if (tokenizer_encode(t, string, n, true, &s->user) < 0 ||
+        tokenizer_encode_special(t, string, n, true, &s->special) < 0)
         fail_msg("%s", error_text());
-    for (int i = 0; i < user.n; i++)
-        if (tokenizer_is_special(t, user.at[i]) && user.at[i] != t->bpe.unk)
+    for (int i = 0; i < s->user.n; i++)
+        if (tokenizer_is_special(t, s->user.at[i]) && s->user.at[i] != t->bpe.unk)
             fail_msg("a special token from user text");
-    tokenizer_decode(t, t->bpe.spm ? user.at : special.at, t->bpe.spm ? user.n : special.n, false, &text);
-    if (user.n > 2)
-        tokenizer_decode(t, user.at + 1, user.n - 2, false, &part);
-    add_ids(b, &user);
-    add_ids(b, &special);
-    add_text(b, &text);
-    add_text(b, &part);
-    id_list_free(&user);
-    id_list_free(&special);
-    str_free(&text);
-    str_free(&part);
+    const IdList *whole = t->bpe.spm ? &s->user : &s->special;
+    tokenizer_decode(t, whole->at, whole->n, false, &s->text);
+    if (s->user.n > 2)
+        tokenizer_decode(t, s->user.at + 1, s->user.n - 2, false, &s->part);
+    add_ids(b, &s->user);
+    add_ids(b, &s->special);
+    add_text(b, &s->text);
+    add_text(b, &s->part);
 }
 
 /* The ids of a conversation and the spans of its answers; -1 where the template refuses a system message. */
@@ -114,25 +136,35 @@ static void add_chat(const ChatTemplate *t, uint32_t index, Str *b)
 
 /* ---- groups and their hashes */
 
-typedef struct {
-    Tokenizer *tok;
-    ChatTemplate chat;
-    bool chats;
-} Subject;
+/* The strings one after another, made once: string i is all[from[i]] up to from[i + 1]. */
+static struct {
+    Str all;
+    size_t from[N_STRINGS + 1];
+} strings;
+
+static void make_strings(void)
+{
+    Str s = {0};
+    for (uint32_t i = 0; i < N_STRINGS && !strings.from[N_STRINGS]; i++) {
+        strings.from[i] = strings.all.n;
+        text_string(i, &s);
+        str_add_bytes(&strings.all, str_get(&s), s.n);
+    }
+    strings.from[N_STRINGS] = strings.all.n;
+    str_free(&s);
+}
 
 static void add_group(Subject *s, uint32_t group, Str *b)
 {
-    Str text = {0};
+    const size_t *from = strings.from;
+    make_strings();
     str_clear(b);
     for (uint32_t i = GROUP * group; i < GROUP * (group + 1); i++) {
-        if (s->chats) {
+        if (s->chats)
             add_chat(&s->chat, i, b);
-        } else {
-            text_string(i, &text);
-            add_string(s->tok, &text, b);
-        }
+        else
+            add_string(s, str_get(&strings.all) + from[i], from[i + 1] - from[i], b);
     }
-    str_free(&text);
 }
 
 /* Lines of 8 hex digits behind a line that says what made them. */
@@ -141,12 +173,12 @@ static int check_hashes(Subject *s, const char *path, int n_groups)
     char *text, *line, *rest;
     size_t n;
     Str b = {0};
-    int group = 0, wrong = 0;
+    int group = 0, wrong = 0, step = group_step();
     if (file_read(path, &text, &n) < 0)
         fail_msg("%s", error_text());
     line = strtok_r(text, "\n", &rest);
     for (line = strtok_r(NULL, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest), group++) {
-        if (group % GROUP_STEP)
+        if (group % step)
             continue;
         add_group(s, (uint32_t)group, &b);
         if ((uint32_t)hash64(str_get(&b), b.n, 0) == strtoul(line, NULL, 16))
@@ -212,7 +244,7 @@ static int check_subject(const char *name, const char *hashes, int n_groups)
     if (subject_open(&s, name) < 0)
         fail_msg("%s", error_text());
     wrong = check_hashes(&s, hashes, n_groups);
-    tokenizer_close(s.tok);
+    subject_close(&s);
     return wrong;
 }
 
@@ -425,7 +457,7 @@ static int print_group(const char *name, const char *number)
         printf("%02x", (unsigned char)b.s[i]);
     putchar('\n');
     str_free(&b);
-    tokenizer_close(s.tok);
+    subject_close(&s);
     return 0;
 }
 
@@ -449,5 +481,7 @@ int main(int argc, char **argv)
         return -write_gpt2(argv[2], strcmp(argv[3], "llama3") == 0);
     if (argc == 4 && strcmp(argv[1], "--group") == 0)
         return -print_group(argv[2], argv[3]);
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    str_free(&strings.all);
+    return rc;
 }
