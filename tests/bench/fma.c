@@ -62,7 +62,7 @@ __attribute__((target("avx512f,avx512bf16"))) static void loop_dot(void)
 
 static bool has_dot(CpuIsa isa)
 {
-    return isa == ISA_AVX512BF16;
+    return isa >= ISA_AVX512 && __builtin_cpu_supports("avx512bf16");
 }
 #else
 static void loop_dot(void)
