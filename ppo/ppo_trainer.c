@@ -75,9 +75,8 @@ static void alloc_stage(Ppo *p, int64_t n)
 static int alloc_critic(Trainer *t, Ppo *p, int64_t tokens, int64_t longest)
 {
     int rc = 0;
-    TRY(model_init(&p->critic_model, &p->critic_config, t->dev, &p->weights, longest));
-    params_alloc(&p->critic, &p->critic_model.table, &p->weights, "critic", false,
-                 trainer_dtype(t));
+    TRY(model_init(&p->critic_model, &p->critic_config, trainer_dtype(t), t->dev, &p->weights, longest));
+    params_alloc(&p->critic, &p->critic_model.table, &p->weights, "critic", false);
     grads_alloc(&p->critic_grads, &p->critic_model.table, &p->grads);
     optim_alloc(&p->critic_optim, &p->c->critic, &p->critic, &p->critic_grads, &p->optim);
     if (!p->critic_acts)
@@ -97,9 +96,9 @@ static int alloc_models(Trainer *t, Ppo *p, int64_t tokens, int64_t longest)
     const PpoConfig *c = p->c;
     int64_t positions = c->ptx.coef > 0 && c->ptx.max_length > longest ? c->ptx.max_length : longest;
     int rc = 0;
-    TRY(model_init(&p->model, &p->policy_config, t->dev, &p->weights, positions));
-    params_alloc(&p->policy, &p->model.table, &p->weights, "policy", false, trainer_dtype(t));
-    params_alloc(&p->reference, &p->model.table, &p->weights, "reference", true, trainer_dtype(t));
+    TRY(model_init(&p->model, &p->policy_config, trainer_dtype(t), t->dev, &p->weights, positions));
+    params_alloc(&p->policy, &p->model.table, &p->weights, "policy", false);
+    params_alloc(&p->reference, &p->model.table, &p->weights, "reference", true);
     grads_alloc(&p->policy_grads, &p->model.table, &p->grads);
     optim_alloc(&p->policy_optim, &c->policy, &p->policy, &p->policy_grads, &p->optim);
     TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens, (int)longest, false,

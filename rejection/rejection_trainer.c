@@ -132,8 +132,8 @@ static int rejection_alloc(Trainer *t)
         TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens, (int)longest, false,
                            trainer_dtype(t)));
     if (c->k) {
-        TRY(model_init(&p->model, &p->policy_config, t->dev, &p->weights, longest));
-        params_alloc(&p->policy, &p->model.table, &p->weights, "policy", true, trainer_dtype(t));
+        TRY(model_init(&p->model, &p->policy_config, trainer_dtype(t), t->dev, &p->weights, longest));
+        params_alloc(&p->policy, &p->model.table, &p->weights, "policy", true);
         if (!p->gen)
             p->gen = generator_new(&p->model, c->slots, longest, tokens);
         generator_alloc(p->gen, &p->work, &p->host);

@@ -63,10 +63,10 @@ fail:
 int reward_model_alloc(RewardModel *r, Arena *weights, Arena *work, int max_tokens, int max_length,
                        bool training, DType dtype)
 {
-    int rc = model_init(&r->model, &r->config, r->dev, weights, max_length);
+    int rc = model_init(&r->model, &r->config, dtype, r->dev, weights, max_length);
     if (rc < 0)
         return rc;
-    params_alloc(&r->params, &r->model.table, weights, r->folder, !training, dtype);
+    params_alloc(&r->params, &r->model.table, weights, r->folder, !training);
     if (!r->acts) {
         r->acts = acts_new(&r->model, max_tokens, training);
         pack_init(&r->pack, max_tokens, max_tokens);

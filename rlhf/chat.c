@@ -306,8 +306,8 @@ static int alloc(Chat *t, bool planning)
         memory_plan_add(&t->plan, &t->work);
         memory_plan_add(&t->plan, &t->host);
     }
-    TRY(model_init(&t->model, &t->config, t->dev, &t->weights, t->length));
-    params_alloc(&t->params, &t->model.table, &t->weights, "model", true, (DType)t->c->dtype);
+    TRY(model_init(&t->model, &t->config, (DType)t->c->dtype, t->dev, &t->weights, t->length));
+    params_alloc(&t->params, &t->model.table, &t->weights, "model", true);
     if (!t->gen)
         t->gen = generator_new(&t->model, 1, t->length, t->length);
     generator_alloc(t->gen, &t->work, &t->host);

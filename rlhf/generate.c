@@ -186,14 +186,13 @@ static int alloc(Generate *g, bool planning)
         memory_plan_add(&g->plan, &g->work);
         memory_plan_add(&g->plan, &g->host);
     }
-    TRY(model_init(&g->model, &g->config, g->dev, &g->weights, longest));
-    params_alloc(&g->policy, &g->model.table, &g->weights, "model", true, (DType)c->dtype);
+    TRY(model_init(&g->model, &g->config, (DType)c->dtype, g->dev, &g->weights, longest));
+    params_alloc(&g->policy, &g->model.table, &g->weights, "model", true);
     if (!g->gen)
         g->gen = generator_new(&g->model, c->slots, longest, tokens);
     generator_alloc(g->gen, &g->work, &g->host);
     if (c->reference[0]) {
-        params_alloc(&g->reference, &g->model.table, &g->weights, "reference", true,
-                     (DType)c->dtype);
+        params_alloc(&g->reference, &g->model.table, &g->weights, "reference", true);
         logp_alloc(&g->logp, &g->model, &g->work, &g->host, tokens);
     }
 fail:

@@ -128,8 +128,8 @@ static void setup_open(Setup *s, Loss loss, bool tied, bool extras)
     arena_init(&s->arena, s->dev, ARENA_DEVICE, "model");
     arena_init(&s->host, s->dev, ARENA_HOST, "host");
     for (int pass = 0; pass < 2; pass++) {
-        assert_int_equal(model_init(&s->m, &c, s->dev, &s->arena, 70), 0);
-        params_alloc(&s->p, &s->m.table, &s->arena, "policy", false, DTYPE_REAL);
+        assert_int_equal(model_init(&s->m, &c, DTYPE_REAL, s->dev, &s->arena, 70), 0);
+        params_alloc(&s->p, &s->m.table, &s->arena, "policy", false);
         grads_alloc(&s->g, &s->m.table, &s->arena);
         if (!s->acts)
             s->acts = acts_new(&s->m, TOKENS, true);

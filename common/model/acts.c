@@ -12,49 +12,52 @@
 
 typedef enum { LIFE_LAYER, LIFE_PASS, LIFE_BACKWARD } Lifetime;
 
-/* width: '1' a vector (T), C channels, Q = H * D, G = K * D, H heads, K kv heads,
+/* half: bf16 where model_acts_dtype says so. width: '1' a vector (T), C channels, Q = H * D, G = K * D, H heads, K kv heads,
  * F feed-forward. */
 static const struct {
     const char *name;
     char width;
     Lifetime life;
+    bool half;
 } slots[ACTS_SLOTS] = {
     [A_X] = {"x", 'C', LIFE_LAYER},
     [A_RSTD1] = {"rstd1", '1', LIFE_LAYER},
-    [A_N1] = {"n1", 'C', LIFE_LAYER},
-    [A_Q] = {"q", 'Q', LIFE_LAYER},
-    [A_K] = {"k", 'G', LIFE_LAYER},
-    [A_V] = {"v", 'G', LIFE_LAYER},
-    [A_Q_RAW] = {"q_raw", 'Q', LIFE_LAYER},
-    [A_K_RAW] = {"k_raw", 'G', LIFE_LAYER},
+    [A_N1] = {"n1", 'C', LIFE_LAYER, true},
+    [A_Q] = {"q", 'Q', LIFE_LAYER, true},
+    [A_K] = {"k", 'G', LIFE_LAYER, true},
+    [A_V] = {"v", 'G', LIFE_LAYER, true},
+    [A_Q_RAW] = {"q_raw", 'Q', LIFE_LAYER, true},
+    [A_K_RAW] = {"k_raw", 'G', LIFE_LAYER, true},
     [A_RSTD_Q] = {"rstd_q", 'H', LIFE_LAYER},
     [A_RSTD_K] = {"rstd_k", 'K', LIFE_LAYER},
-    [A_O] = {"o", 'Q', LIFE_LAYER},
+    [A_O] = {"o", 'Q', LIFE_LAYER, true},
     [A_LSE] = {"lse", 'H', LIFE_LAYER},
     [A_MID] = {"mid", 'C', LIFE_LAYER},
     [A_RSTD2] = {"rstd2", '1', LIFE_LAYER},
-    [A_N2] = {"n2", 'C', LIFE_LAYER},
-    [A_GATE] = {"gate", 'F', LIFE_LAYER},
-    [A_UP] = {"up", 'F', LIFE_LAYER},
-    [A_ACT] = {"act", 'F', LIFE_LAYER},
+    [A_N2] = {"n2", 'C', LIFE_LAYER, true},
+    [A_GATE] = {"gate", 'F', LIFE_LAYER, true},
+    [A_UP] = {"up", 'F', LIFE_LAYER, true},
+    [A_ACT] = {"act", 'F', LIFE_LAYER, true},
     [A_LAST] = {"last", 'C', LIFE_PASS},
     [A_RSTD] = {"rstd", '1', LIFE_PASS},
     [A_HIDDEN] = {"hidden", 'C', LIFE_PASS},
     [A_DHIDDEN] = {"dhidden", 'C', LIFE_BACKWARD},
     [A_DX] = {"dx", 'C', LIFE_BACKWARD},
+    [A_DY] = {"dy", 'C', LIFE_BACKWARD, true},
     [A_DN] = {"dn", 'C', LIFE_BACKWARD},
-    [A_DQ] = {"dq", 'Q', LIFE_BACKWARD},
-    [A_DK] = {"dk", 'G', LIFE_BACKWARD},
-    [A_DV] = {"dv", 'G', LIFE_BACKWARD},
-    [A_DQ_RAW] = {"dq_raw", 'Q', LIFE_BACKWARD},
-    [A_DK_RAW] = {"dk_raw", 'G', LIFE_BACKWARD},
-    [A_DO] = {"do", 'Q', LIFE_BACKWARD},
+    [A_DQ] = {"dq", 'Q', LIFE_BACKWARD, true},
+    [A_DK] = {"dk", 'G', LIFE_BACKWARD, true},
+    [A_DV] = {"dv", 'G', LIFE_BACKWARD, true},
+    [A_DQ_RAW] = {"dq_raw", 'Q', LIFE_BACKWARD, true},
+    [A_DK_RAW] = {"dk_raw", 'G', LIFE_BACKWARD, true},
+    [A_DO] = {"do", 'Q', LIFE_BACKWARD, true},
     [A_DELTA] = {"delta", 'H', LIFE_BACKWARD},
-    [A_DACT] = {"dact", 'F', LIFE_BACKWARD},
+    [A_DACT] = {"dact", 'F', LIFE_BACKWARD, true},
 };
 
 struct Acts {
     ModelConfig config;
+    DType half; /* what slots with `half` are */
     int64_t max_tokens;
     bool backward;
     Tensor *at[ACTS_SLOTS]; /* n_copies() tensors of max_tokens rows */
@@ -70,6 +73,8 @@ bool acts_has(const Acts *a, ActSlot slot)
     case A_DQ_RAW:
     case A_DK_RAW:
         return a->config.qk_norm;
+    case A_DY:
+        return a->half == DTYPE_BF16;
     default:
         return true;
     }
@@ -115,6 +120,7 @@ Acts *acts_new(const Model *m, int64_t max_tokens, bool backward)
     CHECK(max_tokens > 0, "activations for %lld tokens", (long long)max_tokens);
     Acts *a = xcalloc(1, sizeof *a);
     a->config = m->table.config;
+    a->half = model_acts_dtype(m);
     a->max_tokens = max_tokens;
     a->backward = backward;
     for (int s = 0; s < ACTS_SLOTS; s++)
@@ -127,7 +133,7 @@ void acts_alloc(Acts *a, Arena *arena)
     for (int s = 0; s < ACTS_SLOTS; s++)
         for (int64_t i = 0; i < n_copies(a, s); i++) {
             int64_t width = width_of(&a->config, slots[s].width);
-            a->at[s][i] = width ? arena_rows2(arena, DTYPE_REAL, a->max_tokens, width)
+            a->at[s][i] = width ? arena_rows2(arena, slots[s].half ? a->half : DTYPE_REAL, a->max_tokens, width)
                                 : arena_rows1(arena, DTYPE_REAL, a->max_tokens);
         }
 }

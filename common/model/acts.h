@@ -36,6 +36,7 @@ typedef enum {
     /* LIFE_BACKWARD */
     A_DHIDDEN,
     A_DX, /* gradient of the residual stream, in place through all layers */
+    A_DY, /* of models whose activations are bf16: the residual stream's gradient as products read it */
     A_DN,
     A_DQ,
     A_DK,

@@ -44,6 +44,8 @@ void lm_head_alloc(LmHead *h, const Model *m, Arena *a, Arena *host, int64_t max
     if (backward)
         h->dhidden = arena_rows2(a, DTYPE_REAL, chunk, c->C);
     h->logits = arena_rows2(a, DTYPE_REAL, chunk, c->V);
+    if (backward && model_acts_dtype(m) == DTYPE_BF16)
+        h->dlogits = arena_rows2(a, DTYPE_BF16, chunk, c->V);
 }
 
 void lm_head_logits(Tensor *logits, const Tensor *x, const Model *m, const ParamSet *p)
@@ -110,8 +112,12 @@ void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, 
         if (!g)
             continue;
 
-        Tensor dx = tensor_slice(&h->dhidden, 0, n);
-        model_linear_backward(&dx, &logits, &x, p, m->table.head, NULL, g, NULL, false);
+        Tensor dx = tensor_slice(&h->dhidden, 0, n), dlogits = logits;
+        if (h->dlogits.n_dims) {
+            dlogits = tensor_slice(&h->dlogits, 0, n);
+            op_convert(&dlogits, &logits);
+        }
+        model_linear_backward(&dx, &dlogits, &x, p, m->table.head, NULL, g, NULL, false);
         op_scatter_rows(dhidden, &dx, &rows);
     }
     params_release(p, group);

@@ -49,9 +49,9 @@ void kv_alloc(KvCache *kv, const Model *m, Arena *a, int64_t n_slots, int64_t ma
                     .pages_per_slot = per_slot,
                     .n_pages = n_slots * per_slot};
     for (int64_t l = 0; l < c->L; l++) {
-        k[l] = arena_tensor(a, DTYPE_REAL, LAYOUT_KV_PAGE, 4,
+        k[l] = arena_tensor(a, model_acts_dtype(m), LAYOUT_KV_PAGE, 4,
                             (int64_t[]){kv->n_pages, c->K, c->D, KV_TILE});
-        v[l] = arena_tensor(a, DTYPE_REAL, LAYOUT_KV_PAGE, 4,
+        v[l] = arena_tensor(a, model_acts_dtype(m), LAYOUT_KV_PAGE, 4,
                             (int64_t[]){kv->n_pages, c->K, KV_TILE, c->D});
     }
     kv->page_table = arena_rows2(a, DTYPE_I32, n_slots, per_slot);

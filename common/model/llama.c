@@ -49,7 +49,12 @@ static void rope_fill(Tensor *rope, const ModelConfig *c)
     free(row);
 }
 
-int model_init(Model *m, const ModelConfig *c, Device *dev, Arena *a, int64_t max_positions)
+DType model_acts_dtype(const Model *m)
+{
+    return m->table.dtype == DTYPE_BF16 && device_can_bf16(m->dev) ? DTYPE_BF16 : DTYPE_REAL;
+}
+
+int model_init(Model *m, const ModelConfig *c, DType dtype, Device *dev, Arena *a, int64_t max_positions)
 {
     if (max_positions < 1 || max_positions > c->max_position)
         return error_set(ERR_CONFIG,
@@ -57,7 +62,7 @@ int model_init(Model *m, const ModelConfig *c, Device *dev, Arena *a, int64_t ma
                          "lower max_length (or max_prompt_length, max_new_tokens)",
                          (long long)max_positions, (long long)c->max_position);
     if (!m->table.def)
-        param_table_init(&m->table, c);
+        param_table_init(&m->table, c, dtype, device_can_bf16(dev));
     m->dev = dev;
     m->max_positions = max_positions;
     m->rope = arena_rows2(a, DTYPE_REAL, max_positions, c->D);
@@ -263,6 +268,16 @@ static void project_backward(const Model *m, const ParamSet *p, const Adapter *l
     model_linear_backward(dx, dy, x, p, linear, lora, g, &b->starts, accumulate);
 }
 
+/* The residual stream's gradient as products read it, which is twice: rounded once where they read bf16. */
+static Tensor as_operand(const Acts *a, const Tensor *dx)
+{
+    if (!acts_has(a, A_DY))
+        return *dx;
+    Tensor dy = acts_view(a, A_DY, 0, dx->dim[0]);
+    op_convert(&dy, dx);
+    return dy;
+}
+
 /* dx: gradient of the layer's output on entry, of its input on return. */
 static void layer_backward(const Model *m, const ParamSet *p, const Adapter *lora, int64_t layer,
                            const Batch *b, Acts *a, Tensor *dx, Grads *g)
@@ -276,14 +291,16 @@ static void layer_backward(const Model *m, const ParamSet *p, const Adapter *lor
     Tensor delta = acts_view(a, A_DELTA, 0, b->T);
     params_acquire(p, (int)layer);
 
-    model_linear_backward(&dact, dx, &t.act, p, base + P_DOWN, lora, g, &b->starts, false);
+    Tensor dy = as_operand(a, dx);
+    model_linear_backward(&dact, &dy, &t.act, p, base + P_DOWN, lora, g, &b->starts, false);
     op_swiglu_backward(&t.gate, &t.up, &dact, &t.gate, &t.up); /* gate, up become their gradients */
     model_linear_backward(&dn, &t.gate, &t.n2, p, base + P_GATE, lora, g, &b->starts, false);
     model_linear_backward(&dn, &t.up, &t.n2, p, base + P_UP, lora, g, &b->starts, true);
     op_rmsnorm_backward(dx, &g->g[base + P_NORM2], &dn, &t.mid, &p->in[base + P_NORM2], &t.rstd2,
                         &b->starts, 1);
 
-    model_linear_backward(&d_o, dx, &t.o, p, base + P_O, lora, g, &b->starts, false);
+    dy = as_operand(a, dx);
+    model_linear_backward(&d_o, &dy, &t.o, p, base + P_O, lora, g, &b->starts, false);
     op_attention_backward(&dq, &dk, &dv, &delta, &d_o, &t.o, &t.lse, &t.q, &t.k, &t.v, &b->starts,
                           c->D, attention_scale(c));
     Tensor dq_raw = view_if(a, A_DQ_RAW, 0, b->T), dk_raw = view_if(a, A_DK_RAW, 0, b->T);

@@ -25,8 +25,11 @@ typedef struct {
 } Model;
 
 /* Plans / allocates the constant tables (rope) in `a`; call for planning and for real. The table is
- * made at the first call. max_positions <= config.max_position. */
-int model_init(Model *m, const ModelConfig *c, Device *dev, Arena *a, int64_t max_positions);
+ * made at the first call. dtype: of products. max_positions <= config.max_position. */
+int model_init(Model *m, const ModelConfig *c, DType dtype, Device *dev, Arena *a, int64_t max_positions);
+/* What activations between products, and the KV cache, are kept in: bf16 in bf16 mode on a device that has ops for
+ * it, else real. The residual stream, its gradient, statistics and logits are real. */
+DType model_acts_dtype(const Model *m);
 void model_free(Model *m);
 
 /* A micro-batch on the device: views filled from a Pack. */
@@ -74,6 +77,7 @@ typedef struct {
     Tensor loss, ratio, dlogp;                /* (R): outputs with a loss */
     Tensor hidden, dhidden;                   /* (chunk, C) */
     Tensor logits;                            /* (chunk, V) */
+    Tensor dlogits;                           /* the same, their gradient as products read it, where that is bf16 */
     int64_t max_rows;
 } LmHead;
 

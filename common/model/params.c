@@ -103,6 +103,13 @@ static void names_set(ParamDef *d, const char *name, const char *hf_name)
 
 static const double EMBED_STD = 0.05;
 
+/* Whether products read parameter i in bf16. */
+static bool in_bf16(const ParamTable *t, int i)
+{
+    return t->dtype == DTYPE_BF16 && t->def[i].dim[1] > 0 &&
+           !(t->config.head == HEAD_SCALAR && i == t->head);
+}
+
 static bool is_bias(LayerParam p)
 {
     return p >= P_Q_BIAS && p <= P_O_BIAS;
@@ -129,9 +136,10 @@ static void layer_add(ParamTable *t, int64_t l)
     }
 }
 
-void param_table_init(ParamTable *t, const ModelConfig *c)
+void param_table_init(ParamTable *t, const ModelConfig *c, DType dtype, bool rows)
 {
-    *t = (ParamTable){.config = *c};
+    CHECK(dtype == DTYPE_REAL || dtype == DTYPE_BF16, "parameters in %s", dtype_name(dtype));
+    *t = (ParamTable){.config = *c, .dtype = dtype};
     for (LayerParam p = 0; p < LAYER_PARAMS; p++)
         t->in_layer[p] = is_present(c, layer_rows[p].when) ? t->per_layer++ : -1;
     t->def = xcalloc((size_t)(1 + t->per_layer * c->L + 2), sizeof *t->def);
@@ -164,6 +172,9 @@ void param_table_init(ParamTable *t, const ModelConfig *c)
             embed->tied_to = t->head;
         }
     }
+    for (int i = 0; rows && i < t->n; i++)
+        if (in_bf16(t, i))
+            t->def[i].layout = LAYOUT_ROWS;
 }
 
 void param_table_free(ParamTable *t)
@@ -333,22 +344,14 @@ static Tensor def_tensor(const ParamDef *d, Layout layout, Arena *a)
     return arena_tensor(a, DTYPE_REAL, layout, 2, d->dim);
 }
 
-/* Whether products read parameter i in bf16 when the set is in bf16. */
-static bool in_bf16(const ParamTable *t, int i)
+void params_alloc(ParamSet *p, const ParamTable *t, Arena *a, const char *role, bool frozen)
 {
-    return t->def[i].dim[1] > 0 && !(t->config.head == HEAD_SCALAR && i == t->head);
-}
-
-void params_alloc(ParamSet *p, const ParamTable *t, Arena *a, const char *role, bool frozen,
-                  DType dtype)
-{
-    CHECK(dtype == DTYPE_REAL || dtype == DTYPE_BF16, "parameters in %s", dtype_name(dtype));
     Tensor *w = p->w ? p->w : xcalloc((size_t)t->n, sizeof *w);
     Tensor *in = p->in ? p->in : xcalloc((size_t)t->n, sizeof *in);
-    *p = (ParamSet){.table = t, .w = w, .in = in, .role = role, .frozen = frozen, .dtype = dtype};
+    *p = (ParamSet){.table = t, .w = w, .in = in, .role = role, .frozen = frozen};
     for (int i = 0; i < t->n; i++) {
         const ParamDef *d = &t->def[i];
-        bool half = dtype == DTYPE_BF16 && in_bf16(t, i);
+        bool half = in_bf16(t, i);
         if (d->tied_to >= 0)
             continue;
         if (half)

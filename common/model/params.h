@@ -9,7 +9,7 @@
  * forward and backward bracket each group (layer) with params_acquire / params_release: nothing
  * today; gathering of shards and host offload later.
  *
- * dtype says what products multiply. f32: the weights themselves. bf16: copies of the matrices, rounded to
+ * The table's dtype says what products multiply. f32: the weights themselves. bf16: copies of the matrices, rounded to
  * nearest even, beside f32 masters which the optimizer, checkpoints and exports see; op_adamw writes the
  * copies as it goes, and whoever else writes masters calls params_refresh. A frozen set has no masters
  * of its matrices: its copies are all there is of them. Vectors (norms) and a scalar head are f32 in
@@ -60,6 +60,7 @@ typedef enum {
 
 typedef struct {
     ModelConfig config;
+    DType dtype;                    /* of products: DTYPE_REAL or DTYPE_BF16 */
     ParamDef *def;
     int n;                          /* entries, tied ones included */
     int per_layer;
@@ -67,7 +68,8 @@ typedef struct {
     int embed, final_norm, head;    /* indices; head: lm_head or score */
 } ParamTable;
 
-void param_table_init(ParamTable *t, const ModelConfig *c); /* xmalloc'ed rows */
+/* rows: matrices that products read in bf16 are ROWS, as a card's are, instead of PANEL. xmalloc'ed. */
+void param_table_init(ParamTable *t, const ModelConfig *c, DType dtype, bool rows);
 void param_table_free(ParamTable *t);
 int param_layer(const ParamTable *t, int64_t layer, LayerParam p); /* index; -1: there is none */
 int64_t param_table_count(const ParamTable *t);  /* parameters, tied counted once */
@@ -78,7 +80,6 @@ typedef struct {
     Tensor *in;         /* (n): what forward and backward read: the tensor w, or a bf16 copy of it */
     const char *role;   /* "policy", "reference", ...: for messages */
     bool frozen;
-    DType dtype;        /* of products: DTYPE_REAL or DTYPE_BF16 */
 } ParamSet;
 
 /* A program's key `dtype`: member `m` of struct S, an int, is a DType. */
@@ -87,8 +88,7 @@ typedef struct {
 
 /* Tensors of every parameter from the arena (same call for planning and for real; the arrays themselves
  * are made once). */
-void params_alloc(ParamSet *p, const ParamTable *t, Arena *a, const char *role, bool frozen,
-                  DType dtype);
+void params_alloc(ParamSet *p, const ParamTable *t, Arena *a, const char *role, bool frozen);
 void params_free(ParamSet *p); /* the arrays only */
 /* The copies become what their masters are; to be called after w was written by anything but op_adamw
  * and the functions of this file. */

@@ -147,10 +147,10 @@ void device_close(Device *dev)
 
 int device_check_dtype(const Device *dev, DType dtype, const char *where)
 {
-    if (dtype != DTYPE_BF16 || !dev->cuda)
+    if (dtype != DTYPE_BF16 || !dev->cuda || device_can_bf16(dev))
         return 0;
-    return error_set(ERR_CONFIG, "%s: dtype: bf16 runs on a CPU so far; set device: cpu, or dtype: f32",
-                     where);
+    return error_set(ERR_CONFIG, "%s: dtype: bf16, which %s cannot multiply; set dtype: f32, or device: cpu", where,
+                     device_text(dev));
 }
 
 DeviceKind device_kind(const Device *dev)

@@ -104,8 +104,8 @@ static int sft_alloc(Trainer *t)
     int rc = 0;
     if (t->planning)
         plan_arenas(t, p);
-    TRY(model_init(&p->model, &p->config, t->dev, &p->weights, p->c->max_length));
-    params_alloc(&p->params, &p->model.table, &p->weights, "policy", false, trainer_dtype(t));
+    TRY(model_init(&p->model, &p->config, trainer_dtype(t), t->dev, &p->weights, p->c->max_length));
+    params_alloc(&p->params, &p->model.table, &p->weights, "policy", false);
     grads_alloc(&p->grads, &p->model.table, &p->gradients);
     optim_alloc(&p->optim, &p->c->optim, &p->params, &p->grads, &p->moments);
     if (!p->acts) {

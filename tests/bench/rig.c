@@ -68,8 +68,8 @@ void rig_open_training(Rig *r, const Bench *b, const Shape *s, HeadKind head, in
     r->config.tied = head == HEAD_LM && s->config.tied;
     pack_init(&r->pack, (int)tokens, s->S);
     for (int pass = 0; pass < 2; pass++) {
-        CHECK(model_init(&r->model, &r->config, r->dev, &r->weights, s->T) == 0, "%s", error_text());
-        params_alloc(&r->params, &r->model.table, &r->weights, "policy", false, b->dtype);
+        CHECK(model_init(&r->model, &r->config, b->dtype, r->dev, &r->weights, s->T) == 0, "%s", error_text());
+        params_alloc(&r->params, &r->model.table, &r->weights, "policy", false);
         grads_alloc(&r->grads, &r->model.table, &r->weights);
         optim_alloc(&r->optim, &r->optim_config, &r->params, &r->grads, &r->weights);
         if (!pass)
@@ -94,8 +94,8 @@ void rig_open_generation(Rig *r, const Bench *b, const Shape *s, int64_t slots, 
 {
     begin(r, b, s, threads);
     for (int pass = 0; pass < 2; pass++) {
-        CHECK(model_init(&r->model, &r->config, r->dev, &r->weights, max_length) == 0, "%s", error_text());
-        params_alloc(&r->params, &r->model.table, &r->weights, "policy", false, b->dtype);
+        CHECK(model_init(&r->model, &r->config, b->dtype, r->dev, &r->weights, max_length) == 0, "%s", error_text());
+        params_alloc(&r->params, &r->model.table, &r->weights, "policy", false);
         if (!pass)
             r->gen = generator_new(&r->model, slots, max_length, PREFILL_ROWS);
         generator_alloc(r->gen, &r->work, &r->host);

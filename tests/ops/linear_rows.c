@@ -203,7 +203,7 @@ static void check_cpu(Case *c, RowsProduct op, const Tensor *a, const Tensor *b)
     Device *cpu = NULL;
     Arena arena;
     Tensor want;
-    CHECK(device_open(&cpu, &(DeviceOptions){.name = "cpu", .threads = 1}) == 0, "%s",
+    CHECK(device_open(&cpu, &(DeviceOptions){.name = "cpu", .threads = 1, .isa = ISA_PLAIN}) == 0, "%s",
           error_text());
     arena_init(&arena, cpu, ARENA_HOST, "cpu");
     cpu_product(op, &arena, &want, a, b);

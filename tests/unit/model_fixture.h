@@ -56,8 +56,8 @@ static inline void fixture_open(Fixture *f, const char *folder, int threads, int
     arena_init(&f->arena, f->dev, ARENA_DEVICE, "model");
     arena_init(&f->host, f->dev, ARENA_HOST, "host");
     for (int pass = 0; pass < 2; pass++) {
-        assert_int_equal(model_init(&f->m, &f->config, f->dev, &f->arena, positions), 0);
-        params_alloc(&f->p, &f->m.table, &f->arena, "policy", false, f->dtype);
+        assert_int_equal(model_init(&f->m, &f->config, f->dtype, f->dev, &f->arena, positions), 0);
+        params_alloc(&f->p, &f->m.table, &f->arena, "policy", false);
         grads_alloc(&f->g, &f->m.table, &f->arena);
         if (!f->acts)
             f->acts = acts_new(&f->m, max_tokens, true);

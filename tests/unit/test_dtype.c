@@ -167,13 +167,16 @@ static void updates_and_checkpoints_too(void **state)
     }
 }
 
-static size_t set_bytes(const ParamTable *t, Device *dev, bool frozen, DType dtype)
+static size_t set_bytes(const ModelConfig *c, Device *dev, bool frozen, DType dtype)
 {
     Arena a;
     ParamSet p = {0};
+    ParamTable t;
+    param_table_init(&t, c, dtype, false);
     arena_init(&a, dev, ARENA_DEVICE, "set");
-    params_alloc(&p, t, &a, "set", frozen, dtype);
+    params_alloc(&p, &t, &a, "set", frozen);
     params_free(&p);
+    param_table_free(&t);
     return arena_planned(&a);
 }
 
@@ -190,8 +193,8 @@ static void frozen_sets_hold_copies_alone(void **state)
         fixture_open(&f, folders[i], 1, MAX_TOKENS);
         arena_init(&a, f.dev, ARENA_DEVICE, "frozen");
         for (int pass = 0; pass < 2; pass++) {
-            params_alloc(&loaded, &f.m.table, &a, "reference", true, DTYPE_BF16);
-            params_alloc(&copied, &f.m.table, &a, "reference", true, DTYPE_BF16);
+            params_alloc(&loaded, &f.m.table, &a, "reference", true);
+            params_alloc(&copied, &f.m.table, &a, "reference", true);
             if (!pass)
                 assert_int_equal(arena_commit(&a), 0);
         }
@@ -208,19 +211,16 @@ static void frozen_sets_hold_copies_alone(void **state)
         arena_free(&a);
         fixture_close(&f);
     }
-    ParamTable t;
     Device *dev;
     assert_int_equal(device_open(&dev, &(DeviceOptions){.name = "cpu", .threads = 1}), 0);
     ModelConfig large = config;
     large.C = large.H * large.D;
     large.F = 512;
     large.V = 4096;
-    param_table_init(&t, &large);
-    double f32 = (double)set_bytes(&t, dev, true, DTYPE_F32), half = (double)set_bytes(&t, dev, true, DTYPE_BF16);
-    double trained = (double)set_bytes(&t, dev, false, DTYPE_BF16);
+    double f32 = (double)set_bytes(&large, dev, true, DTYPE_F32), half = (double)set_bytes(&large, dev, true, DTYPE_BF16);
+    double trained = (double)set_bytes(&large, dev, false, DTYPE_BF16);
     assert_true(half / f32 > 0.5 && half / f32 < 0.51); /* vectors stay f32 */
     assert_true(trained / f32 > 1.49 && trained / f32 < 1.51);
-    param_table_free(&t);
     device_close(dev);
 }
 

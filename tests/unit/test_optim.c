@@ -29,7 +29,7 @@ typedef struct {
 
 static void build(World *w)
 {
-    params_alloc(&w->params, &w->table, &w->arena, "policy", false, w->dtype);
+    params_alloc(&w->params, &w->table, &w->arena, "policy", false);
     grads_alloc(&w->grads, &w->table, &w->arena);
     optim_alloc(&w->o, &w->config, &w->params, &w->grads, &w->arena);
 }
@@ -43,7 +43,7 @@ static int open_world(void **state, bool tied)
     w->config = (OptimConfig){.learning_rate = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-5,
                               .weight_decay = 0.1, .max_grad_norm = 1};
     assert_int_equal(device_open(&w->dev, &(DeviceOptions){.name = "cpu", .threads = 1}), 0);
-    param_table_init(&w->table, &c);
+    param_table_init(&w->table, &c, w->dtype, false);
     arena_init(&w->arena, w->dev, ARENA_DEVICE, "all");
     build(w);
     assert_int_equal(arena_commit(&w->arena), 0);

@@ -39,11 +39,11 @@ static int build(World *w)
 {
     Ppo *p = &w->p;
     int rc = 0;
-    TRY(model_init(&p->model, &p->policy_config, w->dev, &p->weights, LONGEST));
-    TRY(model_init(&p->critic_model, &p->critic_config, w->dev, &p->weights, LONGEST));
-    params_alloc(&p->policy, &p->model.table, &p->weights, "policy", false, w->dtype);
-    params_alloc(&p->reference, &p->model.table, &p->weights, "reference", true, w->dtype);
-    params_alloc(&p->critic, &p->critic_model.table, &p->weights, "critic", false, w->dtype);
+    TRY(model_init(&p->model, &p->policy_config, w->dtype, w->dev, &p->weights, LONGEST));
+    TRY(model_init(&p->critic_model, &p->critic_config, w->dtype, w->dev, &p->weights, LONGEST));
+    params_alloc(&p->policy, &p->model.table, &p->weights, "policy", false);
+    params_alloc(&p->reference, &p->model.table, &p->weights, "reference", true);
+    params_alloc(&p->critic, &p->critic_model.table, &p->weights, "critic", false);
     grads_alloc(&p->policy_grads, &p->model.table, &p->weights);
     grads_alloc(&p->critic_grads, &p->critic_model.table, &p->weights);
     optim_alloc(&p->policy_optim, &w->c.policy, &p->policy, &p->policy_grads, &p->weights);
