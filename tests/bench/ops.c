@@ -46,7 +46,10 @@ static bool read_case(OpCase *c, const char *line)
     c->flops = 1e9 * gflops * c->seconds;
     c->bytes = 1e9 * gbytes * c->seconds;
     read_shape(c->shape, sizeof c->shape, line + at);
-    c->bf16 = strstr(line + at, "bf16") != NULL;
+    char *label = strstr(c->op, ".bf16"); /* the row has a dtype of its own */
+    c->bf16 = label || strstr(line + at, "bf16");
+    if (label)
+        *label = '\0';
     return c->seconds > 0;
 }
 
