@@ -28,8 +28,9 @@ done
 # run SIDE: "wall cpu" of one demo from nothing
 run() {
     rm -rf "$base/$1/build/demo"
-    (cd "$base/$1" && bash -c 'TIMEFORMAT="%R %U %S"; time make -s demo >../demo.log 2>&1 || { tail -n 5 ../demo.log >&2; exit 1; }' 2>&1) |
-        tail -n 1 | awk '{ printf "%.1f %.1f\n", $1, $2 + $3 }'
+    (cd "$base/$1" && bash -c 'TIMEFORMAT="%R %U %S"; time make -s demo >../demo.log 2>&1') 2>"$base/time" ||
+        { tail -n 5 "$base/demo.log" >&2; exit 1; }
+    awk '{ printf "%.1f %.1f\n", $1, $2 + $3 }' "$base/time"
 }
 
 : >"$base/times"
