@@ -1,7 +1,8 @@
 /* growth.c - how speed and memory grow: a training step and decoding against the length of a sequence, the
  * number of sequences, the vocabulary and the number of layers of one small model. Every point is measured
  * in a process of its own, so that its peak of resident memory can be set beside the bytes that its arenas
- * planned. Writes growth.json and growth.svg. */
+ * planned, and with the first thread count: one thread is timed by its CPU time, which a neighbour does not
+ * stretch. Writes growth.json and growth.svg. */
 #include "tests/bench/rig.h"
 
 #include "common/base/error.h"
@@ -156,7 +157,7 @@ int growth_child(Bench *b)
         return error_set(ERR_USAGE, "--point '%s': no such point", b->point);
     Shape s = shape_at((AxisId)axis, value, kind);
     Point p = {0};
-    (kind ? measure_decode : measure_step)(b, &s, b->threads[b->n_threads - 1], &p);
+    (kind ? measure_decode : measure_step)(b, &s, b->threads[0], &p);
     printf("point %.17g %.17g", p.planned, peak_bytes());
     for (int i = 0; i < p.n; i++)
         printf(" %.17g", p.rate[i]);
@@ -170,7 +171,7 @@ static Point growth_point(const Bench *b, AxisId axis, int64_t value, int kind)
     Point p = {0};
     char *command = xasprintf("'%s' --point '%s %s %lld' --device '%s' --threads %d --repeat %d --seconds %g%s",
                               b->self, kind_names[kind], axes[axis].name, (long long)value, b->device_name,
-                              b->threads[b->n_threads - 1], b->repeat, b->seconds, b->quick ? " --quick" : "");
+                              b->threads[0], b->repeat, b->seconds, b->quick ? " --quick" : "");
     FILE *f = popen(command, "r");
     CHECK(f, "%s cannot be started", command);
     char *got = fgets(line, sizeof line, f), *at = line + 6;
@@ -210,7 +211,7 @@ static int write_json(const Bench *b, const Growth *g, const char *path)
     jw_init(&w, &out, true);
     jw_object(&w);
     jw_kstr(&w, "machine", b->rows.machine);
-    jw_kint(&w, "threads", b->threads[b->n_threads - 1]);
+    jw_kint(&w, "threads", b->threads[0]);
     jw_key(&w, "points");
     jw_array(&w);
     for (int a = 0; a < N_AXES; a++)
