@@ -365,6 +365,53 @@ static void head_chunks(void **state)
     fixture_close(&f);
 }
 
+/* Loss and gradient of eight rows in [from, from + step) at a time, with logits so wide that a call
+ * takes them a few rows further: values and both gradients. */
+static size_t head_grads(int step, int threads, float loss[8], char **grads, char **dhidden)
+{
+    Fixture f = {.config = bits_config};
+    f.config.V = 70000;
+    int32_t ids[9];
+    const int32_t starts[] = {0, 9};
+    random_ids(ids, 9, f.config.V, 9);
+    fixture_open(&f, NULL, threads, 9);
+    Tensor hidden = fixture_forward(&f, ids, starts, 0, 1), dx = acts_dhidden(f.acts, &f.batch);
+    for (int from = 0; from < 8; from += step) {
+        for (int r = 0; r < step; r++) {
+            ((int32_t *)f.lm.rows.data)[r] = from + r;
+            ((int32_t *)f.lm.target.data)[r] = ids[from + r + 1];
+            ((float *)f.lm.weight.data)[r] = 0.125F;
+        }
+        lm_head_run(&f.lm, &f.m, &f.p, LM_XENT, step, &hidden, &dx, &f.g, 1, 0);
+        memcpy(loss + from, f.lm.loss.data, (size_t)step * sizeof *loss);
+    }
+    *dhidden = xmalloc(tensor_bytes(&dx));
+    memcpy(*dhidden, dx.data, tensor_bytes(&dx));
+    size_t n = grads_copy(&f.g, grads);
+    fixture_close(&f);
+    return n;
+}
+
+static void head_rows(void **state)
+{
+    (void)state;
+    const size_t width = (size_t)(9 * bits_config.C) * sizeof(float);
+    float loss[8], other_loss[8];
+    char *grads, *dhidden, *other, *other_dhidden;
+    size_t n = head_grads(1, 1, loss, &grads, &dhidden);
+    for (int threads = 1; threads <= 3; threads++) {
+        assert_int_equal(head_grads(8, threads, other_loss, &other, &other_dhidden), n);
+        assert_memory_equal(loss, other_loss, sizeof loss);
+        assert_memory_equal(dhidden, other_dhidden, width);
+        assert_memory_equal(grads, other, n);
+        free(other);
+        free(other_dhidden);
+    }
+    assert_true(loss[7] > 1 && loss[7] < 100);
+    free(grads);
+    free(dhidden);
+}
+
 /* ---- the table ------------------------------------------------------------------------------ */
 
 static void table_and_init(void **state)
@@ -404,7 +451,7 @@ int main(void)
         cmocka_unit_test(bits_of_packing), cmocka_unit_test(bits_of_cuts_and_threads),
         cmocka_unit_test(bits_of_extend),
         cmocka_unit_test(shared_pages_are_copied_on_write),  cmocka_unit_test(head_chunks),
-        cmocka_unit_test(table_and_init),  IN_BF16(golden_score),
+        cmocka_unit_test(head_rows),       cmocka_unit_test(table_and_init),  IN_BF16(golden_score),
         IN_BF16(bits_of_packing),          IN_BF16(bits_of_cuts_and_threads),
         IN_BF16(bits_of_extend),           IN_BF16(shared_pages_are_copied_on_write),
         IN_BF16(head_chunks),              IN_BF16(table_and_init),

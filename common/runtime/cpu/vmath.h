@@ -2,8 +2,8 @@
  * for loops that are little else than exponentials.
  *
  * Results that are 0 come from a mask, not from an underflow, for which some processors take a
- * hundred cycles: masked keys and unlikely words are many. Tested by tests/unit/test_runtime.c and
- * by the ops that use it: bodies are compared with the plain one, whose vf_exp is k_exp. */
+ * hundred cycles: masked keys and unlikely words are many. Tested by tests/ops/vocab.c over all
+ * kinds of exponents and by every op that uses it: the plain body's vf_exp is k_exp. */
 #ifndef RLHF_RUNTIME_CPU_VMATH_H
 #define RLHF_RUNTIME_CPU_VMATH_H
 
