@@ -244,10 +244,12 @@ static void unit_finish(const Attention *at, const Unit *u, const State *st)
 }
 
 /* Elements from a page's keys (or values) to those that are read after them: of the unit's next
- * page or, as a rule, of the first page for the next head. */
+ * page or of the first page for the next head; 0 after the last head. */
 static int64_t page_ahead(const Attention *at, const Unit *u, int64_t tile)
 {
     const bool last = (tile + 1) * KV_TILE >= u->first + u->n;
+    if (last && u->kv_head + 1 == at->K)
+        return 0;
     const int64_t pages = u->page[last ? 0 : tile + 1] - u->page[tile];
     return (pages * at->K + last) * at->D * KV_TILE;
 }
