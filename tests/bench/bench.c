@@ -18,8 +18,8 @@ static const char usage_text[] =
     "  --threads N,N...           thread counts, ascending; 0 = all cores (1,0)\n"
     "  --only SECTION,...         ceilings, ops, steps, decode, ppo, growth, text,\n"
     "                             products, attention (all of them)\n"
-    "  --shapes SHAPE,...         15m, 135m (both); the large one runs with the last thread count\n"
-    "  --dtypes DTYPE,...         f32, bf16 (both; a card: f32) of steps, decode and ppo\n"
+    "  --shapes SHAPE,...         15m, 135m; 1.5b, of a card in bf16 (all); large ones run with the last thread count\n"
+    "  --dtypes DTYPE,...         f32, bf16 (both) of steps, decode and ppo\n"
     "  --match TEXT               of steps, decode and text only rows whose name holds it, for a profile; of growth\n"
     "                             the axis: length, batch, vocabulary, layers\n"
     "  --repeat N                 measurements of a row, whatever they take (up to 5 within --seconds)\n"
@@ -109,6 +109,7 @@ bool bench_again(const Bench *b, int n, double started)
 static const Shape shapes[] = {
     {"15m", LLAMA(288, 768, 32000, 6, 6, 6, 48, 1e4), 8, 256, {{0.68, 0.85, 0.55}, {0.50, 0.85, 0.40}}},
     {"135m", LLAMA(576, 1536, 49152, 30, 9, 3, 64, 1e5), 8, 256, {{0.75, 0.85, 0.75}, {0.62, 0.85, 0.65}}},
+    {.name = "1.5b", .config = LLAMA(1536, 8960, 151936, 28, 12, 2, 128, 1e6), .S = 8, .T = 1024, .of_cards = true},
 };
 static const Shape tiny = {.name = "tiny", .config = LLAMA(64, 96, 160, 2, 4, 2, 16, 1e4), .S = 4, .T = 24};
 enum { N_SHAPES = sizeof shapes / sizeof *shapes, COSTLY = 1 };
@@ -146,7 +147,8 @@ static void every_dtype(Bench *b, void (*fn)(Bench *b, const Shape *s, int which
 {
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
         b->dtype = dtypes[i];
-        if (listed(b->dtypes, dtype_name(b->dtype)))
+        bool fits = !s->of_cards || (bench_is_cuda(b) && bench_is_bf16(b));
+        if (fits && listed(b->dtypes, dtype_name(b->dtype)))
             fn(b, s, which);
     }
     b->dtype = DTYPE_F32;
@@ -331,7 +333,7 @@ static int read_arguments(Bench *b, Files *f, int argc, char **argv)
         b->threads[0] = 0;
     }
     if (!b->dtypes)
-        b->dtypes = bench_is_cuda(b) ? "f32" : "f32,bf16";
+        b->dtypes = "f32,bf16";
     return lists_known(b) ? 0 : error_set(ERR_USAGE, "--only, --shapes or --dtypes: unknown name; see bench --help");
 }
 

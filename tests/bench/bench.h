@@ -86,6 +86,7 @@ typedef struct {
     struct {
         double step, decode_one, decode_many; /* fractions of a roof; 0 = none */
     } target[2];                  /* f32, bf16 */
+    bool of_cards;                /* measured on a card alone, in bf16 */
 } Shape;
 
 struct Bench {

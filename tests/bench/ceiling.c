@@ -192,6 +192,33 @@ static double card_run(Device *dev, Tensor *y, const Tensor *x, const Tensor *w,
     return (bench_now(0) - started) / runs;
 }
 
+/* FLOP/s of a card's bf16 product of 4096 cubed; 0 where it has none. */
+static void card_bf16(Bench *b, Ceiling *c, Device *dev)
+{
+    const int64_t M = b->quick ? 64 : 4096;
+    Arena a = {0};
+    Tensor y = {0}, x = {0}, w = {0};
+    if (!device_can_bf16(dev))
+        return;
+    arena_init(&a, dev, ARENA_DEVICE, "ceilings");
+    for (int pass = 0; pass < 2; pass++) {
+        y = arena_rows2(&a, DTYPE_BF16, M, M);
+        x = arena_rows2(&a, DTYPE_BF16, M, M);
+        w = arena_rows2(&a, DTYPE_BF16, M, M);
+        if (!pass)
+            CHECK(arena_commit(&a) == 0, "%s", error_text());
+    }
+    op_fill(&x, 0.5);
+    op_fill(&w, 0.25);
+    Row row = {.unit = "GFLOP/s"};
+    snprintf(row.name, sizeof row.name, "ceiling op_linear bf16 %lld cubed", (long long)M);
+    card_run(dev, &y, &x, &w, 1);
+    for (int k = 0; k < b->repeat; k++)
+        add_value(&row, 2e-9 * (double)(M * M * M) / card_run(dev, &y, &x, &w, b->quick ? 1 : 100));
+    c->flops_bf16 = 1e9 * add_ceiling(b, row);
+    arena_free(&a);
+}
+
 static void card_measure(Bench *b, Ceiling *c, Device *dev)
 {
     const int64_t M = b->quick ? 64 : 4096, n = b->quick ? 1 << 12 : 1 << 14; /* 64 KiB or 1 GiB */
@@ -223,6 +250,7 @@ static void card_measure(Bench *b, Ceiling *c, Device *dev)
     c->rate[0] = 1e9 * add_ceiling(b, rate);
     c->n_points = 1;
     arena_free(&a);
+    card_bf16(b, c, dev);
 }
 
 double ceiling_now(Bench *b, int which)

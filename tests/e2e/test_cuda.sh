@@ -28,7 +28,6 @@ both() {
     done
     [ $bad = 1 ] || ok "$name: $files equal on both devices"
 }
-refuses "dtype: bf16 on a card, so far" 78 "set argument [0-9]+: dtype: bf16" "${SFT[@]}" out_dir="$TMP/x" device=cuda dtype=bf16
 both sft "export/model.safetensors metrics.jsonl" "${SFT[@]}"
 both reward "export/model.safetensors metrics.jsonl" "$BIN/rlhf-reward" train "data.train=[{path: $W/pairs/safety.jsonl}]" \
     "data.eval=[{path: $W/pairs/safety_test.jsonl}]" safety_loss.weight=1 "${REWARD[@]}" batch_size=8 max_steps=3
@@ -43,6 +42,23 @@ both ppo "export/model.safetensors metrics.jsonl" "${PPO[@]}"
 compares "the first ratio is exactly 1 on the card" "$(first_metric "$TMP/ppo-cuda/metrics.jsonl" val/ratio) == 1"
 compares "and the KL exactly 0" "$(first_metric "$TMP/ppo-cuda/metrics.jsonl" objective/kl) == 0"
 kills "kill -9 and resume on the card, against the CPU" "$KILLS" "$TMP/ppo-cpu" "${PPO[@]}" device=cuda
+
+# bf16: a card has sums of its own, so losses are near the CPU's bf16 and the rules hold among the card's own runs
+near() { # near NAME KEY LIMIT FILE FILE: the last value of KEY, relative
+    compares "$1" "($(metric "$4" "$2") - $(metric "$5" "$2"))^2 <= ($3 * $(metric "$5" "$2"))^2"
+}
+for d in cpu cuda; do
+    "${SFT[@]}" out_dir="$TMP/sft16-$d" device=$d dtype=bf16 >"$TMP/sft16.log" 2>&1 || not_ok "sft in bf16 on $d" "$(tail -n 1 "$TMP/sft16.log")"
+    "$BIN/rlhf-reward" train "data.train=[{path: $W/pairs/safety.jsonl}]" "data.eval=[{path: $W/pairs/safety_test.jsonl}]" safety_loss.weight=1 \
+        "${REWARD[@]}" batch_size=8 max_steps=3 out_dir="$TMP/reward16-$d" device=$d dtype=bf16 >"$TMP/reward16.log" 2>&1 || not_ok "reward in bf16 on $d" "$(tail -n 1 "$TMP/reward16.log")"
+done
+near "sft in bf16: the loss is the CPU's within 0.1 %" loss 1e-3 "$TMP/sft16-cuda/metrics.jsonl" "$TMP/sft16-cpu/metrics.jsonl"
+near "reward in bf16: the loss is the CPU's within 0.5 %" loss 5e-3 "$TMP/reward16-cuda/metrics.jsonl" "$TMP/reward16-cpu/metrics.jsonl"
+check "ppo in bf16 on the card" "${PPO[@]}" out_dir="$TMP/ppo16" device=cuda dtype=bf16
+compares "its first ratio is exactly 1" "$(first_metric "$TMP/ppo16/metrics.jsonl" val/ratio) == 1"
+compares "and its KL exactly 0" "$(first_metric "$TMP/ppo16/metrics.jsonl" objective/kl) == 0"
+kills "kill -9 and resume in bf16 on the card" 1 "$TMP/ppo16" "${PPO[@]}" device=cuda dtype=bf16
+
 plan=$("${SFT[@]}" out_dir="$TMP/plan" device=cuda --dry-run 2>&1 | grep -c "device ")
 compares "the plan lists what lies on the card" "$plan > 0"
 finish
