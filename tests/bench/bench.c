@@ -107,8 +107,10 @@ bool bench_again(const Bench *b, int n, double started)
         .norm_eps = 1e-5, .rope_theta = theta, .tied = true, .max_position = 2048, .bos = -1, .pad = -1                \
     }
 static const Shape shapes[] = {
-    {"15m", LLAMA(288, 768, 32000, 6, 6, 6, 48, 1e4), 8, 256, {{0.68, 0.85, 0.55}, {0.50, 0.85, 0.40}}},
-    {"135m", LLAMA(576, 1536, 49152, 30, 9, 3, 64, 1e5), 8, 256, {{0.75, 0.85, 0.75}, {0.62, 0.85, 0.65}}},
+    {.name = "15m", .config = LLAMA(288, 768, 32000, 6, 6, 6, 48, 1e4), .S = 8, .T = 256,
+     .target = {{0.68, 0.85, 0.55}, {0.50, 0.85, 0.40}}},
+    {.name = "135m", .config = LLAMA(576, 1536, 49152, 30, 9, 3, 64, 1e5), .S = 8, .T = 256,
+     .target = {{0.75, 0.85, 0.75}, {0.62, 0.85, 0.65}}},
     {.name = "1.5b", .config = LLAMA(1536, 8960, 151936, 28, 12, 2, 128, 1e6), .S = 8, .T = 1024, .of_cards = true},
 };
 static const Shape tiny = {.name = "tiny", .config = LLAMA(64, 96, 160, 2, 4, 2, 16, 1e4), .S = 4, .T = 24};
