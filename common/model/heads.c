@@ -12,7 +12,7 @@
 enum {
     CHUNK_CPU = 128,              /* the rows' logits stay near the core */
     CHUNK_CARD = 1024,            /* fewer leave most of a card idle: a chain over V is long */
-    CHUNK_CARD_FLOATS = 64 << 20, /* of logits, 256 MiB */
+    CHUNK_CARD_FLOATS = 160 << 20, /* of logits, 640 MiB: each chunk moves the head's whole gradient */
     NEAR_FLOATS = 128 << 10,      /* of logits, half of a small core's second cache */
 };
 

@@ -5,7 +5,7 @@
 #include "common/runtime/cpu/formula.h"
 
 enum {
-    SUMSQ_AHEAD = 16
+    SUMSQ_AHEAD = 64
 }; /* loads in flight per lane: a block is one warp's, latency is the cost */
 
 /* One warp per block of SUMSQ_BLOCK slots: lane j is accumulator j. */
