@@ -39,7 +39,7 @@ void case_first(Case *c, const void *data, size_t bytes)
 void case_same(Case *c, const void *got, const void *want, size_t bytes, const char *fmt, ...)
 {
     c->compared += (int64_t)bytes;
-    if (memcmp(got, want, bytes) == 0)
+    if (bytes == 0 || memcmp(got, want, bytes) == 0)
         return;
     va_list ap;
     va_start(ap, fmt);
