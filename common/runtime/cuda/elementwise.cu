@@ -218,7 +218,7 @@ static __device__ __forceinline__ void tile_write(const Place *y, int64_t at, ui
 /* A block takes a tile in the order of x and gives it in the order of y; ROWS run along columns,
  * PANEL along rows. Rows beyond the last are padding of y's panel, and so is the column that an odd number
  * of them leaves of the pairs of a bf16 panel: all bits 0 in every dtype. */
-static __global__ void __launch_bounds__(TILE *TILE_ROWS)
+static __global__ void __launch_bounds__(TILE *TILE_ROWS, 4)
     tile_kernel(Place y, Place x, int64_t rows, int64_t cols, TileMode mode, float a)
 {
     __shared__ uint64_t tile[TILE][TILE + 1];
