@@ -196,8 +196,10 @@ run_emu() {
     if build "emu races" BUILD="$given" RACES=1 emu-tests; then
         dir=$BUILD/emu-races
         { emu_own emu_races_ "$dir" "$limit"
-          "$dir/tests/test_ops" list | awk -v dir="$dir" -v limit="$limit" '/ cpu: / {
-              print "emu_races_" $1, limit, dir "/tests/test_ops -b cuda -o", $1, "test" }'; } | run_jobs
+          # the large ones: one variant in five, all of them with LONG
+          "$dir/tests/test_ops" list | awk -v dir="$dir" -v limit="$limit" -v long="${LONG:-}" '/ cpu: / {
+              every = $1 ~ /^(attention|linear)/ && long == "" ? 5 : 1
+              print "emu_races_" $1, limit, dir "/tests/test_ops -b cuda -e", every, "-o", $1, "test" }'; } | run_jobs
     fi
 }
 

@@ -1,13 +1,13 @@
 /* test_ops.h - one tool for every op: correctness between bodies, gradients, speed.
  *
- *   test_ops [-o OP] [-s SEED] [-t THREADS] [-b BODY] [test|grad|perf|list|hash]
+ *   test_ops [-o OP] [-s SEED] [-t THREADS] [-e N] [-b BODY] [test|grad|perf|list|hash]
  *
  * BODY: plain, avx2, avx512, avx512bf16 or cuda.
  *
  * `test`  each body of this machine (plain, avx2, avx512, avx512bf16; threads 1, 2, 3; cuda where the library is
  *         beside the program and there is a card, or the shim of tests/emu) against the plain body
  *         on one thread: equal bits, guard zones untouched. -b: this body alone. An op without a
- *         card to run on counts as skipped. Built against librlhf.a.
+ *         card to run on counts as skipped. -e: every N-th variant. Built against librlhf.a.
  * `grad`  central differences in double. Built against librlhf64.a as test_grad, from the same files.
  * `perf`  time, GFLOP/s and GB/s of one body (-b; else the CPU's best on -t threads): variants that say what they cost
  *         (case_flops) and run their op in CASE_RUN.
