@@ -129,7 +129,7 @@ run_cuda() {
 
 # Equal bits in random cases, of gcc's build and of clang's; with LONG the full counts.
 run_exact() {
-    counts="-n 100"
+    counts="-n 40"
     [ -z "${LONG:-}" ] || counts="-n 2000 -t 1000000"
     echo "exact $limit tests/exact/same.sh $BUILD $ROOT/build/clang $counts" | run_jobs
 }
