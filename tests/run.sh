@@ -128,10 +128,10 @@ run_cuda() {
 }
 
 # Equal bits in random cases, of gcc's build and of clang's; with LONG the full counts.
-run_exact() {
+exact_job() { # LIMIT GCC-BUILD
     counts="-n 40"
     [ -z "${LONG:-}" ] || counts="-n 2000 -t 1000000"
-    echo "exact $limit tests/exact/same.sh $BUILD $ROOT/build/clang $counts" | run_jobs
+    [ ! -x "$ROOT/build/clang/tests/test_exact" ] || echo "exact $1 tests/exact/same.sh $2 $ROOT/build/clang $counts"
 }
 
 run_check() {
@@ -140,7 +140,7 @@ run_check() {
     CHECK=1; export CHECK
     build "gcc -Werror" CC=gcc BUILD="$given" WERROR=1 all tests || return
     if command -v clang >/dev/null; then
-        build "clang -Werror" CC=clang CUDA=0 BUILD=build/clang WERROR=1 all tests && run_exact
+        build "clang -Werror" CC=clang CUDA=0 BUILD=build/clang WERROR=1 all tests
     else
         echo "skip    build clang: clang is not installed"
         echo "0 0 1" >"$SCRATCH/build_clang.counts"
@@ -148,13 +148,13 @@ run_check() {
     if build "address,undefined" SAN=address,undefined CUDA=0 all tests; then
         plain=$BUILD
         BUILD=$ROOT/build/san-address-undefined
-        binaries 'sanitized ' "$limit" | sed 's/^sanitized /sanitized_/' | run_jobs
+        { exact_job "$limit" "$plain"; binaries 'sanitized ' "$limit" | sed 's/^sanitized /sanitized_/'; } | run_jobs
         fuzz_jobs | run_jobs
         [ -z "${LONG:-}" ] || scripts 'sanitized_' "$limit" | run_jobs
         BUILD=$plain
     fi
-    scripts '' "$limit" | run_jobs
-    [ ! -f tests/mutants/run.sh ] || echo "mutants $((limit * 2)) env -u WERROR sh tests/mutants/run.sh" | run_jobs
+    { [ ! -f tests/mutants/run.sh ] || echo "mutants $((limit * 2)) env -u WERROR sh tests/mutants/run.sh"
+      scripts '' "$limit"; } | run_jobs
     run_cuda
     run_emu
 }
@@ -181,7 +181,7 @@ run_emu() {
         { emu_own emu_ "$BUILD/emu" "$limit"
           echo "emu_test_generate $limit env EMU_PROTECT=1 $BUILD/emu/tests/test_generate"
           echo "emu_protected_test_cuda $limit env EMU_PROTECT=1 $BUILD/emu/tests/test_cuda"
-          emu_ops emu_ "$BUILD/emu" "$limit" reverse random:1 ${LONG:+random:2}
+          emu_ops emu_ "$BUILD/emu" "$limit" reverse ${LONG:+random:1 random:2}
           echo "emu_programs $limit env BUILD=$BUILD/emu tests/e2e/test_cuda.sh"; } | run_jobs
     fi
     if build "emu lines" BUILD="$given" COV=1 emu-tests; then # in forward order
