@@ -168,28 +168,28 @@ emu_own() { # PREFIX DIR LIMIT
     done
 }
 
-emu_ops() { # PREFIX DIR LIMIT ORDER...
-    prefix=$1 dir=$2 long=$3; shift 3
+emu_ops() { # PREFIX DIR LIMIT EVERY ORDER...
+    prefix=$1 dir=$2 long=$3 every=$4; shift 4
     for order in "$@"; do
-        echo "${prefix}ops_$order $long env EMU_ORDER=$order $dir/tests/test_ops -b cuda test"
+        echo "${prefix}ops_$order $long env EMU_ORDER=$order $dir/tests/test_ops -b cuda -e $every test"
     done
 }
 
 run_emu() {
     limit=${TIMEOUT:-400}
+    lines=
+    build "emu lines" BUILD="$given" COV=1 emu-tests && lines="emu_lines $limit tests/emu/coverage.sh $BUILD" # forward
     if build "emu" BUILD="$given" emu emu-tests; then
-        { emu_own emu_ "$BUILD/emu" "$limit"
+        { [ -z "$lines" ] || echo "$lines"
+          emu_own emu_ "$BUILD/emu" "$limit"
           echo "emu_test_generate $limit env EMU_PROTECT=1 $BUILD/emu/tests/test_generate"
           echo "emu_protected_test_cuda $limit env EMU_PROTECT=1 $BUILD/emu/tests/test_cuda"
-          emu_ops emu_ "$BUILD/emu" "$limit" reverse ${LONG:+random:1 random:2}
+          emu_ops emu_ "$BUILD/emu" "$limit" 1 reverse ${LONG:+random:1 random:2}
           echo "emu_programs $limit env BUILD=$BUILD/emu tests/e2e/test_cuda.sh"; } | run_jobs
-    fi
-    if build "emu lines" BUILD="$given" COV=1 emu-tests; then # in forward order
-        echo "emu_lines $limit tests/emu/coverage.sh $BUILD" | run_jobs
     fi
     if build "emu address,undefined" SAN=address,undefined emu-tests; then
         dir=$ROOT/build/san-address-undefined/emu
-        { emu_own emu_sanitized_ "$dir" "$limit"; emu_ops emu_sanitized_ "$dir" "$limit" random:3; } | run_jobs
+        { emu_own emu_sanitized_ "$dir" "$limit"; emu_ops emu_sanitized_ "$dir" "$limit" "$([ -n "${LONG:-}" ] && echo 1 || echo 2)" random:3; } | run_jobs
     fi
     if build "emu races" BUILD="$given" RACES=1 emu-tests; then
         dir=$BUILD/emu-races
