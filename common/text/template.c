@@ -251,6 +251,21 @@ fail:
     return rc;
 }
 
+/* What follows a turn's head in chatml and zephyr: the content, the closing token, a line end. */
+static int put_closed(Render *r, int i, const Message *m)
+{
+    int rc = 0;
+    if (m->role == ROLE_ASSISTANT) {
+        TRY(put_answer(r, i, "", m->text, m->n, ""));
+    } else {
+        put_content(r, i, m->text, m->n);
+        TRY(put_id(r, r->t->end));
+    }
+    put(r, "\n");
+fail:
+    return rc;
+}
+
 static int put_chatml_head(Render *r, Role role)
 {
     int rc = put_token(r, "<|im_start|>");
@@ -270,13 +285,7 @@ static int render_chatml(Render *r, const Message *m, int n, bool open_turn)
     }
     for (int i = 0; i < n; i++) {
         TRY(put_chatml_head(r, m[i].role));
-        if (m[i].role == ROLE_ASSISTANT) {
-            TRY(put_answer(r, i, "", m[i].text, m[i].n, ""));
-        } else {
-            put_content(r, i, m[i].text, m[i].n);
-            TRY(put_id(r, r->t->end));
-        }
-        put(r, "\n");
+        TRY(put_closed(r, i, &m[i]));
     }
     if (open_turn)
         TRY(put_chatml_head(r, ROLE_ASSISTANT));
@@ -297,13 +306,7 @@ static int render_zephyr(Render *r, const Message *m, int n, bool open_turn)
     int rc = 0;
     for (int i = 0; i < n; i++) {
         TRY(put_zephyr_head(r, m[i].role));
-        if (m[i].role == ROLE_ASSISTANT) {
-            TRY(put_answer(r, i, "", m[i].text, m[i].n, ""));
-        } else {
-            put_content(r, i, m[i].text, m[i].n);
-            TRY(put_id(r, r->t->end));
-        }
-        put(r, "\n");
+        TRY(put_closed(r, i, &m[i]));
     }
     if (open_turn)
         TRY(put_zephyr_head(r, ROLE_ASSISTANT));

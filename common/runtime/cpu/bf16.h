@@ -8,24 +8,18 @@
 #ifndef RLHF_RUNTIME_CPU_BF16_H
 #define RLHF_RUNTIME_CPU_BF16_H
 
+#include "common/runtime/bf16.h"
 #include "common/runtime/cpu/vec.h"
 
 /* The bits of x rounded to bf16; a NaN stays one. */
 K_INLINE uint16_t bf16_bits(real_t x)
 {
-    float f = (float)x;
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    uint32_t even = u + 0x7fff + (u >> 16 & 1);
-    return (uint16_t)((f != f ? u | 0x400000 : even) >> 16);
+    return bf16_of_f32((float)x);
 }
 
 K_INLINE real_t bf16_value(uint16_t bits)
 {
-    uint32_t u = (uint32_t)bits << 16;
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return (real_t)f;
+    return (real_t)f32_of_bf16(bits);
 }
 
 K_INLINE real_t bf16_round(real_t x)

@@ -1,8 +1,9 @@
 /* vec.h - one vector type, so that a product kernel is written once for every instruction set.
  *
  * vf is __m512, __m256 or, in the plain body, one real_t (VF_LANES = 1): the same chain per lane,
- * so the same bits. Only what product kernels need is here; elementwise loops and row reductions
- * are plain C over kmath.h and leave vectors to the compiler. */
+ * so the same bits. Only what product kernels need is here, what attention, softmax and SwiGLU need
+ * beside it in vmath.h; other elementwise loops and row reductions are plain C over kmath.h and leave
+ * vectors to the compiler. */
 #ifndef RLHF_RUNTIME_CPU_VEC_H
 #define RLHF_RUNTIME_CPU_VEC_H
 
