@@ -262,7 +262,7 @@ class Peer:
 
     def ops(self, variant):
         dtype = torch.bfloat16 if "bf16" in variant else torch.float32
-        M, N, K = 2048, 512, 512
+        M, N, K = 2048, 576, 1536  # the largest perf case of tests/ops/linear.c
         x = torch.randn(M, K, device=self.device, dtype=dtype)
         w = torch.randn(N, K, device=self.device, dtype=dtype)
         dy = torch.randn(M, N, device=self.device, dtype=dtype)
