@@ -40,21 +40,34 @@ int example_set_make(ExampleSet *s, const RecordSet *records, int which, const C
 void example_free(Example *e);
 void example_set_free(ExampleSet *s);
 
-/* A pack on the host; arrays have room for max_tokens / max_seqs. */
+/* A pack on the host; arrays have room for max_tokens / max_seqs.
+ *
+ * Where a device's sum over tokens has an order of its own (device_sums_by_unit), a pack is a whole number of
+ * units, each of which is one sum. An item (a sequence, or several that must stay together) goes into
+ * the unit under way while that has at most unit_tokens tokens, else it begins the next one; an item that is
+ * longer is a unit alone. A unit begins only where unit_tokens tokens fit the pack, so units follow from
+ * the items' order and lengths, never from where packs end. */
 typedef struct {
     int32_t *ids, *pos;     /* (T) */
     int32_t *target;        /* (T): next token of the same sequence, 0 at its end */
     float *weight;          /* (T): mask of the target */
     int32_t *starts;        /* (S + 1) */
+    int32_t *units;         /* (n_units + 1): their offsets */
     int64_t *item;          /* (S): caller's index of the sequence */
-    int n_tokens, n_seqs, n_targets;
+    int n_tokens, n_seqs, n_units, n_targets;
     int max_tokens, max_seqs;
+    int unit_tokens;        /* set after pack_init; 0: all is one unit */
+    int n_open;             /* tokens that pack_open made room for */
 } Pack;
 
 void pack_init(Pack *p, int max_tokens, int max_seqs); /* xmalloc'ed host arrays */
 void pack_free(Pack *p);
 void pack_clear(Pack *p);
+/* Whether an item of n tokens fits. */
 bool pack_fits(const Pack *p, int n);
+/* The same, and opens the unit that the item's sequences go into. Packs with unit_tokens want it before
+ * pack_add, others may do without. */
+bool pack_open(Pack *p, int n);
 void pack_add(Pack *p, const int32_t *ids, const uint8_t *mask, int n, int64_t item); /* mask NULL: all weights 0 */
 /* Lists the trained rows of the sequence added last behind the n that are listed: row of the pack, id to
  * predict, `weight`. Returns how many are listed then. */
