@@ -112,8 +112,7 @@ static void reference_logp(Ppo *p, Rollout *r, const ExampleSet *set)
         batch_set(&p->batch, &p->pack);
         model_forward(&p->model, &p->reference, NULL, &p->batch, p->acts);
         Tensor hidden = acts_hidden(p->acts, &p->batch);
-        device_upload(&p->head.rows, p->stage_rows, (size_t)rows * sizeof *p->stage_rows);
-        device_upload(&p->head.target, p->stage_target, (size_t)rows * sizeof *p->stage_target);
+        lm_head_set(&p->head, &p->batch, p->stage_rows, p->stage_target, rows);
         lm_head_run(&p->head, &p->model, &p->reference, LM_LOGP, rows, &hidden, NULL, NULL,
                     1.0 / p->c->temperature, 0);
         device_download(p->stage, &p->head.logp, (size_t)rows * sizeof *p->stage);

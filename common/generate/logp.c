@@ -56,8 +56,7 @@ void logp_run(LogpWork *w, const Model *m, const ParamSet *p, const LogpItem *it
         batch_set(&w->batch, &w->pack);
         model_forward(m, p, NULL, &w->batch, w->acts);
         Tensor hidden = acts_hidden(w->acts, &w->batch);
-        device_upload(&w->head.rows, w->rows, (size_t)rows * sizeof *w->rows);
-        device_upload(&w->head.target, w->target, (size_t)rows * sizeof *w->target);
+        lm_head_set(&w->head, &w->batch, w->rows, w->target, rows);
         lm_head_run(&w->head, m, p, LM_LOGP, rows, &hidden, NULL, NULL, 1.0 / temperature, 0);
         device_download(w->host, &w->head.logp, (size_t)rows * sizeof *w->host);
         for (int64_t k = i; k < i + taken; k++) {

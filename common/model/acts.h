@@ -61,7 +61,8 @@ int64_t acts_max_tokens(const Acts *a);
 /* y (+)= x w^T of parameter `index`, and its bias. The one place where an adapter adds its part. */
 void model_linear(Tensor *y, const Tensor *x, const ParamSet *p, int index, const Adapter *lora,
                   bool accumulate);
-/* dx (+)= dy w, and the gradients of the weight and its bias added into g. starts: of the batch. */
+/* dx (+)= dy w, and the gradients of the weight (a sum for each of g's units) and its bias added into g. starts:
+ * of the batch. */
 void model_linear_backward(Tensor *dx, const Tensor *dy, const Tensor *x, const ParamSet *p,
                            int index, const Adapter *lora, Grads *g, const Tensor *starts,
                            bool accumulate);

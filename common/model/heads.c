@@ -40,6 +40,8 @@ void lm_head_alloc(LmHead *h, const Model *m, Arena *a, Arena *host, int64_t max
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
         *vectors[i] = arena_rows1(a, DTYPE_REAL, max_rows);
     int64_t chunk = lm_head_chunk(m, max_rows);
+    if (backward)
+        h->units = arena_bytes(host, (size_t)(max_rows + 1) * sizeof *h->units);
     h->hidden = arena_rows2(a, DTYPE_REAL, chunk, c->C);
     if (backward)
         h->dhidden = arena_rows2(a, DTYPE_REAL, chunk, c->C);
@@ -88,6 +90,50 @@ static void rows_loss(LmHead *h, LmLossKind kind, int64_t from, int64_t n, Tenso
         op_logprob_backward(logits, &dlogp, &lse, &target, inv_temp);
 }
 
+void lm_head_set(LmHead *h, const Batch *b, const int32_t *rows, const int32_t *target, int64_t R)
+{
+    CHECK(R >= 0 && R <= h->max_rows && b->n_units <= h->max_rows, "%lld rows of %d units, planned for %lld",
+          (long long)R, b->n_units, (long long)h->max_rows);
+    device_upload(&h->rows, rows, (size_t)R * sizeof *rows);
+    device_upload(&h->target, target, (size_t)R * sizeof *target);
+    h->n_units = h->units ? b->n_units : 0;
+    int32_t r = 0;
+    for (int u = 0; u < h->n_units; u++) {
+        h->units[u] = r;
+        while (r < R && rows[r] < b->units[u + 1])
+            r++;
+        h->units[u + 1] = r;
+    }
+}
+
+/* Rows [from, from + n), a chunk, forward and with g backward. */
+static void chunk_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, int64_t from, int64_t n,
+                      const Tensor *hidden, Tensor *dhidden, Grads *g, double inv_temp, double clip)
+{
+    Tensor rows = tensor_slice(&h->rows, from, n), x = tensor_slice(&h->hidden, 0, n);
+    Tensor logits = tensor_slice(&h->logits, 0, n);
+    const int64_t near = near_rows(m, h->logits.dim[0]);
+
+    op_gather_rows(&x, hidden, &rows);
+    lm_head_logits(&logits, &x, m, p);
+    for (int64_t at = 0; at < n; at += near) {
+        Tensor some = tensor_slice(&logits, at, n - at < near ? n - at : near);
+        rows_loss(h, kind, from + at, some.dim[0], &some, g != NULL, inv_temp, clip);
+    }
+    if (!g)
+        return;
+
+    Tensor dx = tensor_slice(&h->dhidden, 0, n), dlogits = logits;
+    if (h->dlogits.n_dims) {
+        dlogits = tensor_slice(&h->dlogits, 0, n);
+        op_convert(&dlogits, &logits);
+    }
+    model_linear_backward(&dx, &dlogits, &x, p, m->table.head, NULL, g, NULL, false);
+    op_scatter_rows(dhidden, &dx, &rows);
+}
+
+/* Chunks are counted from a unit's first row, so that the head's gradient is added up the same way whatever
+ * else is in the micro-batch. Without a gradient nothing is added up. */
 void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, int64_t R,
                  const Tensor *hidden, Tensor *dhidden, Grads *g, double inv_temp, double clip)
 {
@@ -95,31 +141,17 @@ void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, 
           (long long)R, (long long)h->max_rows, inv_temp);
     CHECK(!g || (kind != LM_LOGP && dhidden && h->dhidden.n_dims),
           "gradients of a forward-only head");
+    const bool by_unit = g && h->n_units;
+    const int32_t all[] = {0, (int32_t)R}, *units = by_unit ? h->units : all;
+    const int n_units = by_unit ? h->n_units : 1;
+    const int64_t chunk = h->logits.dim[0];
     int group = (int)m->table.config.L;
+    CHECK(units[n_units] == R, "%lld rows, %d were set", (long long)R, units[n_units]);
     params_acquire(p, group);
-    const int64_t chunk = h->logits.dim[0], near = near_rows(m, chunk);
-    for (int64_t from = 0; from < R; from += chunk) {
-        int64_t n = R - from < chunk ? R - from : chunk;
-        Tensor rows = tensor_slice(&h->rows, from, n), x = tensor_slice(&h->hidden, 0, n);
-        Tensor logits = tensor_slice(&h->logits, 0, n);
-
-        op_gather_rows(&x, hidden, &rows);
-        lm_head_logits(&logits, &x, m, p);
-        for (int64_t at = 0; at < n; at += near) {
-            Tensor some = tensor_slice(&logits, at, n - at < near ? n - at : near);
-            rows_loss(h, kind, from + at, some.dim[0], &some, g != NULL, inv_temp, clip);
-        }
-        if (!g)
-            continue;
-
-        Tensor dx = tensor_slice(&h->dhidden, 0, n), dlogits = logits;
-        if (h->dlogits.n_dims) {
-            dlogits = tensor_slice(&h->dlogits, 0, n);
-            op_convert(&dlogits, &logits);
-        }
-        model_linear_backward(&dx, &dlogits, &x, p, m->table.head, NULL, g, NULL, false);
-        op_scatter_rows(dhidden, &dx, &rows);
-    }
+    for (int u = 0; u < n_units; u++)
+        for (int64_t from = units[u], to = units[u + 1]; from < to; from += chunk)
+            chunk_run(h, m, p, kind, from, to - from < chunk ? to - from : chunk, hidden, dhidden, g,
+                      inv_temp, clip);
     params_release(p, group);
 }
 

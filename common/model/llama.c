@@ -102,6 +102,8 @@ void batch_set(Batch *b, const Pack *p)
           (long long)b->max_tokens, (long long)b->max_seqs);
     b->T = p->n_tokens;
     b->S = p->n_seqs;
+    b->units = p->units;
+    b->n_units = p->n_units;
     upload_i32(&b->ids, p->ids, b->T);
     upload_i32(&b->pos, p->pos, b->T);
     upload_i32(&b->starts, p->starts, b->S + 1);
@@ -119,6 +121,20 @@ void model_linear(Tensor *y, const Tensor *x, const ParamSet *p, int index, cons
         op_bias(y, &p->in[bias]);
 }
 
+/* dw += dy^T x, a sum for each unit. */
+static void add_dw(const Grads *g, int index, const Tensor *dy, const Tensor *x, DType operands)
+{
+    const int32_t all[] = {0, (int32_t)x->dim[0]}, *at = g->units ? g->units : all;
+    const int n = g->units ? g->n_units : 1;
+    CHECK(at[n] == x->dim[0], "units of %d rows, %lld of %s", at[n], (long long)x->dim[0],
+          g->table->def[index].name);
+    for (int u = 0; u < n; u++) {
+        const Tensor dy_unit = tensor_slice(dy, at[u], at[u + 1] - at[u]);
+        const Tensor x_unit = tensor_slice(x, at[u], at[u + 1] - at[u]);
+        op_linear_dw(&g->g[index], &dy_unit, &x_unit, operands, true);
+    }
+}
+
 void model_linear_backward(Tensor *dx, const Tensor *dy, const Tensor *x, const ParamSet *p,
                            int index, const Adapter *lora, Grads *g, const Tensor *starts,
                            bool accumulate)
@@ -127,7 +143,7 @@ void model_linear_backward(Tensor *dx, const Tensor *dy, const Tensor *x, const 
     int bias = p->table->def[index].bias;
     if (bias >= 0)
         op_bias_backward(&g->g[bias], dy, starts);
-    op_linear_dw(&g->g[index], dy, x, p->in[index].dtype, true);
+    add_dw(g, index, dy, x, p->in[index].dtype);
     op_linear_dx(dx, dy, &p->in[index], accumulate);
 }
 
@@ -323,6 +339,8 @@ void model_backward(const Model *m, const ParamSet *p, const Adapter *lora, cons
     Tensor dx = acts_view(a, A_DX, 0, b->T), dhidden = acts_dhidden(a, b);
     Tensor last = acts_view(a, A_LAST, 0, b->T), rstd = acts_view(a, A_RSTD, 0, b->T);
     int norm = m->table.final_norm;
+    Grads by_unit = {g->table, g->g, b->units, b->n_units};
+    g = &by_unit;
 
     op_fill(&dx, 0);
     params_acquire(p, (int)c->L);

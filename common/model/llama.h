@@ -34,9 +34,11 @@ void model_free(Model *m);
 
 /* A micro-batch on the device: views filled from a Pack. */
 typedef struct {
-    Tensor ids, pos;  /* i32 (T) */
-    Tensor starts;    /* i32 (S + 1) */
+    Tensor ids, pos;      /* i32 (T) */
+    Tensor starts;        /* i32 (S + 1) */
+    const int32_t *units; /* (n_units + 1) on the host: those of the pack, which stays as it is until backward */
     int64_t T, S;
+    int n_units;
     int64_t max_tokens, max_seqs;
 } Batch;
 
@@ -71,7 +73,9 @@ typedef enum {
 
 /* Scratch and row vectors of the LM head, allocated for max_rows. */
 typedef struct {
-    Tensor rows, target;                      /* i32 (R): hidden rows, ids to predict */
+    Tensor rows, target;                      /* i32 (R): hidden rows, ids to predict; lm_head_set */
+    int32_t *units;                           /* (n_units + 1) on the host: rows [units[u], units[u + 1]) are of unit u */
+    int n_units;                              /* 0: all rows are of one */
     Tensor weight, old_logp, adv;             /* (R): inputs */
     Tensor logp, entropy, lse, hit;           /* (R): outputs, see op_logprob */
     Tensor loss, ratio, dlogp;                /* (R): outputs with a loss */
@@ -82,8 +86,10 @@ typedef struct {
 } LmHead;
 
 void lm_head_alloc(LmHead *h, const Model *m, Arena *a, Arena *host, int64_t max_rows, bool backward);
+/* What a batch is to predict, from the host: ids `target` at its R rows `rows`, ascending. */
+void lm_head_set(LmHead *h, const Batch *b, const int32_t *rows, const int32_t *target, int64_t R);
 /* R rows of hidden (T, C) by h->rows. With g and dhidden (T, C): adds gradients, in row order;
- * forward and backward of a chunk share one product. inv_temp = 1 / temperature, 0 is not allowed. */
+ * forward and backward of a chunk share one product, and no chunk holds rows of two units. inv_temp = 1 / temperature, 0 is not allowed. */
 void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, int64_t R,
                  const Tensor *hidden, Tensor *dhidden, Grads *g, double inv_temp, double clip);
 /* logits = x w^T: the product lm_head_run makes, for the sampler. x: (R, C); logits: (R, V). */

@@ -115,6 +115,10 @@ void params_release(const ParamSet *p, int group);
 typedef struct {
     const ParamTable *table;
     Tensor *g;          /* (n): for a tied pair, g[embed] is ROWS (V, C), g[head] is PANEL */
+    /* Of one backward pass: rows [units[u], units[u + 1]) are one sum of a matrix's gradient; NULL: all are.
+     * Matters where device_sums_by_unit; borrowed. */
+    const int32_t *units; /* (n_units + 1) */
+    int n_units;
 } Grads;
 
 void grads_alloc(Grads *g, const ParamTable *t, Arena *a);

@@ -341,6 +341,11 @@ bool device_can_bf16(const Device *dev)
     return dev->cuda && dev->cuda->can_bf16(dev->handle);
 }
 
+bool device_sums_by_unit(const Device *dev, DType operands)
+{
+    return operands == DTYPE_BF16 && device_can_bf16(dev);
+}
+
 void device_choose_products(Device *dev, ProductsChoice choice)
 {
     if (dev->cuda)

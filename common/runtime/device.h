@@ -64,6 +64,9 @@ void graph_launch(const Graph *g, Device *dev);
 void graph_free(Graph *g, Device *dev); /* none is fine */
 /* Whether ops take the mixtures of bf16 ROWS and f32 that ops.h lists; false on the CPU. */
 bool device_can_bf16(const Device *dev);
+/* Whether op_linear_dw of operands of this dtype is a sum of its own that is then added, so that it matters
+ * where rows are cut into calls, and not one chain from what is stored. */
+bool device_sums_by_unit(const Device *dev, DType operands);
 /* Who makes a card's bf16 products: AUTO takes the vendor's library where a probe finds that rows keep
  * their bits for every number of rows, else the kernels of runtime/cuda; OWN: these alone; LIBRARY: the
  * library alone, without the promise about rows. The others than AUTO are for measurements.

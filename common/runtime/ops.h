@@ -42,8 +42,8 @@ void op_linear(Tensor *y, const Tensor *x, const Tensor *w, bool accumulate);
  * bf16. */
 void op_linear_dx(Tensor *dx, const Tensor *dy, const Tensor *w, bool accumulate);
 /* dw[n, k] (+)= sum_m dy[m, n] x[m, k], m ascending: the chain starts from the stored gradient, so
- * any cut of the rows into calls gives the same bits. operands: DTYPE_REAL, or DTYPE_BF16 to round dy
- * and x as they are read. dw: PANEL (N, K), real; dy: (M, N); x: (M, K). */
+ * any cut of the rows into calls gives the same bits, except where device_sums_by_unit. operands: DTYPE_REAL,
+ * or DTYPE_BF16 to round dy and x as they are read. dw: PANEL (N, K), real; dy: (M, N); x: (M, K). */
 void op_linear_dw(Tensor *dw, const Tensor *dy, const Tensor *x, DType operands, bool accumulate);
 
 /* ---- embedding (cpu/embedding.c) --------------------------------------------------------------
