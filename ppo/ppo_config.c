@@ -11,6 +11,7 @@
 
 const CfgField ppo_fields[] = {
     RUN_FIELDS(PpoConfig),
+    UNIT_FIELDS(PpoConfig),
     {"model", CFG_STRING, AT(model), .flags = CFG_REQUIRED,
      .help = "policy to start from: a Hugging Face folder"},
     {"reference", CFG_STRING, AT(reference), "",

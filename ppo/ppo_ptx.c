@@ -1,7 +1,8 @@
 /* ppo_ptx.c - the language-model loss that is mixed into PPO (InstructGPT's PPO-ptx, an option of "Secrets
  * of RLHF"): each minibatch takes the next ptx.batch_size sequences of an endless walk over shuffled
- * epochs, keyed by the seed. Packs follow those of the answers, so micro_batch_tokens never changes a
- * bit. Tested by tests/unit/test_rollout.c, tests/e2e/test_ppo.sh and the dumped iteration. */
+ * epochs, keyed by the seed. Packs follow those of the answers and are cut as they are, so
+ * micro_batch_tokens never changes a bit. Tested by tests/unit/test_rollout.c, tests/e2e/test_ppo.sh and the
+ * dumped iteration. */
 #include "ppo/ppo.h"
 
 #include "common/base/error.h"
@@ -72,7 +73,7 @@ static int64_t next_pack(Ppo *p, int64_t *next, int64_t to)
     pack_clear(k);
     for (; *next < to; (*next)++) {
         const Example *e = ptx_item(p, *next);
-        if (!pack_fits(k, e->n))
+        if (!pack_open(k, e->n))
             break;
         pack_add(k, e->ids, e->mask, e->n, *next);
         rows = pack_list_targets(k, (float)ptx_weight(p, e), p->stage_rows, p->stage_target, p->stage, rows);
@@ -81,27 +82,24 @@ static int64_t next_pack(Ppo *p, int64_t *next, int64_t to)
     return rows;
 }
 
-/* Forward and backward of the packed rows; returns sum of weight * -logp. */
-static double run_pack(Ppo *p, int64_t rows, double scale)
+/* Forward and backward of the packed rows; *loss += sum of weight * -logp, one chain over all packs. */
+static void run_pack(Ppo *p, int64_t rows, double scale, double *loss)
 {
     LmHead *h = &p->head;
-    size_t ints = (size_t)rows * sizeof(int32_t), floats = (size_t)rows * sizeof(float);
+    size_t floats = (size_t)rows * sizeof(float);
     float *scaled = p->stage_ratio, *logp = p->stage_entropy;
-    double loss = 0;
     for (int64_t i = 0; i < rows; i++)
         scaled[i] = (float)((double)p->stage[i] * scale);
     batch_set(&p->batch, &p->pack);
     model_forward(&p->model, &p->policy, NULL, &p->batch, p->acts);
     Tensor hidden = acts_hidden(p->acts, &p->batch), dhidden = acts_dhidden(p->acts, &p->batch);
-    device_upload(&h->rows, p->stage_rows, ints);
-    device_upload(&h->target, p->stage_target, ints);
+    lm_head_set(h, &p->batch, p->stage_rows, p->stage_target, rows);
     device_upload(&h->weight, scaled, floats);
     lm_head_run(h, &p->model, &p->policy, LM_XENT, rows, &hidden, &dhidden, &p->policy_grads, 1.0, 0);
     model_backward(&p->model, &p->policy, NULL, &p->batch, p->acts, &p->policy_grads);
     device_download(logp, &h->logp, floats);
     for (int64_t i = 0; i < rows; i++)
-        loss -= (double)p->stage[i] * (double)logp[i];
-    return loss;
+        *loss -= (double)p->stage[i] * (double)logp[i];
 }
 
 double ptx_gradients(Ppo *p)
@@ -115,7 +113,7 @@ double ptx_gradients(Ppo *p)
     }
     for (int64_t next = from; next < to;) {
         int64_t rows = next_pack(p, &next, to);
-        loss += run_pack(p, rows, p->c->ptx.coef / weight);
+        run_pack(p, rows, p->c->ptx.coef / weight, &loss);
     }
     p->ptx.cursor = to;
     return loss / weight;

@@ -35,6 +35,7 @@ static int ppo_init(Trainer *t)
     p->kl_coef = c->kl_coef;
     p->scale[0] = p->scale[1] = (ScoreScale){0, 1};
     TRY(ppo_config_check(c, t->cli.config));
+    TRY(trainer_check_units(t, c->micro_batch_tokens));
     TRY(ppo_open_inputs(p, t->dev));
     t->total_steps = c->iterations * (c->batch_size / c->minibatch_size);
     t->memory_advice = "micro_batch_tokens, slots, max_new_tokens, batch_size";
@@ -125,6 +126,7 @@ static int ppo_alloc(Trainer *t)
         p->acts = acts_new(&p->model, tokens, true);
         p->gen = generator_new(&p->model, c->slots, longest, tokens);
         pack_init(&p->pack, (int)tokens, (int)tokens);
+        p->pack.unit_tokens = trainer_unit_tokens(t);
     }
     acts_alloc(p->acts, &p->work);
     batch_alloc(&p->batch, &p->work, t->dev, tokens, tokens);

@@ -1,5 +1,6 @@
 /* ppo_update.c - the gradient of one minibatch. Answers are packed in rollout order and the gradient is
- * one chain over tokens in that order, so micro_batch_tokens never changes a bit. The loss is the mean
+ * one chain over tokens in that order (in bf16 on a card: over units of unit_tokens), so micro_batch_tokens
+ * never changes a bit. The loss is the mean
  * over the minibatch's answer tokens. Tested by the dumped iteration and the closed form of
  * tests/e2e/test_closed_form.sh. */
 #include "ppo/ppo.h"
@@ -19,7 +20,7 @@ bool ppo_next_pack(Ppo *p, const Rollout *r, const ExampleSet *set, int64_t *nex
     int32_t *seq = p->stage_seq;
     while (*next < to) {
         int n_prompt = set->at[r->prompt[*next]].n, n = r->n[*next];
-        if (!pack_fits(&p->pack, n_prompt + n))
+        if (!pack_open(&p->pack, n_prompt + n))
             break;
         int start = p->pack.n_tokens;
         rollout_sequence(set, r, *next, seq);
@@ -59,8 +60,7 @@ static void policy_pack(Ppo *p, const Rollout *r, int64_t from, int64_t to, int6
 {
     size_t bytes = (size_t)rows * sizeof(float);
     batch_set(&p->batch, &p->pack);
-    device_upload(&p->head.rows, p->stage_rows, (size_t)rows * sizeof *p->stage_rows);
-    device_upload(&p->head.target, p->stage_target, (size_t)rows * sizeof *p->stage_target);
+    lm_head_set(&p->head, &p->batch, p->stage_rows, p->stage_target, rows);
     upload_rows(p, &p->head.old_logp, r->logp, r, from, to);
     upload_rows(p, &p->head.adv, r->adv, r, from, to);
     upload_constant(p, &p->head.weight, weight, rows);

@@ -37,6 +37,7 @@ typedef struct {
 static const CfgField fields[] = {
     RUN_FIELDS(RewardConfig),
     BEST_FIELDS(RewardConfig, "highest eval_accuracy"),
+    UNIT_FIELDS(RewardConfig),
     {"model", CFG_STRING, AT(model), .flags = CFG_REQUIRED,
      .help = "start: a chat checkpoint (its trunk, fresh head) or a reward model to go on with"},
     {"template", CFG_ENUM, AT(template_kind), "auto", .choices = TEMPLATE_CHOICES,
@@ -142,6 +143,7 @@ static int reward_init(Trainer *t)
                                      "%lld tokens; raise it or lower max_length",
                          config_where(t->cli.config, "micro_batch_tokens"),
                          (long long)c->micro_batch_tokens, (long long)(2 * c->max_length));
+    TRY(trainer_check_units(t, c->micro_batch_tokens));
     TRY(tokenizer_open(&p->tok, c->model));
     TRY(template_init(&p->chat, (TemplateKind)c->template_kind, p->tok));
     TRY(model_config_read(&p->rm.config, c->model));
@@ -179,6 +181,7 @@ static int reward_alloc(Trainer *t)
     }
     TRY(reward_model_alloc(&p->rm, &p->weights, &p->work, (int)n, (int)p->c->max_length, true,
                            trainer_dtype(t)));
+    p->rm.pack.unit_tokens = trainer_unit_tokens(t);
     grads_alloc(&p->grads, &p->rm.model.table, &p->gradients);
     optim_alloc(&p->optim, &p->c->optim, &p->rm.params, &p->grads, &p->moments);
     Tensor *const rows[] = {&p->pair_score, &p->pair_dscore, &p->label_score, &p->label_dscore,
@@ -370,7 +373,7 @@ static void run_batch(Reward *p, const int64_t *items, int64_t n, StepStats *s)
         for (; i < n; i++) {
             const PairItem *it = &p->train.at[items[i]];
             int len = it->seq[0].n + (it->n_seqs == 2 ? it->seq[1].n : 0);
-            if (!pack_fits(pack, len) || pack->n_seqs + it->n_seqs > pack->max_seqs)
+            if (pack->n_seqs + it->n_seqs > pack->max_seqs || !pack_open(pack, len))
                 break;
             for (int k = 0; k < it->n_seqs; k++)
                 pack_add(pack, it->seq[k].ids, NULL, it->seq[k].n, items[i]);

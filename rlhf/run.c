@@ -110,8 +110,20 @@ static int hash_input(const char *path, Str *out)
     return rc;
 }
 
-/* Keys that never change a result; a line of the config with one of them is left out of the hash. */
-static bool changes_results(const char *line)
+static bool has_line(const char *text, const char *line)
+{
+    const size_t n = strlen(line);
+    while (strncmp(text, line, n) != 0 || (text[n] && text[n] != '\n')) {
+        text += strcspn(text, "\n");
+        if (!*text++)
+            return false;
+    }
+    return true;
+}
+
+/* Keys that never change a result; a line of the config with one of them is left out of the hash. unit_tokens is
+ * one where products are not in bf16. */
+static bool changes_results(const char *line, const char *config)
 {
     static const char *const keys[] = {"threads:", "isa:", "device:", "slots:", "micro_batch_tokens:",
                                        "save_steps:", "keep:", "log_steps:"};
@@ -119,7 +131,7 @@ static bool changes_results(const char *line)
         if (!strncmp(line, keys[i], strlen(keys[i])))
             return false;
     }
-    return true;
+    return strncmp(line, "unit_tokens:", 12) != 0 || has_line(config, "dtype: bf16");
 }
 
 /* A copy of text with every `root` replaced, so that a moved or copied experiment keeps its done stages. */
@@ -140,7 +152,7 @@ static int stage_hash(const Experiment *e, const Stage *s, char hex[33])
         str_addf(&all, "%s\n", s->argv[i]);
     for (const char *line = s->config; *line;) {
         size_t n = strcspn(line, "\n");
-        if (changes_results(line))
+        if (changes_results(line, s->config))
             str_add_bytes(&all, line, n + (line[n] == '\n'));
         line += n + (line[n] == '\n');
     }

@@ -58,6 +58,8 @@ struct CfgField {
     size_t item_bytes;
     unsigned flags;
     const char *help;
+    const char *only_with; /* "dtype=bf16": where that key of the table has another value, this one changes no
+                              result (as CFG_NO_RESULT) */
 };
 
 typedef struct Config Config; /* owns the struct, its strings, and where each value came from */

@@ -140,6 +140,24 @@ static const void *value_at(const void *base, const CfgField *f)
     return (const char *)base + f->offset;
 }
 
+/* Whether f counts in this struct, whose table is `fields`. */
+static bool changes_results(const CfgField *f, const CfgField *fields, const void *base)
+{
+    if ((f->flags & CFG_NO_RESULT) || !f->only_with)
+        return !(f->flags & CFG_NO_RESULT);
+    const char *value = strchr(f->only_with, '=') + 1;
+    const size_t n = (size_t)(value - 1 - f->only_with);
+    const CfgField *other = fields;
+    while (other->key && (strncmp(other->key, f->only_with, n) != 0 || other->key[n]))
+        other++;
+    CHECK(other->key, "%s: only with %s, which there is not", f->key, f->only_with);
+    Str text = {0};
+    config_print_value(&text, other, value_at(base, other));
+    bool same = strcmp(str_get(&text), value) == 0;
+    str_free(&text);
+    return same;
+}
+
 static void add_indent(Str *out, int depth)
 {
     for (int i = 0; i < depth; i++)
@@ -152,7 +170,7 @@ static void print_fields(Str *out, const CfgField *fields, const void *base, int
 {
     bool dash = entry;
     for (const CfgField *f = fields; f->key; f++) {
-        if (how.results_only && (f->flags & CFG_NO_RESULT))
+        if (how.results_only && !changes_results(f, fields, base))
             continue;
         if (how.help && f->help && !entry)
             str_addf(out, "%s# %s\n", out->n ? "\n" : "", f->help);
@@ -215,7 +233,7 @@ static void diff_fields(Str *out, const CfgField *fields, const void *was, const
                         const char *prefix)
 {
     for (const CfgField *f = fields; f->key; f++) {
-        if (f->flags & CFG_NO_RESULT)
+        if (!changes_results(f, fields, is))
             continue;
         if (f->type == CFG_LIST) {
             diff_lists(out, f, value_at(was, f), value_at(is, f), prefix);

@@ -48,6 +48,21 @@ HfFormat run_format(const RunConfig *run)
     return (HfFormat){run->export_dtype ? ST_BF16 : ST_F32, (int64_t)(run->max_shard_size * 1e9)};
 }
 
+int trainer_unit_tokens(const Trainer *t)
+{
+    return device_sums_by_unit(t->dev, trainer_dtype(t)) ? (int)t->run->unit_tokens : 0;
+}
+
+int trainer_check_units(const Trainer *t, int64_t micro_batch_tokens)
+{
+    if (trainer_unit_tokens(t) <= micro_batch_tokens)
+        return 0;
+    return error_set(ERR_CONFIG, "%s: micro_batch_tokens: %lld cannot hold a unit of unit_tokens %lld; raise it, or "
+                                 "lower unit_tokens (in bf16 on a card that changes results)",
+                     config_where(t->cli.config, "micro_batch_tokens"), (long long)micro_batch_tokens,
+                     (long long)t->run->unit_tokens);
+}
+
 /* ---- signals: a handler can reach nothing but these ---- */
 
 static volatile int stop_flag;

@@ -35,6 +35,7 @@ typedef struct {
     double max_shard_size; /* GB */
     bool keep_best;        /* these two: only of programs with BEST_FIELDS */
     int export_from;       /* ExportFrom */
+    int64_t unit_tokens;   /* only of programs with UNIT_FIELDS */
 } RunConfig;
 
 typedef enum { EXPORT_LAST, EXPORT_BEST } ExportFrom; /* "last|best" */
@@ -60,6 +61,10 @@ typedef enum { EXPORT_LAST, EXPORT_BEST } ExportFrom; /* "last|best" */
 #define BEST_FIELDS(S, METRIC)                                                                       \
     {"keep_best", CFG_BOOL, offsetof(S, run.keep_best), "true", .flags = CFG_NO_RESULT, .help = "also keep the checkpoint of the evaluation with the " METRIC "; best.json names it"}, \
     {"export", CFG_ENUM, offsetof(S, run.export_from), "last", .choices = "last|best", .help = "weights of export/: of the last step, or of the " METRIC}
+
+/* For programs that compute gradients. */
+#define UNIT_FIELDS(S)                                                                               \
+    {"unit_tokens", CFG_INT, offsetof(S, run.unit_tokens), "4096", 1, 1e9, .only_with = "dtype=bf16", .help = "bf16 on a card: whole sequences of up to so many tokens have their gradient in one sum, so there it changes results; elsewhere it does nothing"}
 
 /* How exports are written. */
 HfFormat run_format(const RunConfig *run);
@@ -114,5 +119,10 @@ static inline DType trainer_dtype(const Trainer *t)
 {
     return (DType)t->run->dtype;
 }
+
+/* Pack.unit_tokens: what key `unit_tokens` says where it matters, else 0. */
+int trainer_unit_tokens(const Trainer *t);
+/* ERR_CONFIG where a micro-batch, whose key is micro_batch_tokens, has no room for a unit. */
+int trainer_check_units(const Trainer *t, int64_t micro_batch_tokens);
 
 #endif

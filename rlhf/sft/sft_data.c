@@ -14,6 +14,7 @@
 const CfgField sft_fields[] = {
     RUN_FIELDS(SftConfig),
     BEST_FIELDS(SftConfig, "lowest eval_loss"),
+    UNIT_FIELDS(SftConfig),
     {"model", CFG_STRING, AT(model), .flags = CFG_REQUIRED,
      .help = "Hugging Face folder to start from; with init: random, config.json and tokenizer are enough"},
     {"init", CFG_ENUM, AT(init), "checkpoint", .choices = "checkpoint|random",

@@ -4,7 +4,8 @@
  *
  * w[t] = the record's weight (1 unless given). The denominator belongs to the whole batch and is known
  * before its first micro-batch; sequences go through whole and in order, and gradients are one chain
- * over tokens in that order: micro_batch_tokens never changes a bit.
+ * over tokens in that order (in bf16 on a card: over units of unit_tokens): micro_batch_tokens never
+ * changes a bit.
  * Tested by tests/e2e/test_sft.sh and against PyTorch by tests/golden. */
 #include "common/base/error.h"
 #include "common/base/file.h"
@@ -52,7 +53,8 @@ static int check_sizes(const Trainer *t, const Sft *p)
         return error_set(ERR_CONFIG, "%s: micro_batch_tokens: %lld cannot hold one sequence of max_length %lld; "
                                      "raise it or lower max_length", config_where(cfg, "micro_batch_tokens"),
                          (long long)c->micro_batch_tokens, (long long)c->max_length);
-    return mix_check(c->train.at, c->train.n, "data.train");
+    int rc = trainer_check_units(t, c->micro_batch_tokens);
+    return rc < 0 ? rc : mix_check(c->train.at, c->train.n, "data.train");
 }
 
 static int sft_init(Trainer *t)
@@ -111,6 +113,7 @@ static int sft_alloc(Trainer *t)
     if (!p->acts) {
         p->acts = acts_new(&p->model, tokens, true);
         pack_init(&p->pack, (int)tokens, (int)tokens);
+        p->pack.unit_tokens = trainer_unit_tokens(t);
     }
     acts_alloc(p->acts, &p->work);
     batch_alloc(&p->batch, &p->work, t->dev, tokens, tokens);
@@ -158,7 +161,7 @@ static int64_t next_pack(Sft *p, const SftData *d, const int64_t *items, int64_t
     pack_clear(k);
     for (; *next < to; (*next)++) {
         const Example *e = &d->examples.at[items ? items[*next] : *next];
-        if (!pack_fits(k, e->n))
+        if (!pack_open(k, e->n))
             break;
         pack_add(k, e->ids, e->mask, e->n, *next);
         rows = pack_list_targets(k, (float)record_weight(d, e), p->rows, p->target, p->weight, rows);
@@ -171,13 +174,12 @@ static int64_t next_pack(Sft *p, const SftData *d, const int64_t *items, int64_t
 static void run_pack(Sft *p, int64_t rows, double scale, SftSums *s)
 {
     LmHead *h = &p->head;
-    size_t ints = (size_t)rows * sizeof(int32_t), floats = (size_t)rows * sizeof(float);
+    size_t floats = (size_t)rows * sizeof(float);
     s->n_tokens += p->pack.n_tokens;
     batch_set(&p->batch, &p->pack);
     model_forward(&p->model, &p->params, NULL, &p->batch, p->acts);
     Tensor hidden = acts_hidden(p->acts, &p->batch), dhidden = acts_dhidden(p->acts, &p->batch);
-    device_upload(&h->rows, p->rows, ints);
-    device_upload(&h->target, p->target, ints);
+    lm_head_set(h, &p->batch, p->rows, p->target, rows);
     if (scale > 0) {
         float *scaled = p->entropy; /* free until the download below */
         for (int64_t i = 0; i < rows; i++)

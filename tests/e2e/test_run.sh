@@ -34,6 +34,9 @@ check "results are there" test -s "$TMP/root/answers/samples.jsonl"
 sum=$(md5sum "$TMP/root/sft/export/model.safetensors")
 "${R[@]}" >"$TMP/log" 2>&1
 compares "done stages are skipped" "$(grep -c ': done' "$TMP/log") == 3"
+sed 's/micro_batch_tokens: 512/micro_batch_tokens: 256\n      unit_tokens: 64/' "$TMP/e.yaml" >"$TMP/e5.yaml"
+"$BIN/rlhf" run "$TMP/e5.yaml" --dry-run >"$TMP/log" 2>&1
+compares "keys that change no result, unit_tokens in f32 among them" "$(grep -c ': done' "$TMP/log") == 3"
 touch "$TMP/root/world/sft.jsonl"; "${R[@]}" >"$TMP/log" 2>&1
 compares "contents count, not times" "$(grep -c ': done' "$TMP/log") == 3"
 head -n 20 "$TMP/root/world/sft.jsonl" >"$TMP/short" && cp "$TMP/short" "$TMP/root/world/sft.jsonl"
@@ -52,6 +55,13 @@ refuses "unknown key" 78 "e2.yaml:[0-9]+:[0-9]+: unknown key 'progam'" "$BIN/rlh
 sed 's/batch_size: 8/batch_size: -8/' "$TMP/e.yaml" >"$TMP/e3.yaml"
 "$BIN/rlhf" run "$TMP/e3.yaml" root="$TMP/root3" >"$TMP/log" 2>&1; rc=$?
 [ $rc = 78 ] && ok "a failing stage gives its exit code" || not_ok "a failing stage gives its exit code" "$rc"
+
+sed 's/unit_tokens: 64/unit_tokens: 64\n      dtype: bf16/' "$TMP/e5.yaml" >"$TMP/e6.yaml"
+"$BIN/rlhf" run "$TMP/e6.yaml" root="$TMP/moved" >"$TMP/log" 2>&1
+sed 's/unit_tokens: 64/unit_tokens: 128/' "$TMP/e6.yaml" >"$TMP/e7.yaml"
+"$BIN/rlhf" run "$TMP/e6.yaml" root="$TMP/moved" --dry-run >"$TMP/log6" 2>&1
+"$BIN/rlhf" run "$TMP/e7.yaml" root="$TMP/moved" --dry-run >"$TMP/log7" 2>&1
+compares "in bf16 unit_tokens is part of the result" "$(grep -c ': done' "$TMP/log6") == 3 && $(grep -c 'sft: done' "$TMP/log7") == 0"
 
 sed 's/epochs: 2/epochs: 4000/' "$TMP/e.yaml" >"$TMP/e4.yaml"
 "$BIN/rlhf" run "$TMP/e4.yaml" root="$TMP/root4" >"$TMP/log" 2>&1 & pid=$!

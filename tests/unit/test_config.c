@@ -382,6 +382,38 @@ static void test_hash_and_diff(void **state)
     str_free(&diff);
 }
 
+/* A key that counts only beside another's value. */
+static void test_only_with(void **state)
+{
+    (void)state;
+    typedef struct {
+        int dtype;
+        int64_t unit;
+    } Pair;
+    static const CfgField table[] = {
+        {"dtype", CFG_ENUM, offsetof(Pair, dtype), "f32", .choices = "f32|bf16"},
+        {"unit", CFG_INT, offsetof(Pair, unit), "3", .only_with = "dtype=bf16"},
+        {0},
+    };
+    const char *const sets[2][2] = {{"dtype=f32", "unit=5"}, {"dtype=bf16", "unit=5"}};
+    for (int counts = 0; counts < 2; counts++) {
+        Config *c[2];
+        Str text = {0}, diff = {0};
+        for (int n = 0; n < 2; n++)
+            assert_int_equal(config_load(&c[n], table, sizeof(Pair),
+                                         &(ConfigSources){.sets = sets[counts], .n_sets = n + 1}), 0);
+        config_print(c[0], &text, true);
+        put("was.yaml", str_get(&text));
+        assert_int_equal(config_hash(c[0]) != config_hash(c[1]), counts);
+        assert_int_equal(config_diff(c[1], "was.yaml", &diff), 0);
+        assert_string_equal(str_get(&diff), counts ? "unit (was 3, is 5)\n" : "");
+        config_free(c[0]);
+        config_free(c[1]);
+        str_free(&text);
+        str_free(&diff);
+    }
+}
+
 static void test_bom(void **state)
 {
     (void)state;
@@ -400,7 +432,8 @@ int main(void)
         cmocka_unit_test(test_list_errors),   cmocka_unit_test(test_set_errors),
         cmocka_unit_test(test_yaml_errors),   cmocka_unit_test(test_missing),
         cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_print_text),
-        cmocka_unit_test(test_hash_and_diff), cmocka_unit_test(test_bom),
+        cmocka_unit_test(test_hash_and_diff), cmocka_unit_test(test_only_with),
+        cmocka_unit_test(test_bom),
     };
     return cmocka_run_group_tests_name("config", tests, enter, leave);
 }
