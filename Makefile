@@ -182,7 +182,7 @@ $(EMU_LIB): $(EMU_OBJ)
 	@mkdir -p $(@D); $(if $(V),,echo '  LD   $@';) $(CXX) -shared $(EMU_LD) $(EMU_DEFS) $^ -o $@
 $(EMU_OWN): $(EMU)/tests/%: $(EMU)/tests/emu/%.o $(EMU_RT) $(BUILD)/librlhf.a
 	@mkdir -p $(@D); $(CXX) $(EMU_LD) $^ $(LIBS) -o $@
-EMU_TESTS := $(patsubst $(BUILD)/%,$(EMU)/%,$(filter %/test_ops %/test_cuda %/test_generate,$(TESTS)))
+EMU_TESTS := $(patsubst $(BUILD)/%,$(EMU)/%,$(filter %/test_ops %/test_cuda %/test_generate %/test_units,$(TESTS)))
 EMU_PROGS := $(PROGRAMS:$(BUILD)/%=$(EMU)/%)
 ifneq ($(RACES),)
 $(EMU)/tests/test_ops: $(OPS_SRC:%.c=$(BUILD)/%.o) $(BUILD)/librlhf.a

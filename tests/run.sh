@@ -183,6 +183,7 @@ run_emu() {
         { [ -z "$lines" ] || echo "$lines"
           emu_own emu_ "$BUILD/emu" "$limit"
           echo "emu_test_generate $limit env EMU_PROTECT=1 $BUILD/emu/tests/test_generate"
+          echo "emu_test_units $limit env EMU_PROTECT=1 $BUILD/emu/tests/test_units"
           echo "emu_protected_test_cuda $limit env EMU_PROTECT=1 $BUILD/emu/tests/test_cuda"
           emu_ops emu_ "$BUILD/emu" "$limit" 1 reverse ${LONG:+random:1 random:2}
           echo "emu_programs $limit env BUILD=$BUILD/emu tests/e2e/test_cuda.sh"; } | run_jobs

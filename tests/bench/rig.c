@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-enum { PREFILL_ROWS = 2048 }; /* as micro_batch_tokens of the trainers */
+enum { PREFILL_ROWS = 2048, UNIT_TOKENS = 4096 }; /* as micro_batch_tokens and unit_tokens of the trainers */
 
 const OptimConfig rig_optim_config = {.learning_rate = 1e-5, .schedule = SCHEDULE_CONSTANT, .beta1 = 0.9,
                                       .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .max_grad_norm = 1};
@@ -67,6 +67,8 @@ void rig_open_training(Rig *r, const Bench *b, const Shape *s, HeadKind head, in
     r->config.head = head;
     r->config.tied = head == HEAD_LM && s->config.tied;
     pack_init(&r->pack, (int)tokens, s->S);
+    if (device_sums_by_unit(r->dev, b->dtype))
+        r->pack.unit_tokens = tokens < UNIT_TOKENS ? (int)tokens : UNIT_TOKENS;
     for (int pass = 0; pass < 2; pass++) {
         CHECK(model_init(&r->model, &r->config, b->dtype, r->dev, &r->weights, s->T) == 0, "%s", error_text());
         params_alloc(&r->params, &r->model.table, &r->weights, "policy", false);

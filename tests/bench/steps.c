@@ -18,6 +18,7 @@ void steps_fill(Rig *r, const Shape *s, int n)
     pack_clear(&r->pack);
     for (int i = 0; i < n; i++) {
         rig_random_ids(ids, s->T, s->config.V, (uint64_t)i + 1);
+        CHECK(pack_open(&r->pack, s->T), "%d sequences of %d tokens", n, s->T);
         pack_add(&r->pack, ids, mask, s->T, i);
     }
     free(ids);
@@ -47,8 +48,7 @@ static void lm_rows(Rig *r, int64_t *n)
         target[*n] = k->target[t];
         weight[(*n)++] = 1.0F / (float)k->n_targets;
     }
-    device_upload(&r->lm.rows, rows, (size_t)*n * sizeof *rows);
-    device_upload(&r->lm.target, target, (size_t)*n * sizeof *target);
+    lm_head_set(&r->lm, &r->batch, rows, target, *n);
     device_upload(&r->lm.weight, weight, (size_t)*n * sizeof *weight);
     free(rows);
     free(target);

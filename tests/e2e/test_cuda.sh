@@ -44,20 +44,47 @@ compares "and the KL exactly 0" "$(first_metric "$TMP/ppo-cuda/metrics.jsonl" ob
 kills "kill -9 and resume on the card, against the CPU" "$KILLS" "$TMP/ppo-cpu" "${PPO[@]}" device=cuda
 
 # bf16: a card has sums of its own, so losses are near the CPU's bf16 and the rules hold among the card's own runs
+BF16=(dtype=bf16 unit_tokens=128)
 near() { # near NAME KEY LIMIT FILE FILE: the last value of KEY, relative
     compares "$1" "($(metric "$4" "$2") - $(metric "$5" "$2"))^2 <= ($3 * $(metric "$5" "$2"))^2"
 }
 for d in cpu cuda; do
-    "${SFT[@]}" out_dir="$TMP/sft16-$d" device=$d dtype=bf16 >"$TMP/sft16.log" 2>&1 || not_ok "sft in bf16 on $d" "$(tail -n 1 "$TMP/sft16.log")"
+    "${SFT[@]}" out_dir="$TMP/sft16-$d" device=$d "${BF16[@]}" >"$TMP/sft16.log" 2>&1 || not_ok "sft in bf16 on $d" "$(tail -n 1 "$TMP/sft16.log")"
     "$BIN/rlhf-reward" train "data.train=[{path: $W/pairs/safety.jsonl}]" "data.eval=[{path: $W/pairs/safety_test.jsonl}]" safety_loss.weight=1 \
-        "${REWARD[@]}" batch_size=8 max_steps=3 out_dir="$TMP/reward16-$d" device=$d dtype=bf16 >"$TMP/reward16.log" 2>&1 || not_ok "reward in bf16 on $d" "$(tail -n 1 "$TMP/reward16.log")"
+        "${REWARD[@]}" batch_size=8 max_steps=3 out_dir="$TMP/reward16-$d" device=$d "${BF16[@]}" >"$TMP/reward16.log" 2>&1 || not_ok "reward in bf16 on $d" "$(tail -n 1 "$TMP/reward16.log")"
 done
 near "sft in bf16: the loss is the CPU's within 0.1 %" loss 1e-3 "$TMP/sft16-cuda/metrics.jsonl" "$TMP/sft16-cpu/metrics.jsonl"
 near "reward in bf16: the loss is the CPU's within 0.5 %" loss 5e-3 "$TMP/reward16-cuda/metrics.jsonl" "$TMP/reward16-cpu/metrics.jsonl"
-check "ppo in bf16 on the card" "${PPO[@]}" out_dir="$TMP/ppo16" device=cuda dtype=bf16
-compares "its first ratio is exactly 1" "$(first_metric "$TMP/ppo16/metrics.jsonl" val/ratio) == 1"
-compares "and its KL exactly 0" "$(first_metric "$TMP/ppo16/metrics.jsonl" objective/kl) == 0"
-kills "kill -9 and resume in bf16 on the card" 1 "$TMP/ppo16" "${PPO[@]}" device=cuda dtype=bf16
+check "ppo in bf16 on the card" "${PPO[@]}" out_dir="$TMP/ppo16-cuda" device=cuda "${BF16[@]}"
+compares "its first ratio is exactly 1" "$(first_metric "$TMP/ppo16-cuda/metrics.jsonl" val/ratio) == 1"
+compares "and its KL exactly 0" "$(first_metric "$TMP/ppo16-cuda/metrics.jsonl" objective/kl) == 0"
+kills "kill -9 and resume in bf16 on the card" 1 "$TMP/ppo16-cuda" "${PPO[@]}" device=cuda "${BF16[@]}"
+
+# There a gradient is a sum over each unit of unit_tokens, whatever a micro-batch holds: one, two, or more of them.
+cuts() { # cuts NAME COMMAND...: against the run of this name
+    local name=$1 n f bad=0; shift
+    for n in 128 256; do
+        "$@" out_dir="$TMP/$name-$n" device=cuda "${BF16[@]}" micro_batch_tokens=$n >"$TMP/cuts.log" 2>&1 ||
+            { not_ok "$name in micro-batches of $n tokens" "exit $?: $(tail -n 1 "$TMP/cuts.log")"; return; }
+        for f in export/model.safetensors metrics.jsonl; do
+            cmp -s "$TMP/$name-cuda/$f" "$TMP/$name-$n/$f" || { bad=1; not_ok "$name in micro-batches of $n tokens: $f" differs; }
+        done
+    done
+    [ $bad = 1 ] || ok "$name: micro_batch_tokens changes no bit"
+}
+cuts sft16 "${SFT[@]}"
+cuts reward16 "$BIN/rlhf-reward" train "data.train=[{path: $W/pairs/safety.jsonl}]" "data.eval=[{path: $W/pairs/safety_test.jsonl}]" \
+    safety_loss.weight=1 "${REWARD[@]}" batch_size=8 max_steps=3
+cuts ppo16 "${PPO[@]}"
+"${SFT[@]}" out_dir="$TMP/sft16-other" device=cuda dtype=bf16 unit_tokens=256 >"$TMP/cuts.log" 2>&1
+cmp -s "$TMP/sft16-cuda/export/model.safetensors" "$TMP/sft16-other/export/model.safetensors" &&
+    not_ok "unit_tokens is part of the result" "256 gives what 128 gives" || ok "unit_tokens is part of the result"
+refuses "a micro-batch without room for a unit" 78 "micro_batch_tokens: 512 cannot hold a unit of unit_tokens 4096" \
+    "${SFT[@]}" out_dir="$TMP/small" device=cuda dtype=bf16
+"${SFT[@]}" out_dir="$TMP/sft16-cuda" device=cuda dtype=bf16 unit_tokens=256 --resume auto >"$TMP/cuts.log" 2>&1; rc=$?
+[ $rc = 78 ] && grep -q "unit_tokens (was 128, is 256)" "$TMP/cuts.log" && ok "and a run cannot go on with another" ||
+    not_ok "and a run cannot go on with another" "exit $rc: $(tail -n 2 "$TMP/cuts.log" | tr '\n' ' ')"
+check "but in f32 it can" "${SFT[@]}" out_dir="$TMP/sft-cuda" device=cuda unit_tokens=7 --resume auto
 
 plan=$("${SFT[@]}" out_dir="$TMP/plan" device=cuda --dry-run 2>&1 | grep -c "device ")
 compares "the plan lists what lies on the card" "$plan > 0"

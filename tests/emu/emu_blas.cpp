@@ -16,6 +16,7 @@ struct EmuBlasLayout {
 struct EmuBlasPreference {
     size_t workspace;
     bool no_reduction;
+    uint32_t a_bytes, b_bytes;
 };
 static EmuBlas the_library;
 enum { ASCENDING, DESCENDING, BY_ROWS };
@@ -73,7 +74,7 @@ cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout)
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *preference)
 {
-    *preference = new EmuBlasPreference();
+    *preference = new EmuBlasPreference{0, false, 256, 256};
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference)
@@ -87,6 +88,10 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 {
     if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES)
         preference->workspace = *(const size_t *)value;
+    else if (attribute == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES)
+        preference->a_bytes = *(const uint32_t *)value;
+    else if (attribute == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES)
+        preference->b_bytes = *(const uint32_t *)value;
     else
         preference->no_reduction = *(const uint32_t *)value == CUBLASLT_REDUCTION_SCHEME_NONE;
     return CUBLAS_STATUS_SUCCESS;
@@ -95,7 +100,7 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t,
                                               cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
                                               cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
-                                              cublasLtMatmulPreference_t, int asked,
+                                              cublasLtMatmulPreference_t preference, int asked,
                                               cublasLtMatmulHeuristicResult_t *results, int *n)
 {
     const char *at = getenv("EMU_BLAS");
@@ -104,6 +109,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
         cublasLtMatmulHeuristicResult_t *r = &results[(*n)++];
         *r = {};
         r->algo.data[0] = *at == 'a' ? ASCENDING : *at == 'd' ? DESCENDING : BY_ROWS;
+        r->algo.data[1] = preference->a_bytes;
+        r->algo.data[2] = preference->b_bytes;
         at = strchr(at, ',');
         at += at != NULL;
     }
@@ -174,9 +181,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     const bool ta = desc->a == CUBLAS_OP_T, tb = desc->b == CUBLAS_OP_T;
     if ((ta ? a->rows : a->cols) != (tb ? b->cols : b->rows) ||
         d->rows != (ta ? a->cols : a->rows) || d->cols != (tb ? b->rows : b->cols) ||
-        a->type != CUDA_R_16BF || b->type != CUDA_R_16BF || c->type != d->type)
+        a->type != CUDA_R_16BF || b->type != CUDA_R_16BF || c->type != d->type ||
+        (uintptr_t)A % algo->data[1] || (uintptr_t)B % algo->data[2])
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    const bool back = algo->data[0] == DESCENDING || (algo->data[0] == BY_ROWS && d->cols % 2);
+    const int64_t links = ta ? a->rows : a->cols;
+    const bool back =
+        algo->data[0] == DESCENDING || (algo->data[0] == BY_ROWS && (d->cols + links) % 2);
     const Job job = {desc->a, desc->b, *a, *b, *c, *d, A, B, C, D, *(const float *)beta != 0, back};
     if (!emu_record(stream, [job] { run(job); }))
         run(job);

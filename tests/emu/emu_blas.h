@@ -1,8 +1,11 @@
 /* emu_blas.h - the part of cuBLASLt that linear_blas.cu uses, over the host's memory. Off unless
- *   EMU_BLAS=ORDER[,ORDER...]   the algorithms it offers, best first, each named by its order of
- * sums: ascending    what an mma of the shim gives: one FMA chain descending   the same from the
- * other end: equal for all numbers of rows, unlike ours by_rows      one or the other by the number
- * of rows: what must not serve */
+ *   EMU_BLAS=ORDER[,ORDER...]   the algorithms it offers, best first, each named by its order of sums:
+ *       ascending    what an mma of the shim gives: one FMA chain
+ *       descending   the same from the other end: equal for all numbers of rows, unlike ours
+ *       by_rows      one or the other by the number of rows, and of links: must not serve y and dx; for
+ *                    dw it may, since there the links are a unit's tokens
+ * An algorithm refuses operands that are not aligned as the preference said that they are, 256 bytes unless
+ * told, as the library's may. */
 #ifndef RLHF_EMU_BLAS_H
 #define RLHF_EMU_BLAS_H
 
@@ -23,7 +26,9 @@ typedef enum {
 } cublasLtMatmulDescAttributes_t;
 typedef enum {
     CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1,
-    CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK = 3
+    CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK = 3,
+    CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES = 5,
+    CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES = 6
 } cublasLtMatmulPreferenceAttributes_t;
 enum { CUBLASLT_REDUCTION_SCHEME_NONE = 0 };
 typedef enum {

@@ -39,7 +39,9 @@ tail -n 1 "$OUT/build.log"
 
 if part ops; then
     timeout 200 $BUILD/tests/test_ops -b cuda test >"$OUT/ops-test.log" 2>&1; count "$OUT/ops-test.log"
-    timeout 60 $BUILD/tests/test_cuda >"$OUT/unit.log" 2>&1 && ok test_cuda || not_ok test_cuda "$(tail -n 3 "$OUT/unit.log" | tr '\n' ' ')"
+    for t in test_cuda test_units; do
+        timeout 60 $BUILD/tests/$t >"$OUT/$t.log" 2>&1 && ok $t || not_ok $t "$(tail -n 3 "$OUT/$t.log" | tr '\n' ' ')"
+    done
 fi
 if part programs; then
     BUILD=$BUILD TMP=$(mktemp -d) timeout 200 tests/e2e/test_cuda.sh >"$OUT/programs.log" 2>&1; count "$OUT/programs.log"

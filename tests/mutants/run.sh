@@ -27,6 +27,8 @@ case $build in
         tar -C "$root/$build" -cf - common rlhf reward rejection ppo flags librlhf.a | tar -C "$tree/$build" -xf -
         ! [ -d "$root/$build/tests" ] ||
             tar -C "$root/$build" --exclude='tests/test_*' -cf - tests | tar -C "$tree/$build" -xf -
+        ! [ -d "$root/$build/emu/common" ] ||
+            tar -C "$root/$build" -cf - emu/common emu/flags emu/tests/emu | tar -C "$tree/$build" -xf -
     fi ;;
 esac
 # git must not take a repository around the copy for the tree
@@ -39,14 +41,19 @@ cd "$tree" || exit 1
 # killer NAME: what stands behind `# kills:`, a test program of BUILD/tests and its arguments
 killer() { sed -n '1s/^# kills: //p' "$here/$1.patch"; }
 
+# where a test stands; of emu/test_X, which runs the kernels on the host shim (tests/emu), in the shim's build
+path() { case $1 in emu/*) echo "$build/emu/tests/${1#emu/}" ;; *) echo "$build/tests/$1" ;; esac; }
+
 make_test() {
-    env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS make -s -j"${JOBS:-2}" BUILD="$build" "$build/tests/$1" >"$log" 2>&1
+    library=; case $1 in emu/*) library=$build/emu/bin/librlhf_cuda.so ;; esac
+    # shellcheck disable=SC2086  # nothing or one word
+    env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS make -s -j"${JOBS:-2}" BUILD="$build" "$(path "$1")" $library >"$log" 2>&1
 }
 
 # run_test NAME ARGUMENTS...
 run_test() {
     test=$1; shift
-    timeout -k 5 "${TIMEOUT:-100}" "$build/tests/$test" "$@" >"$log" 2>&1 </dev/null
+    timeout -k 5 "${TIMEOUT:-100}" "$(path "$test")" "$@" >"$log" 2>&1 </dev/null
 }
 
 not_ok() {

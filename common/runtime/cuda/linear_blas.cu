@@ -21,6 +21,7 @@ enum {
     VERDICTS_MAX = 256,
     CANDIDATES = 8,
     SIDE_MAX = 12288, /* of the columns and the chain that a probe tries */
+    ALIGNMENT = 16,   /* bytes of operands that it may count on: is_aligned */
     PROBE_ALIGN = 64, /* a shorter chain keeps what is left over of so many links */
 };
 
@@ -178,7 +179,7 @@ static int candidates(Blas *b, const HalfProduct *g, bool whole,
                       cublasLtMatmulHeuristicResult_t found[CANDIDATES])
 {
     const size_t workspace = WORKSPACE_BYTES;
-    const uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_NONE;
+    const uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_NONE, alignment = ALIGNMENT;
     cublasLtMatmulPreference_t p;
     Call c;
     int n = 0, kept = 0;
@@ -189,6 +190,12 @@ static int candidates(Blas *b, const HalfProduct *g, bool whole,
     if (whole)
         BLAS(MatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &scheme,
                                           sizeof scheme));
+    if (g->op == PRODUCT_DW) { /* units begin at any row: the algorithm must not mind which */
+        BLAS(MatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &alignment,
+                                          sizeof alignment));
+        BLAS(MatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &alignment,
+                                          sizeof alignment));
+    }
     if (b->call.MatmulAlgoGetHeuristic(b->handle, c.desc, c.a, c.b, c.c, c.c, p, CANDIDATES, found,
                                        &n) != CUBLAS_STATUS_SUCCESS)
         n = 0;
@@ -401,13 +408,13 @@ static const Verdict *verdict_of(CudaDevice *d, Blas *b, const HalfProduct *g)
     return &b->verdict[b->n++];
 }
 
-/* 16 bytes at once, everywhere. */
+/* ALIGNMENT bytes at once, everywhere. */
 static bool is_aligned(const HalfProduct *g)
 {
     const int64_t size = g->c_bf16 ? 2 : 4;
-    return (uintptr_t)g->a.p % 16 == 0 && (uintptr_t)g->b.p % 16 == 0 &&
-           (uintptr_t)g->c % 16 == 0 && g->a.step % 8 == 0 && g->b.step % 8 == 0 &&
-           g->c_step * size % 16 == 0 && g->b.n % 8 == 0 &&
+    return (uintptr_t)g->a.p % ALIGNMENT == 0 && (uintptr_t)g->b.p % ALIGNMENT == 0 &&
+           (uintptr_t)g->c % ALIGNMENT == 0 && g->a.step % 8 == 0 && g->b.step % 8 == 0 &&
+           g->c_step * size % ALIGNMENT == 0 && g->b.n % 8 == 0 &&
            (g->op == PRODUCT_DW ? g->a.n : g->n_k) % 8 == 0;
 }
 
