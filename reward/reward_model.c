@@ -114,7 +114,7 @@ static int64_t fill_pack(RewardModel *r, const int32_t *const *ids, const int *l
     int64_t i = first;
     CHECK(len[i] > 0 && pack_fits(&r->pack, len[i]), "sequence %lld of %d tokens, packs hold %d",
           (long long)i, len[i], r->pack.max_tokens);
-    while (i < n && pack_fits(&r->pack, len[i])) {
+    while (i < n && pack_open(&r->pack, len[i])) {
         pack_add(&r->pack, ids[i], NULL, len[i], i);
         i++;
     }

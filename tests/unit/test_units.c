@@ -100,7 +100,7 @@ enum { DOCS = sizeof lengths / sizeof *lengths, TOKENS = 249, UNITS = 11 };
 static const int rooms[] = {LONGEST, 2 * UNIT, 4 * UNIT, TOKENS}; /* a unit or two, two, four, all */
 enum { ROOMS = sizeof rooms / sizeof *rooms };
 
-static const ModelConfig language = {.architecture = "Llama", .head = HEAD_LM, .C = 32, .F = 48, .V = 40, .L = 2,
+static const ModelConfig language = {.architecture = "Llama", .head = HEAD_LM, .C = 32, .F = 48, .V = 40, .L = 1,
                                      .H = 2, .K = 1, .D = 16, .norm_eps = 1e-5, .rope_theta = 10000, .tied = true,
                                      .qkv_bias = true, .qk_norm = true, .max_position = 64, .bos = -1, .pad = -1};
 
@@ -208,7 +208,7 @@ static void units_change_nothing(const char *device, DType dtype)
         open_model(&f, device, dtype, heads[h]);
         assert_false(device_sums_by_unit(f.dev, dtype));
         char *want = gradients(&f, 0, TOKENS, &bytes);
-        for (int i = 0; i < ROOMS; i++)
+        for (int i = 0; i < ROOMS; i += ROOMS - 1)
             for (int unit = 0; unit <= UNIT; unit += UNIT)
                 assert_true(same_gradients(&f, unit, rooms[i], want));
         free(want);
