@@ -265,6 +265,7 @@ static int parse_line(Example *e, const Json *j, const ChatTemplate *chat, const
     TRY(json_parse(&pair, str_get(&text), text.n, c->in, line));
     TRY(record_parse(&r, pair, RECORD_SFT, c->in, line));
     TRY(example_make(e, &r, 0, chat, (int)c->max_length, LONG_ERROR, &dropped));
+    example_end_at_answer(e);
 fail:
     record_free(&r);
     json_free(pair);

@@ -18,6 +18,12 @@ void example_free(Example *e)
     memset(e, 0, sizeof *e);
 }
 
+void example_end_at_answer(Example *e)
+{
+    while (e->n > e->n_prompt && !e->mask[e->n - 1])
+        e->n--;
+}
+
 void example_set_free(ExampleSet *s)
 {
     for (int64_t i = 0; i < s->n; i++)
@@ -119,6 +125,8 @@ static int make_whole(Example *e, const Record *r, int which, const ChatTemplate
         TRY(check_spans(r, spans, n));
         set_mask(e->mask, r, has_answer ? r->n_messages : -1, spans, n);
         e->n_prompt = spans[n - 1].from;
+        if (has_answer)
+            example_end_at_answer(e);
     }
 fail:
     id_list_free(&ids);

@@ -29,7 +29,7 @@ typedef enum { LONG_DROP, LONG_TRUNCATE_LEFT, LONG_ERROR } OnLong; /* "drop|trun
 /* RECORD_TEXT: BOS text EOS, every token but BOS trained. RECORD_SFT: assistant spans
  * trained, but not those of the prompt of a {prompt, completion}.
  * RECORD_PROMPT: the open prompt, nothing trained. PAIR and LABELLED: which = 0 / 1 chooses the
- * answer; trained span = the answer. ERR_DATA with file:line for an empty trained span.
+ * answer; trained span = the answer, and nothing comes behind it. ERR_DATA with file:line for an empty trained span.
  * truncate_left keeps the last max_length tokens; BOS is cut like any other token. A dropped
  * example is left zeroed. */
 int example_make(Example *e, const Record *r, int which, const ChatTemplate *t, int max_length,
@@ -37,6 +37,9 @@ int example_make(Example *e, const Record *r, int which, const ChatTemplate *t, 
 /* on_bad: what a record does that the template refuses (a marker in its text, an empty span). */
 int example_set_make(ExampleSet *s, const RecordSet *records, int which, const ChatTemplate *t,
                      int max_length, OnLong on_long, BadRow on_bad);
+/* Leaves out what a template puts behind the closing token of the last answer (ChatML's line end). A sampled
+ * answer has none of it, and a score is read at the last token: both must end alike. */
+void example_end_at_answer(Example *e);
 void example_free(Example *e);
 void example_set_free(ExampleSet *s);
 

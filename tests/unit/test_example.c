@@ -261,6 +261,8 @@ static void test_pair_continues_prompt(void **state)
             assert_same_words(trained,
                               i ? "bad#" : "good#"); /* not the answer "two" of the prompt */
             free(trained);
+            /* a score is read at the last token: the one that sampling ends with */
+            assert_int_equal(answer[i].ids[answer[i].n - 1], w->t[k].end);
             example_free(&answer[i]);
         }
         example_free(&open);
@@ -278,6 +280,7 @@ static void test_labelled(void **state)
     make(&e, &r, 0, &w->t[CHATML]);
     char *trained = bytes_of(&e, 0, 1);
     assert_same_words(trained, "four#");
+    assert_int_equal(e.ids[e.n - 1], w->t[CHATML].end);
     free(trained);
     example_free(&e);
     record_free(&r);
