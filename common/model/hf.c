@@ -385,6 +385,71 @@ static int tokenizer_copy(const char *folder, const char *base_folder)
     return 0;
 }
 
+/* Token `id` as tokenizer.json writes it; NULL where that does not say. Caller frees. */
+static int token_text(char **text, const char *folder, int64_t id)
+{
+    char *path = path_join(folder, "tokenizer.json");
+    Json *root = NULL;
+    const char *found = NULL;
+    int rc = file_exists(path) ? json_read_file(&root, path) : 0;
+    const Json *added = json_get(root, "added_tokens"), *vocab = json_get(json_get(root, "model"), "vocab");
+    for (size_t i = 0; i < json_len(added) && !found; i++)
+        if (json_int(json_get(json_at(added, i), "id"), -1) == id)
+            found = json_str(json_get(json_at(added, i), "content"));
+    for (void *it = json_kind(vocab) == JSON_OBJ ? json_iter(vocab) : NULL; it && !found;
+         it = json_iter_next(vocab, it))
+        if (json_int(json_iter_value(it), -1) == id)
+            found = json_iter_key(it);
+    *text = found ? xstrdup(found) : NULL;
+    json_free(root);
+    free(path);
+    return rc;
+}
+
+/* The JSON object in a file, with another pad_token; a file that is not there, or has it, stays as it is. */
+static int pad_token_write(const char *folder, const char *name, const char *token)
+{
+    char *path = path_join(folder, name);
+    Json *root = NULL;
+    Str text = {0};
+    JsonWriter w;
+    int rc = file_exists(path) ? json_read_file(&root, path) : 0;
+    const Json *old = json_get(root, "pad_token");
+    const char *has = json_str(json_kind(old) == JSON_OBJ ? json_get(old, "content") : old);
+    if (!root || (has && !strcmp(has, token)))
+        goto fail;
+    jw_init(&w, &text, true);
+    jw_object(&w);
+    for (void *it = json_iter(root); it; it = json_iter_next(root, it)) {
+        if (!strcmp(json_iter_key(it), "pad_token"))
+            continue;
+        jw_key(&w, json_iter_key(it));
+        jw_json(&w, json_iter_value(it));
+    }
+    jw_kstr(&w, "pad_token", token);
+    jw_object_end(&w);
+    str_add(&text, "\n");
+    rc = file_write_atomic(path, text.s, text.n);
+fail:
+    json_free(root);
+    str_free(&text);
+    free(path);
+    return rc;
+}
+
+/* What the tokenizer pads a batch with must be what a scalar model takes for padding: at another token
+ * transformers reads the score among the padding. */
+static int tokenizer_pad(const ModelConfig *c, const char *folder, const char *base_folder)
+{
+    static const char *const files[] = {"tokenizer_config.json", "special_tokens_map.json"};
+    char *token = NULL;
+    int rc = token_text(&token, folder, scalar_pad(c, base_folder));
+    for (size_t i = 0; i < sizeof files / sizeof *files && rc == 0 && token; i++)
+        rc = pad_token_write(folder, files[i], token);
+    free(token);
+    return rc;
+}
+
 int hf_save(const ParamSet *p, const char *folder, const char *base_folder, HfFormat format,
             const HfExtra *extra, int n_extra)
 {
@@ -397,6 +462,8 @@ int hf_save(const ParamSet *p, const char *folder, const char *base_folder, HfFo
     TRY(dir_remove(tmp));
     TRY(dir_make(tmp));
     TRY(tokenizer_copy(tmp, base_folder));
+    if (p->table->config.head == HEAD_SCALAR)
+        TRY(tokenizer_pad(&p->table->config, tmp, base_folder));
     if (!has_file(tmp, "generation_config.json"))
         TRY(generation_config_write(&p->table->config, tmp));
     TRY(config_write(p->table, tmp, base_folder, format.dtype, extra, n_extra));

@@ -31,7 +31,8 @@ typedef struct {
 static const int64_t HF_MAX_SHARD = 5000000000; /* as transformers 4 */
 
 /* Writes folder (as folder.tmp, then renamed): config.json (the base's, changed only where needed),
- * weights, generation_config.json, and the tokenizer files of base_folder byte for byte. */
+ * weights, generation_config.json, and the tokenizer files of base_folder byte for byte. But a scalar model's
+ * tokenizer_config.json and special_tokens_map.json name its pad_token_id, which is no end token, as pad_token. */
 int hf_save(const ParamSet *p, const char *folder, const char *base_folder, HfFormat format,
             const HfExtra *extra, int n_extra);
 /* A folder with config.json alone describes a model to be trained from scratch. */

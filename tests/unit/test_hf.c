@@ -269,6 +269,7 @@ static void keys_and_files(void **state)
                "\"dtype\": \"bfloat16\", \"pad_token_id\": 2, \"eos_token_id\": [2, 3], "
                "\"bos_token_id\": 1, \"x\": {\"kept\": [1e30, null]}}";
     const char *tokenizer = "{\"added_tokens\": [{\"id\": 5, \"content\": \"<unk>\"}]}\n\n";
+    const char *words = "{\"pad_token\": \"</s>\",\"eos_token\": {\"content\": \"</s>\"}, \"model_max_length\": 1e30}";
     Fixture f = {0};
     Json *j;
     char *text;
@@ -276,6 +277,7 @@ static void keys_and_files(void **state)
     assert_int_equal(dir_make(at("base")), 0);
     assert_int_equal(file_write_atomic(at("base/config.json"), config, strlen(config)), 0);
     assert_int_equal(file_write_atomic(at("base/tokenizer.json"), tokenizer, strlen(tokenizer)), 0);
+    assert_int_equal(file_write_atomic(at("base/tokenizer_config.json"), words, strlen(words)), 0);
     assert_false(hf_has_weights(at("base")));
     assert_int_equal(model_config_read(&f.config, at("base")), 0);
     f.config.head = HEAD_SCALAR;
@@ -292,6 +294,12 @@ static void keys_and_files(void **state)
     assert_string_equal(json_str(json_get(j, "torch_dtype")), "float32");
     assert_int_equal(json_int(json_get(j, "pad_token_id"), -1), 5); /* 2 is an eos, <unk> is not */
     assert_true(json_num(json_at(json_get(json_get(j, "x"), "kept"), 0), 0) == 1e30);
+    json_free(j);
+    assert_int_equal(json_read_file(&j, at("new/tokenizer_config.json")), 0); /* pads with that too */
+    assert_string_equal(json_str(json_get(j, "pad_token")), "<unk>");
+    assert_string_equal(json_str(json_get(json_get(j, "eos_token"), "content")), "</s>");
+    assert_true(json_num(json_get(j, "model_max_length"), 0) == 1e30);
+    assert_false(file_exists(at("new/special_tokens_map.json")));
     json_free(j);
     assert_int_equal(json_read_file(&j, at("new/generation_config.json")), 0);
     assert_int_equal(json_len(json_get(j, "eos_token_id")), 2);
