@@ -136,4 +136,5 @@ def main():
     print(f"{out}: {field(reader, 'general.name')}, {dtype}")
 
 
-main()
+if __name__ == "__main__":
+    main()
