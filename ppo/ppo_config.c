@@ -3,6 +3,7 @@
 
 #include "common/base/error.h"
 #include "common/base/log.h"
+#include "common/model/llama.h"
 #include "common/text/template.h"
 
 #include <string.h>
@@ -49,6 +50,7 @@ const CfgField ppo_fields[] = {
     {"iterations", CFG_INT, AT(iterations), "200", 1, 1e9, .help = "rollouts of batch_size answers"},
     {"micro_batch_tokens", CFG_INT, AT(micro_batch_tokens), "4096", 1, 1e8,
      .flags = CFG_NO_RESULT, .help = "tokens per forward and backward; never changes a result"},
+    RECOMPUTE_FIELD(PpoConfig, recompute),
     {"slots", CFG_INT, AT(slots), "64", 1, 1e5, .flags = CFG_NO_RESULT,
      .help = "answers decoded at a time; never changes a result"},
     {"kl_coef", CFG_FLOAT, AT(kl_coef), "0.01", 0, 100, .help = "beta, per token, k1"},

@@ -24,6 +24,7 @@ typedef struct {
     double temperature;
     int64_t batch_size, minibatch_size, iterations, samples_per_prompt;
     int64_t micro_batch_tokens, slots;
+    int recompute; /* Recompute */
     double kl_coef, kl_target, kl_horizon, gamma, lam, clip, clip_value;
     int advantage; /* AdvantageKind */
     bool scale_rewards;

@@ -38,7 +38,7 @@ static int ppo_init(Trainer *t)
     TRY(trainer_check_units(t, c->micro_batch_tokens));
     TRY(ppo_open_inputs(p, t->dev));
     t->total_steps = c->iterations * (c->batch_size / c->minibatch_size);
-    t->memory_advice = "micro_batch_tokens, slots, max_new_tokens, batch_size";
+    t->memory_advice = "gradient_checkpointing, micro_batch_tokens, slots, max_new_tokens, batch_size";
 fail:
     return rc;
 }
@@ -81,7 +81,7 @@ static int alloc_critic(Trainer *t, Ppo *p, int64_t tokens, int64_t longest)
     grads_alloc(&p->critic_grads, &p->critic_model.table, &p->grads);
     optim_alloc(&p->critic_optim, &p->c->critic, &p->critic, &p->critic_grads, &p->optim);
     if (!p->critic_acts)
-        p->critic_acts = acts_new(&p->critic_model, tokens, true);
+        p->critic_acts = acts_new(&p->critic_model, tokens, true, (Recompute)p->c->recompute);
     acts_alloc(p->critic_acts, &p->work);
     scalar_head_alloc(&p->value_head, &p->critic_model, &p->work, tokens, true);
     p->value_loss = arena_rows1(&p->work, DTYPE_F32, tokens);
@@ -113,6 +113,14 @@ fail:
     return rc;
 }
 
+static void note_parts(Trainer *t, const Ppo *p)
+{
+    acts_note(p->acts, &t->plan, &p->work, "policy ");
+    if (has_critic(p))
+        acts_note(p->critic_acts, &t->plan, &p->work, "critic ");
+    lm_head_note(&p->head, &t->plan, &p->work);
+}
+
 static int ppo_alloc(Trainer *t)
 {
     Ppo *p = t->state;
@@ -123,7 +131,7 @@ static int ppo_alloc(Trainer *t)
         plan_arenas(t, p);
     TRY(alloc_models(t, p, tokens, longest));
     if (!p->acts) {
-        p->acts = acts_new(&p->model, tokens, true);
+        p->acts = acts_new(&p->model, tokens, true, (Recompute)c->recompute);
         p->gen = generator_new(&p->model, c->slots, longest, tokens);
         pack_init(&p->pack, (int)tokens, (int)tokens);
         p->pack.unit_tokens = trainer_unit_tokens(t);
@@ -131,6 +139,8 @@ static int ppo_alloc(Trainer *t)
     acts_alloc(p->acts, &p->work);
     batch_alloc(&p->batch, &p->work, t->dev, tokens, tokens);
     lm_head_alloc(&p->head, &p->model, &p->work, &p->host, tokens, true);
+    if (t->planning)
+        note_parts(t, p);
     generator_alloc(p->gen, &p->work, &p->host);
     rollout_alloc(&p->roll, &p->host, c->batch_size, c->max_new_tokens, has_critic(p));
     rollout_alloc(&p->probe, &p->host, p->held_out.n > 0 ? p->held_out.n : 1, c->max_new_tokens, false);

@@ -68,7 +68,7 @@ int reward_model_alloc(RewardModel *r, Arena *weights, Arena *work, int max_toke
         return rc;
     params_alloc(&r->params, &r->model.table, weights, r->folder, !training);
     if (!r->acts) {
-        r->acts = acts_new(&r->model, max_tokens, training);
+        r->acts = acts_new(&r->model, max_tokens, training, r->recompute);
         pack_init(&r->pack, max_tokens, max_tokens);
         r->host = xcalloc((size_t)max_tokens, sizeof *r->host);
         r->rows = xcalloc((size_t)max_tokens, sizeof *r->rows);

@@ -23,6 +23,7 @@ typedef struct {
     Model model;
     ParamSet params;
     Calibration calibration;
+    Recompute recompute; /* of the trainer's backward */
     Acts *acts;
     Batch batch;
     ScalarHead head;
@@ -36,8 +37,8 @@ typedef struct {
 int reward_model_open(RewardModel *r, const char *folder, Device *dev, const char *tokenizer_hash);
 /* Called twice, planning and real: `weights` holds parameters and constants, `work` the activations
  * for packs of max_tokens, sequences being at most max_length long. training: room for backward too (the
- * trainer of this folder; r->config, r->dev and r->folder are then set by it instead of by open). dtype: of
- * products, as in params.h. */
+ * trainer of this folder; r->config, r->dev, r->folder and r->recompute are then set by it instead of by
+ * open). dtype: of products, as in params.h. */
 int reward_model_alloc(RewardModel *r, Arena *weights, Arena *work, int max_tokens, int max_length,
                        bool training, DType dtype);
 int reward_model_load(RewardModel *r); /* weights */

@@ -97,7 +97,7 @@ static int64_t pack_tokens(const ToolConfig *c)
 static int open_device(Device **dev, const ToolConfig *c)
 {
     int rc = device_open(dev, &(DeviceOptions){c->device, (int)c->threads, (CpuIsa)c->isa});
-    return rc < 0 ? rc : device_check_dtype(*dev, (DType)c->dtype, c->dtype_where);
+    return rc < 0 ? rc : device_set_dtype(*dev, (DType)c->dtype, c->dtype_where);
 }
 
 /* A model with its arenas, ready to score. */

@@ -28,6 +28,7 @@ typedef struct {
     bool safety_filter, shuffle_labels;
     double safety_weight;
     int64_t max_length, epochs, batch_size, micro_batch_tokens;
+    int recompute; /* Recompute */
     OptimConfig optim;
     const char *dump_dir;
 } RewardConfig;
@@ -63,6 +64,7 @@ static const CfgField fields[] = {
     {"batch_size", CFG_INT, AT(batch_size), "512", 1, 1e7, .help = "pairs (items) per step"},
     {"micro_batch_tokens", CFG_INT, AT(micro_batch_tokens), "8192", 2, 1e9, .flags = CFG_NO_RESULT,
      .help = "tokens per forward and backward; never changes a result"},
+    RECOMPUTE_FIELD(RewardConfig, recompute),
     OPTIM_FIELDS(RewardConfig, optim, "optim", "1e-5", "cosine", "1e-5"),
     {"dump.dir", CFG_STRING, AT(dump_dir), "", .flags = CFG_NO_RESULT,
      .help = "write the first step (inputs, losses, gradients, weights) to this folder"},
@@ -151,13 +153,14 @@ static int reward_init(Trainer *t)
     p->rm.config.tied = false;
     p->rm.dev = t->dev;
     p->rm.folder = c->model;
+    p->rm.recompute = (Recompute)c->recompute;
     TRY(tokenizer_check_vocab(p->tok, c->model, p->rm.config.V));
     TRY(read_data(p));
     p->order_epoch = -1;
     p->n_order = pair_set_order(&p->train, (uint64_t)c->run.seed, 0, &p->order);
     p->steps_per_epoch = (p->n_order + c->batch_size - 1) / c->batch_size;
     t->total_steps = p->steps_per_epoch * c->epochs;
-    t->memory_advice = "micro_batch_tokens, max_length";
+    t->memory_advice = "gradient_checkpointing, micro_batch_tokens, max_length";
 fail:
     return rc;
 }
@@ -182,6 +185,8 @@ static int reward_alloc(Trainer *t)
     TRY(reward_model_alloc(&p->rm, &p->weights, &p->work, (int)n, (int)p->c->max_length, true,
                            trainer_dtype(t)));
     p->rm.pack.unit_tokens = trainer_unit_tokens(t);
+    if (t->planning)
+        acts_note(p->rm.acts, &t->plan, &p->work, "");
     grads_alloc(&p->grads, &p->rm.model.table, &p->gradients);
     optim_alloc(&p->optim, &p->c->optim, &p->rm.params, &p->grads, &p->moments);
     Tensor *const rows[] = {&p->pair_score, &p->pair_dscore, &p->label_score, &p->label_dscore,

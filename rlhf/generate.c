@@ -147,7 +147,7 @@ static int open_inputs(Generate *g)
     const GenerateConfig *c = g->c;
     int rc = 0;
     TRY(device_open(&g->dev, &(DeviceOptions){c->device, (int)c->threads, (CpuIsa)c->isa}));
-    TRY(device_check_dtype(g->dev, (DType)c->dtype, g->dtype_where));
+    TRY(device_set_dtype(g->dev, (DType)c->dtype, g->dtype_where));
     TRY(tokenizer_open(&g->tok, c->model));
     TRY(model_config_read(&g->config, c->model));
     if (g->config.head != HEAD_LM) {

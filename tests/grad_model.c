@@ -1,5 +1,6 @@
 /* grad_model.c - the whole model's backward pass against differences in double: every parameter of
- * tied and untied language models under cross-entropy and PPO's surrogate, and of a scalar model.
+ * tied and untied language models under cross-entropy and PPO's surrogate, and of a scalar model, with
+ * activations kept and computed again.
  * Linked with librlhf64.a.
  *
  * Along a random direction u the five-point difference of the loss must equal grad . u: with h =
@@ -98,7 +99,7 @@ static double loss_run(Setup *s, bool backward)
 }
 
 /* extras: what some families add to a layer. */
-static void setup_open(Setup *s, Loss loss, bool tied, bool extras)
+static void setup_open(Setup *s, Loss loss, bool tied, bool extras, Recompute recompute)
 {
     const ModelConfig c = {.architecture = "Llama",
                            .head = loss == LOSS_SCORE ? HEAD_SCALAR : HEAD_LM,
@@ -132,7 +133,7 @@ static void setup_open(Setup *s, Loss loss, bool tied, bool extras)
         params_alloc(&s->p, &s->m.table, &s->arena, "policy", false);
         grads_alloc(&s->g, &s->m.table, &s->arena);
         if (!s->acts)
-            s->acts = acts_new(&s->m, TOKENS, true);
+            s->acts = acts_new(&s->m, TOKENS, true, recompute);
         acts_alloc(s->acts, &s->arena);
         batch_alloc(&s->batch, &s->arena, s->dev, TOKENS, SEQS);
         if (loss == LOSS_SCORE)
@@ -232,10 +233,10 @@ static Errors parameter_errors(Setup *s, int index)
     return (Errors){sqrt(off / size), sqrt(off_planted / size)};
 }
 
-static void model_check(Loss loss, bool tied, bool extras)
+static void model_check(Loss loss, bool tied, bool extras, Recompute recompute)
 {
     Setup s;
-    setup_open(&s, loss, tied, extras);
+    setup_open(&s, loss, tied, extras, recompute);
     loss_run(&s, true);
     for (int i = 0; i < s.m.table.n; i++) {
         if (!grads_is_own(&s.m.table, i))
@@ -252,31 +253,31 @@ static void model_check(Loss loss, bool tied, bool extras)
 static void xent_tied(void **state)
 {
     (void)state;
-    model_check(LOSS_XENT, true, false);
+    model_check(LOSS_XENT, true, false, RECOMPUTE_NONE);
 }
 
 static void xent_untied(void **state)
 {
     (void)state;
-    model_check(LOSS_XENT, false, false);
+    model_check(LOSS_XENT, false, false, RECOMPUTE_ELEMENTWISE);
 }
 
 static void policy_tied(void **state)
 {
     (void)state;
-    model_check(LOSS_POLICY, true, false);
+    model_check(LOSS_POLICY, true, false, RECOMPUTE_MLP);
 }
 
 static void score(void **state)
 {
     (void)state;
-    model_check(LOSS_SCORE, true, false); /* tied in config.json: no head to tie to, so untied */
+    model_check(LOSS_SCORE, true, false, RECOMPUTE_LAYER); /* tied in config.json: no head to tie to, so untied */
 }
 
 static void xent_extras(void **state)
 {
     (void)state;
-    model_check(LOSS_XENT, true, true);
+    model_check(LOSS_XENT, true, true, RECOMPUTE_LAYER);
 }
 
 int main(void)

@@ -10,7 +10,7 @@ void logp_alloc(LogpWork *w, const Model *m, Arena *work, Arena *host, int64_t m
 {
     size_t n = (size_t)max_tokens;
     if (!w->acts) {
-        w->acts = acts_new(m, max_tokens, false);
+        w->acts = acts_new(m, max_tokens, false, RECOMPUTE_NONE);
         pack_init(&w->pack, (int)max_tokens, (int)max_tokens);
     }
     w->max_tokens = max_tokens;

@@ -1,9 +1,9 @@
 /* acts.h - the slot table of activations and the parts of a forward pass that llama.c, heads.c and
  * kv.c share; nobody else includes it.
  *
- * A slot is a named (T, width) buffer. LIFE_LAYER: one per layer where backward needs it, one
- * shared by all layers in forward-only work. LIFE_PASS: one. LIFE_BACKWARD: one, only with
- * backward. */
+ * A slot is a named (T, width) buffer. LIFE_LAYER: one per layer where backward finds it kept, one
+ * shared by all layers where it computes it again or there is no backward. LIFE_PASS: one.
+ * LIFE_BACKWARD: one, only with backward. */
 #ifndef RLHF_MODEL_ACTS_H
 #define RLHF_MODEL_ACTS_H
 
@@ -54,6 +54,9 @@ Tensor acts_view(const Acts *a, ActSlot slot, int64_t layer, int64_t T);
 const char *acts_slot_name(ActSlot slot);
 bool acts_has(const Acts *a, ActSlot slot); /* this model has use for it */
 bool acts_has_backward(const Acts *a);
+/* Whether the slot holds what the last layer that ran left in it, so that backward has to compute it
+ * again: the one place that says keep | recompute. */
+bool acts_again(const Acts *a, ActSlot slot);
 int64_t acts_max_tokens(const Acts *a);
 
 /* ---- linears (llama.c) ---------------------------------------------------------------------- */

@@ -256,7 +256,7 @@ fail:
 
 int model_config_read(ModelConfig *c, const char *folder)
 {
-    *c = (ModelConfig){.bos = -1, .pad = -1};
+    *c = (ModelConfig){.bos = -1, .pad = -1, .folder = folder};
     int rc = 0;
     Json *root = NULL;
     char *path = path_join(folder, "config.json");

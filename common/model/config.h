@@ -33,6 +33,7 @@ typedef struct {
     RopeScaling rope;
     bool qkv_bias, o_bias; /* biases on q, k, v and on the attention's output */
     bool qk_norm;          /* RMSNorm over each head of q and k before RoPE (Qwen3) */
+    const char *folder;    /* borrowed: where it was read, for messages; NULL: made by hand */
 } ModelConfig;
 
 /* Both dialects (transformers 4 and 5). Fields this code cannot honour (other RoPE scalings, sliding

@@ -50,6 +50,17 @@ void lm_head_alloc(LmHead *h, const Model *m, Arena *a, Arena *host, int64_t max
         h->dlogits = arena_rows2(a, DTYPE_BF16, chunk, c->V);
 }
 
+void lm_head_note(const LmHead *h, MemoryPlan *plan, const Arena *arena)
+{
+    const Tensor *const chunk[] = {&h->logits, &h->dlogits, &h->hidden, &h->dhidden};
+    size_t bytes = 0;
+    char size[32];
+    for (size_t i = 0; i < sizeof chunk / sizeof *chunk; i++)
+        bytes += chunk[i]->n_dims ? tensor_bytes(chunk[i]) : 0;
+    memory_plan_note(plan, arena, "head: %s, logits of %lld rows at a time", memory_size_text(size, bytes),
+                     (long long)h->logits.dim[0]);
+}
+
 void lm_head_logits(Tensor *logits, const Tensor *x, const Model *m, const ParamSet *p)
 {
     int group = (int)m->table.config.L;

@@ -142,7 +142,7 @@ ExtendWork *extend_new(const Model *m, int64_t max_rows)
 {
     ExtendWork *w = xcalloc(1, sizeof *w);
     w->max_rows = max_rows;
-    w->acts = acts_new(m, max_rows, false);
+    w->acts = acts_new(m, max_rows, false, RECOMPUTE_NONE);
     return w;
 }
 

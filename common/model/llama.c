@@ -2,7 +2,8 @@
  *
  * layer_forward() is the one body of a layer: the packed forward and the cached one (kv.c) differ
  * only in what attention reads, so their rows are equal bit for bit. Backward walks the same lines
- * upwards. Tested by tests/unit/test_model.c (golden, bits) and tests/grad_model.c (double). */
+ * upwards, after those of forward again for what acts do not keep. Tested by tests/unit/test_model.c
+ * (golden, bits) and tests/grad_model.c (double). */
 #include "common/model/llama.h"
 
 #include "common/base/error.h"
@@ -54,6 +55,17 @@ DType model_acts_dtype(const Model *m)
     return m->table.dtype == DTYPE_BF16 && device_can_bf16(m->dev) ? DTYPE_BF16 : DTYPE_REAL;
 }
 
+/* A card's bf16 attention is made for heads of some widths. */
+static int check_heads(const ModelConfig *c, DType dtype, const Device *dev)
+{
+    if (dtype != DTYPE_BF16 || !device_can_bf16(dev) || c->D <= device_bf16_head_dim(dev))
+        return 0;
+    return error_set(ERR_CONFIG, "%s%sconfig.json: head_dim: heads of %lld, but with dtype: bf16 %s takes up to %lld; "
+                                 "set dtype: f32, or device: cpu",
+                     c->folder ? c->folder : "", c->folder ? "/" : "", (long long)c->D, device_text(dev),
+                     (long long)device_bf16_head_dim(dev));
+}
+
 int model_init(Model *m, const ModelConfig *c, DType dtype, Device *dev, Arena *a, int64_t max_positions)
 {
     if (max_positions < 1 || max_positions > c->max_position)
@@ -61,6 +73,9 @@ int model_init(Model *m, const ModelConfig *c, DType dtype, Device *dev, Arena *
                          "sequences of %lld tokens, but the model has max_position_embeddings %lld; "
                          "lower max_length (or max_prompt_length, max_new_tokens)",
                          (long long)max_positions, (long long)c->max_position);
+    int rc = check_heads(c, dtype, dev);
+    if (rc < 0)
+        return rc;
     if (!m->table.def)
         param_table_init(&m->table, c, dtype, device_can_bf16(dev));
     m->dev = dev;
@@ -178,13 +193,12 @@ static void project(const Model *m, const ParamSet *p, const Adapter *lora, int 
     op_rope(y, pos, &m->rope, c->D, false);
 }
 
-void layer_forward(const Model *m, const ParamSet *p, const Adapter *lora, int64_t layer,
-                   LayerView *t, const Tensor *pos, AttendTo *to)
+/* From x to mid. */
+static void attention_forward(const Model *m, const ParamSet *p, const Adapter *lora, int64_t layer,
+                              LayerView *t, const Tensor *pos, AttendTo *to)
 {
     const ModelConfig *c = &m->table.config;
     int base = param_layer(&m->table, layer, 0);
-    params_acquire(p, (int)layer);
-
     op_rmsnorm(&t->n1, &t->rstd1, &t->x, &p->in[base + P_NORM1], c->norm_eps);
     project(m, p, lora, base + P_Q, param_layer(&m->table, layer, P_Q_NORM), &t->q, &t->q_raw, &t->rstd_q,
             &t->n1, pos);
@@ -200,14 +214,27 @@ void layer_forward(const Model *m, const ParamSet *p, const Adapter *lora, int64
     }
     model_linear(&t->mid, &t->o, p, base + P_O, lora, false);
     op_add(&t->mid, &t->x, &t->mid);
+}
 
+/* From mid to act. */
+static void mlp_forward(const Model *m, const ParamSet *p, const Adapter *lora, int64_t layer, LayerView *t)
+{
+    const ModelConfig *c = &m->table.config;
+    int base = param_layer(&m->table, layer, 0);
     op_rmsnorm(&t->n2, &t->rstd2, &t->mid, &p->in[base + P_NORM2], c->norm_eps);
     model_linear(&t->gate, &t->n2, p, base + P_GATE, lora, false);
     model_linear(&t->up, &t->n2, p, base + P_UP, lora, false);
     op_swiglu(&t->act, &t->gate, &t->up);
-    model_linear(&t->out, &t->act, p, base + P_DOWN, lora, false);
-    op_add(&t->out, &t->mid, &t->out);
+}
 
+void layer_forward(const Model *m, const ParamSet *p, const Adapter *lora, int64_t layer,
+                   LayerView *t, const Tensor *pos, AttendTo *to)
+{
+    params_acquire(p, (int)layer);
+    attention_forward(m, p, lora, layer, t, pos, to);
+    mlp_forward(m, p, lora, layer, t);
+    model_linear(&t->out, &t->act, p, param_layer(&m->table, layer, P_DOWN), lora, false);
+    op_add(&t->out, &t->mid, &t->out);
     params_release(p, (int)layer);
 }
 
@@ -294,6 +321,27 @@ static Tensor as_operand(const Acts *a, const Tensor *dx)
     return dy;
 }
 
+/* What forward left in the layer's slots and later layers overwrote: the same ops on the same numbers. The
+ * last layer's is still there; the product behind act is not needed by backward. */
+static void layer_again(const Model *m, const ParamSet *p, const Adapter *lora, int64_t layer, const Batch *b,
+                        const Acts *a, LayerView *t)
+{
+    const ModelConfig *c = &m->table.config;
+    int base = param_layer(&m->table, layer, 0);
+    if (layer + 1 == c->L)
+        return;
+    if (acts_again(a, A_MID))
+        attention_forward(m, p, lora, layer, t, &b->pos, &(AttendTo){.starts = &b->starts});
+    else if (acts_again(a, A_N1))
+        op_rmsnorm(&t->n1, &t->rstd1, &t->x, &p->in[base + P_NORM1], c->norm_eps);
+    if (acts_again(a, A_GATE)) {
+        mlp_forward(m, p, lora, layer, t);
+    } else if (acts_again(a, A_ACT)) {
+        op_rmsnorm(&t->n2, &t->rstd2, &t->mid, &p->in[base + P_NORM2], c->norm_eps);
+        op_swiglu(&t->act, &t->gate, &t->up);
+    }
+}
+
 /* dx: gradient of the layer's output on entry, of its input on return. */
 static void layer_backward(const Model *m, const ParamSet *p, const Adapter *lora, int64_t layer,
                            const Batch *b, Acts *a, Tensor *dx, Grads *g)
@@ -306,6 +354,7 @@ static void layer_backward(const Model *m, const ParamSet *p, const Adapter *lor
     Tensor dv = acts_view(a, A_DV, 0, b->T), d_o = acts_view(a, A_DO, 0, b->T);
     Tensor delta = acts_view(a, A_DELTA, 0, b->T);
     params_acquire(p, (int)layer);
+    layer_again(m, p, lora, layer, b, a, &t);
 
     Tensor dy = as_operand(a, dx);
     model_linear_backward(&dact, &dy, &t.act, p, base + P_DOWN, lora, g, &b->starts, false);

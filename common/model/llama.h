@@ -25,7 +25,8 @@ typedef struct {
 } Model;
 
 /* Plans / allocates the constant tables (rope) in `a`; call for planning and for real. The table is
- * made at the first call. dtype: of products. max_positions <= config.max_position. */
+ * made at the first call. dtype: of products. max_positions <= config.max_position. ERR_CONFIG where these sequences
+ * or heads cannot be, naming the key or the file. */
 int model_init(Model *m, const ModelConfig *c, DType dtype, Device *dev, Arena *a, int64_t max_positions);
 /* What activations between products, and the KV cache, are kept in: bf16 in bf16 mode on a device that has ops for
  * it, else real. The residual stream, its gradient, statistics and logits are real. */
@@ -45,18 +46,39 @@ typedef struct {
 void batch_alloc(Batch *b, Arena *a, Device *dev, int64_t max_tokens, int64_t max_seqs);
 void batch_set(Batch *b, const Pack *p);
 
-/* Activations of one micro-batch, allocated for max_tokens; slots by layer where backward needs
- * them, else shared. See the slot table in acts.c: name, shape, lifetime, keep | recompute. */
+/* What backward computes again instead of finding it kept for every layer (gradient checkpointing), by
+ * the ops that forward ran on the same numbers: the level never changes a bit. Each level adds to the
+ * one before. */
+typedef enum {
+    RECOMPUTE_NONE,
+    RECOMPUTE_ELEMENTWISE, /* norms and SwiGLU: no product */
+    RECOMPUTE_MLP,         /* and the MLP: its two products of F columns */
+    RECOMPUTE_LAYER,       /* and attention with its products: each layer's input is all that is kept */
+    RECOMPUTE_LEVELS
+} Recompute;
+
+/* A training program's key: member `m` of struct S, an int, is a Recompute. */
+#define RECOMPUTE_CHOICES "none|elementwise|mlp|layer"
+#define RECOMPUTE_FIELD(S, m)                                                                        \
+    {"gradient_checkpointing", CFG_ENUM, offsetof(S, m), "none", .choices = RECOMPUTE_CHOICES, .flags = CFG_NO_RESULT, \
+     .help = "what backward computes again instead of keeping it: less memory, more time; never changes a result"}
+
+/* Activations of one micro-batch, allocated for max_tokens; slots by layer where backward finds them
+ * there, else shared. See the slot table in acts.c: name, shape, lifetime, keep | recompute.
+ * recompute: of acts with backward. */
 typedef struct Acts Acts;
-Acts *acts_new(const Model *m, int64_t max_tokens, bool backward); /* host bookkeeping only */
+Acts *acts_new(const Model *m, int64_t max_tokens, bool backward, Recompute recompute); /* host bookkeeping only */
 void acts_alloc(Acts *a, Arena *arena);
 void acts_free(Acts *a);
+/* Notes under `arena` in the plan: what of it these acts keep, compute again and need once, and what they
+ * would take at every level. whose: in front of each, "policy " or "". */
+void acts_note(const Acts *a, MemoryPlan *plan, const Arena *arena, const char *whose);
 Tensor acts_hidden(const Acts *a, const Batch *b);  /* (T, C): after the final norm */
 Tensor acts_dhidden(const Acts *a, const Batch *b); /* (T, C): heads add to it; zeroed by forward */
 
 /* Hidden states of a batch into acts_hidden. With acts of backward = false only the forward works. */
 void model_forward(const Model *m, const ParamSet *p, const Adapter *lora, const Batch *b, Acts *a);
-/* From acts_dhidden: adds into grads. */
+/* From acts_dhidden: adds into grads. The batch is the one that model_forward ran last on these acts. */
 void model_backward(const Model *m, const ParamSet *p, const Adapter *lora, const Batch *b, Acts *a,
                     Grads *g);
 
@@ -88,6 +110,8 @@ typedef struct {
 void lm_head_alloc(LmHead *h, const Model *m, Arena *a, Arena *host, int64_t max_rows, bool backward);
 /* What a batch is to predict, from the host: ids `target` at its R rows `rows`, ascending. */
 void lm_head_set(LmHead *h, const Batch *b, const int32_t *rows, const int32_t *target, int64_t R);
+/* A note under `arena` in the plan: what the logits that exist at a time take. */
+void lm_head_note(const LmHead *h, MemoryPlan *plan, const Arena *arena);
 /* R rows of hidden (T, C) by h->rows. With g and dhidden (T, C): adds gradients, in row order;
  * forward and backward of a chunk share one product, and no chunk holds rows of two units. inv_temp = 1 / temperature, 0 is not allowed. */
 void lm_head_run(LmHead *h, const Model *m, const ParamSet *p, LmLossKind kind, int64_t R,

@@ -10,6 +10,7 @@
 #include "common/base/mem.h"
 #include "common/runtime/device.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -172,8 +173,7 @@ size_t arena_high(const Arena *a)
 
 /* ---- the plan of a whole program ------------------------------------------------------------- */
 
-/* "1.50 GiB" */
-static const char *size_text(char s[32], size_t bytes)
+const char *memory_size_text(char s[32], size_t bytes)
 {
     static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB"};
     double x = (double)bytes;
@@ -195,6 +195,17 @@ void memory_plan_add(MemoryPlan *p, Arena *a)
     p->arena[p->n++] = a;
 }
 
+void memory_plan_note(MemoryPlan *p, const Arena *of, const char *fmt, ...)
+{
+    CHECK(p->n_notes < MEMORY_NOTES_MAX, "more than %d notes in one plan", MEMORY_NOTES_MAX);
+    MemoryNote *note = &p->note[p->n_notes++];
+    va_list ap;
+    va_start(ap, fmt);
+    note->of = of;
+    vsnprintf(note->text, sizeof note->text, fmt, ap);
+    va_end(ap);
+}
+
 void memory_plan_print(const MemoryPlan *p)
 {
     char s[32];
@@ -203,12 +214,15 @@ void memory_plan_print(const MemoryPlan *p)
     for (int i = 0; i < p->n; i++) {
         const Arena *a = p->arena[i];
         log_info("%-24s %-8s %18zu  %s", a->name, arena_kind_name[a->kind], a->planned,
-                 size_text(s, a->planned));
+                 memory_size_text(s, a->planned));
+        for (int k = 0; k < p->n_notes; k++)
+            if (p->note[k].of == a)
+                log_info("  %s", p->note[k].text);
         total += a->planned;
     }
-    log_info("%-24s %-8s %18zu  %s", "total", "", total, size_text(s, total));
+    log_info("%-24s %-8s %18zu  %s", "total", "", total, memory_size_text(s, total));
     log_info("%-24s %-8s %18zu  %s", "this machine has", "", host_bytes(),
-             size_text(s, host_bytes()));
+             memory_size_text(s, host_bytes()));
 }
 
 /* "weights 12.00 GiB, gradients 12.00 GiB" */
@@ -218,7 +232,7 @@ static void plan_parts(Str *text, const MemoryPlan *p, bool host)
     for (int i = 0; i < p->n; i++)
         if (arena_on_host(p->arena[i]) == host)
             str_addf(text, "%s%s %s", text->n ? ", " : "", p->arena[i]->name,
-                     size_text(s, p->arena[i]->planned));
+                     memory_size_text(s, p->arena[i]->planned));
 }
 
 static int plan_fits(const MemoryPlan *p, bool host, const char *advice)
@@ -237,8 +251,8 @@ static int plan_fits(const MemoryPlan *p, bool host, const char *advice)
     Str parts = {0};
     plan_parts(&parts, p, host);
     int rc = error_set(ERR_UNAVAILABLE, "memory: %s are needed (%s), the %s has %s%s%s",
-                       size_text(s, need), str_get(&parts), host ? "machine" : "device",
-                       size_text(h, have), advice && *advice ? "; " : "", advice ? advice : "");
+                       memory_size_text(s, need), str_get(&parts), host ? "machine" : "device",
+                       memory_size_text(h, have), advice && *advice ? "; " : "", advice ? advice : "");
     str_free(&parts);
     return rc;
 }

@@ -47,15 +47,23 @@ void arena_reset(Arena *a, size_t mark);
 size_t arena_planned(const Arena *a); /* bytes the plan asked for */
 size_t arena_high(const Arena *a);    /* most bytes in use since commit; equals the plan */
 
-/* A list of arenas for --dry-run, the refusal before step 0 and the high-water check. */
-enum { MEMORY_PLAN_MAX = 32 };
+/* A list of arenas for --dry-run, the refusal before step 0 and the high-water check; and lines that say what
+ * is in them. */
+enum { MEMORY_PLAN_MAX = 32, MEMORY_NOTES_MAX = 16 };
+typedef struct {
+    const Arena *of;
+    char text[192];
+} MemoryNote;
 typedef struct {
     Arena *arena[MEMORY_PLAN_MAX];
-    int n;
+    MemoryNote note[MEMORY_NOTES_MAX];
+    int n, n_notes;
 } MemoryPlan;
 
 void memory_plan_add(MemoryPlan *p, Arena *a);
-/* A table: name, kind, bytes; total; memory of the machine. */
+void memory_plan_note(MemoryPlan *p, const Arena *of, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+const char *memory_size_text(char s[32], size_t bytes); /* "1.50 GiB" */
+/* A table: name, kind, bytes, with the notes under each; total; memory of the machine. */
 void memory_plan_print(const MemoryPlan *p);
 /* Commits all arenas; refuses (ERR_UNAVAILABLE, naming `advice`, the settings that would help) when
  * the sum exceeds what the device and the host have. */

@@ -28,10 +28,12 @@ typedef struct {
     void (*close)(void *d);
     const char *(*text)(const void *d);    /* "cuda:0, NVIDIA H200, sm_90" */
     bool (*can_bf16)(const void *d);       /* ops take bf16 ROWS where ops.h says so */
+    int bf16_head_dim;                     /* the widest heads that bf16 attention takes */
     void (*choose_products)(void *d, int choice); /* a ProductsChoice of device.h */
     /* A line for each shape of bf16 products so far: which kernels serve it, and why. */
     void (*products)(const void *d, void (*line)(void *ctx, const char *text), void *ctx);
-    size_t (*memory_bytes)(const void *d); /* what arenas may take: free when opened */
+    /* What arenas may take: what was free when it was opened, in bf16 less what the products need beside them. */
+    size_t (*memory_bytes)(const void *d, bool bf16);
     void *(*alloc)(void *d, size_t bytes, int arena_kind); /* zero-filled; NULL when there is not that much */
     void (*release)(void *d, void *p, int arena_kind);
     /* In order with the work queued before. src of an upload is ordinary memory and free for other use when

@@ -145,8 +145,9 @@ void device_close(Device *dev)
     free(dev);
 }
 
-int device_check_dtype(const Device *dev, DType dtype, const char *where)
+int device_set_dtype(Device *dev, DType dtype, const char *where)
 {
+    dev->bf16 = dtype == DTYPE_BF16;
     if (dtype != DTYPE_BF16 || !dev->cuda || device_can_bf16(dev))
         return 0;
     return error_set(ERR_CONFIG, "%s: dtype: bf16, which %s cannot multiply; set dtype: f32, or device: cpu", where,
@@ -171,7 +172,7 @@ int device_threads(const Device *dev)
 size_t device_memory_bytes(const Device *dev)
 {
     if (dev->cuda)
-        return dev->cuda->memory_bytes(dev->handle);
+        return dev->cuda->memory_bytes(dev->handle, dev->bf16);
     return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
 }
 
@@ -344,6 +345,12 @@ bool device_can_bf16(const Device *dev)
 bool device_sums_by_unit(const Device *dev, DType operands)
 {
     return operands == DTYPE_BF16 && device_can_bf16(dev);
+}
+
+int64_t device_bf16_head_dim(const Device *dev)
+{
+    CHECK(device_can_bf16(dev), "%s has no bf16 attention", dev->text);
+    return dev->cuda->bf16_head_dim;
 }
 
 void device_choose_products(Device *dev, ProductsChoice choice)

@@ -10,6 +10,7 @@ struct DeviceScratch;
 
 struct Device {
     DeviceKind kind;
+    bool bf16; /* what device_set_dtype said */
     const OpTable *ops;
     char text[BACKEND_TEXT];
 

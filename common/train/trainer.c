@@ -132,7 +132,7 @@ static int stage_devices(Run *r)
         }
     }
     TRY(device_open(&t->dev, &o));
-    TRY(device_check_dtype(t->dev, trainer_dtype(t), config_where(t->cli.config, "dtype")));
+    TRY(device_set_dtype(t->dev, trainer_dtype(t), config_where(t->cli.config, "dtype")));
 fail:
     return rc;
 }

@@ -17,6 +17,7 @@ typedef struct {
     int template_kind, on_bad_row, on_long;
     ConfigList train; /* DataSource */
     int64_t max_length, epochs, batch_size, micro_batch_tokens;
+    int recompute; /* Recompute */
     OptimConfig optim;
 } SftConfig;
 

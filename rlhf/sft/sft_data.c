@@ -35,6 +35,7 @@ const CfgField sft_fields[] = {
     {"batch_size", CFG_INT, AT(batch_size), "64", 1, 1e7, .help = "sequences per optimizer step"},
     {"micro_batch_tokens", CFG_INT, AT(micro_batch_tokens), "4096", 2, 1e9, .flags = CFG_NO_RESULT,
      .help = "tokens per forward and backward; never changes a result"},
+    RECOMPUTE_FIELD(SftConfig, recompute),
     OPTIM_FIELDS(SftConfig, optim, "optim", "2e-5", "cosine", "1e-5"),
     {0},
 };

@@ -62,7 +62,7 @@ static int sft_init(Trainer *t)
     Sft *p = t->state;
     const SftConfig *c = p->c = t->config;
     int rc = 0;
-    t->memory_advice = "micro_batch_tokens, max_length";
+    t->memory_advice = "gradient_checkpointing, micro_batch_tokens, max_length";
     TRY(open_model(p));
     TRY(check_sizes(t, p));
     TRY(sft_data_read(&p->train, c->train.at, c->train.n, &p->chat, c));
@@ -111,13 +111,17 @@ static int sft_alloc(Trainer *t)
     grads_alloc(&p->grads, &p->model.table, &p->gradients);
     optim_alloc(&p->optim, &p->c->optim, &p->params, &p->grads, &p->moments);
     if (!p->acts) {
-        p->acts = acts_new(&p->model, tokens, true);
+        p->acts = acts_new(&p->model, tokens, true, (Recompute)p->c->recompute);
         pack_init(&p->pack, (int)tokens, (int)tokens);
         p->pack.unit_tokens = trainer_unit_tokens(t);
     }
     acts_alloc(p->acts, &p->work);
     batch_alloc(&p->batch, &p->work, t->dev, tokens, tokens);
     lm_head_alloc(&p->head, &p->model, &p->work, &p->host, tokens, true);
+    if (t->planning) {
+        acts_note(p->acts, &t->plan, &p->work, "");
+        lm_head_note(&p->head, &t->plan, &p->work);
+    }
     p->rows = arena_bytes(&p->host, n * sizeof *p->rows);
     p->target = arena_bytes(&p->host, n * sizeof *p->target);
     p->weight = arena_bytes(&p->host, n * sizeof *p->weight);

@@ -20,6 +20,7 @@ static const char usage_text[] =
     "                             products, attention (all of them)\n"
     "  --shapes SHAPE,...         15m, 135m; 1.5b, of a card in bf16 (all); large ones run with the last thread count\n"
     "  --dtypes DTYPE,...         f32, bf16 (both) of steps, decode and ppo\n"
+    "  --recompute LEVEL,...      none, elementwise, mlp, layer (none): gradient_checkpointing of steps\n"
     "  --match TEXT               of steps, decode and text only rows whose name holds it, for a profile; of growth\n"
     "                             the axis: length, batch, vocabulary, layers\n"
     "  --repeat N                 measurements of a row, whatever they take (up to 5 within --seconds)\n"
@@ -188,9 +189,19 @@ static void run_ops(Bench *b)
         ops_run(b, which);
 }
 
+const char *const bench_levels[] = {"none", "elementwise", "mlp", "layer"};
+
+static void every_level(Bench *b, const Shape *s, int which)
+{
+    for (b->level = RECOMPUTE_NONE; b->level < RECOMPUTE_LEVELS; b->level++)
+        if (listed(b->recompute, bench_levels[b->level]))
+            steps_run(b, s, which);
+    b->level = RECOMPUTE_NONE;
+}
+
 static void run_steps(Bench *b)
 {
-    bench_shapes(b, steps_run);
+    bench_shapes(b, every_level);
 }
 
 static void run_decode(Bench *b)
@@ -281,7 +292,7 @@ static bool lists_known(const Bench *b)
         shape_names[i] = shapes[i].name;
     static const char *const dtype_names[] = {"f32", "bf16"};
     return list_known(b->only, names, N_SECTIONS) && list_known(b->shapes, shape_names, N_SHAPES) &&
-           list_known(b->dtypes, dtype_names, 2);
+           list_known(b->dtypes, dtype_names, 2) && list_known(b->recompute, bench_levels, RECOMPUTE_LEVELS);
 }
 
 /* One option with its value; false: none such. */
@@ -290,6 +301,7 @@ static bool read_option(Bench *b, Files *f, const char *name, const char *value)
     const struct {
         const char *name, **text;
     } texts[] = {{"--device", &b->device_name}, {"--only", &b->only}, {"--shapes", &b->shapes}, {"--dtypes", &b->dtypes}, {"--match", &b->match},
+                 {"--recompute", &b->recompute},
                  {"--out", &b->out}, {"--from", &f->from}, {"--peer", &f->peer}, {"--point", &b->point}, {"--torch", &b->torch}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (strcmp(name, texts[i].name) == 0) {
@@ -336,7 +348,9 @@ static int read_arguments(Bench *b, Files *f, int argc, char **argv)
     }
     if (!b->dtypes)
         b->dtypes = "f32,bf16";
-    return lists_known(b) ? 0 : error_set(ERR_USAGE, "--only, --shapes or --dtypes: unknown name; see bench --help");
+    if (!b->recompute)
+        b->recompute = bench_levels[RECOMPUTE_NONE];
+    return lists_known(b) ? 0 : error_set(ERR_USAGE, "--only, --shapes, --dtypes or --recompute: unknown name; see bench --help");
 }
 
 /* ---- main --------------------------------------------------------------------------------------- */

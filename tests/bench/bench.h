@@ -7,7 +7,7 @@
 #define RLHF_BENCH_H
 
 #include "common/base/json.h"
-#include "common/model/config.h"
+#include "common/model/llama.h"
 #include "common/runtime/device.h"
 
 #include <stdio.h>
@@ -93,6 +93,8 @@ struct Bench {
     const char *device_name;      /* "cpu", "cuda", "cuda:1" */
     DType dtype;                  /* of the products of steps, decode, ppo: one of the list at a time */
     const char *dtypes;           /* comma list */
+    Recompute level;              /* of the backward passes of steps: one of the list at a time */
+    const char *recompute;        /* comma list */
     const char *self, *test_ops;  /* paths of this program and of the one beside it */
     const char *point;            /* of growth, to be measured alone; NULL */
     const char *out;              /* folder of what is written */
@@ -121,6 +123,7 @@ bool bench_again(const Bench *b, int n, double started); /* of bench_now(0) */
 /* A row of this dtype. floor: against PyTorch in f32; a bf16 row has the one of its own. */
 Row bench_row(const Bench *b, int which, const char *unit, double floor);
 bool bench_is_bf16(const Bench *b);
+extern const char *const bench_levels[RECOMPUTE_LEVELS]; /* the choices of gradient_checkpointing */
 /* Whether a row of steps or decode is asked for. */
 bool bench_wanted(const Bench *b, const char *name);
 /* The share of the ceiling that the machine gives: the mean of the multiply-add rates just before and just

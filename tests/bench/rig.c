@@ -75,7 +75,7 @@ void rig_open_training(Rig *r, const Bench *b, const Shape *s, HeadKind head, in
         grads_alloc(&r->grads, &r->model.table, &r->weights);
         optim_alloc(&r->optim, &r->optim_config, &r->params, &r->grads, &r->weights);
         if (!pass)
-            r->acts = acts_new(&r->model, tokens, true);
+            r->acts = acts_new(&r->model, tokens, true, b->level);
         acts_alloc(r->acts, &r->work);
         batch_alloc(&r->batch, &r->work, r->dev, tokens, s->S);
         if (head == HEAD_LM)

@@ -98,9 +98,10 @@ static void measure(Bench *b, const Shape *s, int which, HeadKind head)
     double tokens = (double)s->S * s->T, flops = shape_step_flops(s, head);
     Row row = bench_row(b, which, "tok/s", 1.15);
     Rig rig;
-    row.target = s->target[bench_is_bf16(b)].step;
+    row.target = b->level ? 0 : s->target[bench_is_bf16(b)].step;
     row.roof = ceiling_flops(bench_ceiling(b, which), b->dtype) / flops;
-    snprintf(row.name, sizeof row.name, "%s %s %dx%d", head == HEAD_LM ? "sft" : "reward", s->name, s->S, s->T);
+    snprintf(row.name, sizeof row.name, "%s %s %dx%d%s%s", head == HEAD_LM ? "sft" : "reward", s->name, s->S,
+             s->T, b->level ? " " : "", b->level ? bench_levels[b->level] : "");
     if (!bench_wanted(b, row.name))
         return;
     rig_open_training(&rig, b, s, head, b->threads[which]);

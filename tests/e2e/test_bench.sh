@@ -28,6 +28,8 @@ grep -E '"(sft|reward) tiny|ppo iteration' "$TMP/b/bench.jsonl" | grep '"threads
 compares "ratios to a peer" "$(grep -c ' 2\.00x  floor .* met' "$TMP/joined.txt") == 3"
 check "rows of a profile alone" "$BENCH" --quick --only steps --match reward --threads 1 --dtypes f32 --out "$TMP/m"
 compares "--match, --dtypes" "$(grep -c sft "$TMP/m/bench.jsonl") == 0 && $(grep -c reward "$TMP/m/bench.jsonl") == 1"
+check "steps with activations computed again" "$BENCH" --quick --only steps --threads 1 --recompute none,layer --out "$TMP/r"
+compares "--recompute" "$(grep -c '4x24 layer"' "$TMP/r/bench.jsonl") == 4 && $(grep -c '4x24"' "$TMP/r/bench.jsonl") == 4"
 "$BENCH" --quick --only steps,decode --threads 1 --profile --out "$TMP/p" >"$TMP/profile.txt"
 for op in linear linear_dx linear_dw attention_backward adamw attention_paged sample; do
     compares "$op in a profile" "$(grep -cE "^    $op  .*of its roof" "$TMP/profile.txt") > 0"
@@ -43,7 +45,7 @@ case $BUILD in *san-*) skip "memory beside the plan" "sanitizers keep memory of 
 esac
 compares "plots of growth" "$(grep -c '<g transform' "$TMP/b/growth.svg") == 12"
 refuses "unknown option" 2 "'--frobnicate 1'.*--help" "$BENCH" --frobnicate 1
-refuses "unknown section" 2 "--only, --shapes or --dtypes" "$BENCH" --only stpes
+refuses "unknown section" 2 "--only, --shapes, --dtypes or --recompute" "$BENCH" --only stpes
 refuses "a device that is not there" 69 "cuda" "$BENCH" --quick --device cuda --out "$TMP/c"
 refuses "a peer without common rows" 65 "no row has the name" "$BENCH" --from "$TMP/b/bench.jsonl" --peer /dev/null
 refuses "an unknown point" 2 "no such point" "$BENCH" --point "step depth 3"

@@ -29,6 +29,8 @@ both() {
     [ $bad = 1 ] || ok "$name: $files equal on both devices"
 }
 both sft "export/model.safetensors metrics.jsonl" "${SFT[@]}"
+check "sft on the card, layers computed again" "${SFT[@]}" out_dir="$TMP/sft-layer" device=cuda gradient_checkpointing=layer
+same "the same weights" "$TMP/sft-cpu/export/model.safetensors" "$TMP/sft-layer/export/model.safetensors"
 both reward "export/model.safetensors metrics.jsonl" "$BIN/rlhf-reward" train "data.train=[{path: $W/pairs/safety.jsonl}]" \
     "data.eval=[{path: $W/pairs/safety_test.jsonl}]" safety_loss.weight=1 "${REWARD[@]}" batch_size=8 max_steps=3
 both rejection "samples.jsonl selected.jsonl" "$BIN/rlhf-rejection" model="$W/sft/export" reward.helpful="$W/helpful/export" \
@@ -85,6 +87,16 @@ refuses "a micro-batch without room for a unit" 78 "micro_batch_tokens: 512 cann
 [ $rc = 78 ] && grep -q "unit_tokens (was 128, is 256)" "$TMP/cuts.log" && ok "and a run cannot go on with another" ||
     not_ok "and a run cannot go on with another" "exit $rc: $(tail -n 2 "$TMP/cuts.log" | tr '\n' ' ')"
 check "but in f32 it can" "${SFT[@]}" out_dir="$TMP/sft-cuda" device=cuda unit_tokens=7 --resume auto
+for level in elementwise mlp layer; do
+    "${SFT[@]}" out_dir="$TMP/sft16-$level" device=cuda "${BF16[@]}" gradient_checkpointing=$level >/dev/null 2>&1
+    same "sft in bf16 on the card, gradient_checkpointing=$level" "$TMP/sft16-cuda/export/model.safetensors" "$TMP/sft16-$level/export/model.safetensors"
+done
+# heads that bf16 attention has no kernel for
+cp -r "$W/world/model" "$TMP/wide"
+sed -i 's/"head_dim": *[0-9]*/"head_dim": 136/' "$TMP/wide/config.json"
+refuses "heads of 136 in bf16 on a card" 78 "wide/config.json: head_dim: heads of 136.*up to 128; set dtype: f32" "${SFT[@]}" model="$TMP/wide" out_dir="$TMP/x" device=cuda "${BF16[@]}"
+check "leaves nothing behind" test ! -e "$TMP/x"
+check "in f32 they train" "${SFT[@]}" model="$TMP/wide" out_dir="$TMP/wide-f32" device=cuda max_steps=1
 
 plan=$("${SFT[@]}" out_dir="$TMP/plan" device=cuda --dry-run 2>&1 | grep -c "device ")
 compares "the plan lists what lies on the card" "$plan > 0"

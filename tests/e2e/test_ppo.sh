@@ -15,11 +15,16 @@ compares "and the policy moves" "$(metric "$M" objective/kl) != 0"
 check "best and last are kept" test -e "$TMP/ref/best/model.safetensors" -a -e "$TMP/ref/export/model.safetensors"
 check "at temperature 0.7 too" "${P[@]}" out_dir="$TMP/cool" temperature=0.7 iterations=2
 compares "KL exactly 0 at temperature 0.7" "$(first_metric "$TMP/cool/metrics.jsonl" objective/kl) == 0"
-for t in 1 2 3; do
-    "${P[@]}" out_dir="$TMP/t$t" threads=$t micro_batch_tokens=$((64 * t)) slots=$((5 * t)) iterations=2 >/dev/null 2>&1
+level=(none none elementwise mlp layer)
+for t in 1 2 3 4; do
+    "${P[@]}" out_dir="$TMP/t$t" threads=$t micro_batch_tokens=$((64 * t)) slots=$((5 * t)) iterations=2 \
+        gradient_checkpointing=${level[t]} >/dev/null 2>&1
 done
-same "weights: threads 1 and 2, other micro-batches and slots" "$TMP/t1/export/model.safetensors" "$TMP/t2/export/model.safetensors"
-same "weights: threads 1 and 3" "$TMP/t1/export/model.safetensors" "$TMP/t3/export/model.safetensors"
+for t in 2 3 4; do
+    same "weights: $t threads and one, other micro-batches and slots, gradient_checkpointing=${level[t]}" \
+        "$TMP/t1/export/model.safetensors" "$TMP/t$t/export/model.safetensors"
+done
+same "their metrics" "$TMP/t1/metrics.jsonl" "$TMP/t4/metrics.jsonl"
 kills_in rlhf-ppo "$TMP/ref" "export/model.safetensors best/model.safetensors samples.jsonl metrics.jsonl STATUS" \
 "rollout_run step_run in a rollout
 - ppo_gradients between minibatches

@@ -6,9 +6,10 @@ R=("$BIN/rlhf-reward" train "data.train=[{path: $W/pairs/safety.jsonl}]" "data.e
    safety_loss.weight=1 epochs=3 save_steps=2 "${REWARD[@]}")
 
 check "train" "${R[@]}" out_dir="$TMP/ref"
+level=(none elementwise mlp layer)
 for t in 1 2 3; do
-    "${R[@]}" threads=$t micro_batch_tokens=$((128 * t)) out_dir="$TMP/t$t" >/dev/null 2>&1
-    same "weights: $t threads, micro-batch of $((128 * t)) tokens" "$TMP/ref/export/model.safetensors" "$TMP/t$t/export/model.safetensors"
+    "${R[@]}" threads=$t micro_batch_tokens=$((128 * t)) gradient_checkpointing=${level[t]} out_dir="$TMP/t$t" >/dev/null 2>&1
+    same "weights: $t threads, micro-batch of $((128 * t)) tokens, gradient_checkpointing=${level[t]}" "$TMP/ref/export/model.safetensors" "$TMP/t$t/export/model.safetensors"
 done
 same "metrics are the same file" "$TMP/ref/metrics.jsonl" "$TMP/t2/metrics.jsonl"
 for isa in plain avx2 avx512 avx512bf16; do

@@ -65,6 +65,9 @@ done
 for n in 64 100 4096; do
     "${S[@]}" out_dir="$TMP/m$n" micro_batch_tokens=$n >/dev/null 2>&1; same_run "micro_batch_tokens=$n" "$TMP/m$n"
 done
+for level in elementwise mlp layer; do
+    "${S[@]}" out_dir="$TMP/$level" gradient_checkpointing=$level >/dev/null 2>&1; same_run "gradient_checkpointing=$level" "$TMP/$level"
+done
 "${S[@]}" out_dir="$TMP/plain" isa=plain >/dev/null 2>&1; same_run "isa=plain" "$TMP/plain"
 "${S[@]}" out_dir="$TMP/seed" seed=4 >/dev/null 2>&1
 cmp -s "$REF/export/model.safetensors" "$TMP/seed/export/model.safetensors" && not_ok "another seed" "same weights" || ok "another seed gives other weights"
@@ -134,6 +137,9 @@ same_run "after broken checkpoints" "$D"
 echo failed >"$D/STATUS"
 check "resume from a named checkpoint" "${S[@]}" out_dir="$D" --resume "$D/checkpoints/step-21"
 same_run "from a named checkpoint" "$D"
+echo failed >"$D/STATUS"
+check "and with other activations kept" "${S[@]}" out_dir="$D" --resume "$D/checkpoints/step-21" gradient_checkpointing=layer
+same_run "with other activations kept" "$D"
 
 cp "$TMP/train.jsonl" "$TMP/own.jsonl"
 O=("${S[@]}" "data.train=[{path: $TMP/own.jsonl}]" out_dir="$TMP/own")

@@ -27,6 +27,7 @@ typedef struct Case {
     ModelConfig config;
     double spread; /* of the weights, in standard deviations of a usual initialization */
     bool policy;   /* PPO's surrogate and not cross-entropy */
+    Recompute recompute; /* of backward of the nets opened next */
     Docs docs;
     /* outcome */
     uint64_t hash;               /* of what the first way gave */

@@ -1,5 +1,6 @@
 /* families.c - what must not change a bit: prefill chunks, decode batches, packing, other documents,
- * micro-batches, threads, instruction sets. See exact.h; sampler.c has the sampler. */
+ * micro-batches, threads, instruction sets, what backward computes again. See exact.h; sampler.c has the
+ * sampler. */
 #include "tests/exact/exact.h"
 
 #include "common/model/acts.h"
@@ -264,6 +265,29 @@ static void cuts(Case *c)
     net_close(&n);
 }
 
+/* Two packs, so that a slot that is shared among layers has other rows in it before the second. */
+static void recompute(Case *c)
+{
+    Net n;
+    char *want, *got;
+    draw_model(c, true);
+    draw_docs(c, &c->docs, 2, 6, 90);
+    const int T = c->docs.starts[c->docs.n];
+    net_open_any(&n, c, T);
+    size_t bytes = cut_grads(&n, c, 1, &want);
+    case_first(c, want, bytes);
+    for (c->recompute = RECOMPUTE_ELEMENTWISE; c->recompute < RECOMPUTE_LEVELS; c->recompute++) {
+        net_close(&n);
+        net_open_any(&n, c, T);
+        net_plant(&n, c);
+        cut_grads(&n, c, 1, &got);
+        case_same(c, got, want, bytes, "gradients at level %d", (int)c->recompute);
+        free(got);
+    }
+    free(want);
+    net_close(&n);
+}
+
 /* ---- whole programs ----------------------------------------------------------------------------- */
 
 /* Parts of what a run leaves, compared one by one. */
@@ -393,5 +417,6 @@ const Family families[] = {
     {"threads", threads, "1, 2, 3, 8 threads: forward, gradients, weights after two updates, samples"},
     {"bodies", bodies, "plain, AVX2, AVX-512: forward, gradients, weights after two updates, samples"},
     {"sampler", sampler, "recorded log-probabilities are the trainer's, the first ratio is 1"},
+    {"recompute", recompute, "activations kept or computed again, at every level: every gradient"},
 };
 const int n_families = sizeof families / sizeof *families;

@@ -135,7 +135,7 @@ static void fill_params(ParamSet *p, const Case *c)
 bool net_open(Net *n, const Case *c, CpuIsa isa, int threads, int max_tokens)
 {
     Device *dev = NULL;
-    *n = (Net){.f = {.config = c->config, .isa = isa, .dtype = c->dtype}};
+    *n = (Net){.f = {.config = c->config, .isa = isa, .dtype = c->dtype, .recompute = c->recompute}};
     if (device_open(&dev, &(DeviceOptions){"cpu", threads, isa}) < 0)
         return false;
     device_close(dev);

@@ -30,7 +30,8 @@ typedef struct {
     LmHead lm;
     ScalarHead scalar;
     Pack pack;
-    DType dtype; /* of products; set before fixture_open */
+    DType dtype; /* of products; set before fixture_open, as is: */
+    Recompute recompute;
 } Fixture;
 
 /* A test that runs in both dtypes: cmocka_unit_test(test) and IN_BF16(test), which sees it as its state. */
@@ -60,7 +61,7 @@ static inline void fixture_open(Fixture *f, const char *folder, int threads, int
         params_alloc(&f->p, &f->m.table, &f->arena, "policy", false);
         grads_alloc(&f->g, &f->m.table, &f->arena);
         if (!f->acts)
-            f->acts = acts_new(&f->m, max_tokens, true);
+            f->acts = acts_new(&f->m, max_tokens, true, f->recompute);
         acts_alloc(f->acts, &f->arena);
         batch_alloc(&f->batch, &f->arena, f->dev, max_tokens, max_tokens);
         if (f->config.head == HEAD_LM)

@@ -1,6 +1,6 @@
 /* test_model.c - the model against transformers (tests/golden/make_model.py), in bf16 against PyTorch in
  * double that rounds what products read (make_bf16.py), and what must hold in bits in both: packing,
- * micro-batches, threads, the KV cache. */
+ * micro-batches, threads, activations computed again, the KV cache. */
 #include "tests/unit/golden.h"
 
 /* Losses after steps in bf16: once weights have moved, a number next to a boundary of the rounding may fall to
@@ -161,9 +161,9 @@ static void bits_open(Fixture *f, int threads)
 }
 
 /* Gradients of all sequences, cut into micro-batches at the given sequences. */
-static size_t cut_grads(const int *cuts, int threads, DType dtype, char **to)
+static size_t cut_grads(const int *cuts, int threads, DType dtype, Recompute recompute, char **to)
 {
-    Fixture f = {.config = bits_config, .dtype = dtype};
+    Fixture f = {.config = bits_config, .dtype = dtype, .recompute = recompute};
     int32_t ids[BITS_TOKENS];
     random_ids(ids, BITS_TOKENS, bits_config.V, 5);
     bits_open(&f, threads);
@@ -179,18 +179,68 @@ static void bits_of_cuts_and_threads(void **state)
     static const int cuts[][BITS_SEQS + 2] = {
         {0, 5, -1}, {0, 1, 5, -1}, {0, 1, 2, 3, 4, 5, -1}, {0, 3, 5, -1}};
     char *first, *other;
-    size_t n = cut_grads(cuts[0], 1, dtype_of(state), &first);
+    size_t n = cut_grads(cuts[0], 1, dtype_of(state), RECOMPUTE_NONE, &first);
     double size = 0;
     for (size_t i = 0; i < n / 4; i++)
         size += fabs(((float *)first)[i]);
     assert_true(size > 0 && isfinite(size));
     for (int threads = 1; threads <= 3; threads++)
         for (size_t c = 0; c < sizeof cuts / sizeof *cuts; c++) {
-            assert_int_equal(cut_grads(cuts[c], threads, dtype_of(state), &other), n);
+            assert_int_equal(cut_grads(cuts[c], threads, dtype_of(state), RECOMPUTE_NONE, &other), n);
             assert_memory_equal(first, other, n);
             free(other);
         }
     free(first);
+}
+
+/* The first micro-batch is the longest: its rows lie behind those of the others in shared slots. */
+static void bits_of_recompute(void **state)
+{
+    static const int cuts[] = {0, 1, 3, 5, -1};
+    char *first, *other;
+    size_t n = cut_grads(cuts, 2, dtype_of(state), RECOMPUTE_NONE, &first);
+    for (Recompute level = RECOMPUTE_ELEMENTWISE; level < RECOMPUTE_LEVELS; level++) {
+        assert_int_equal(cut_grads(cuts, 2, dtype_of(state), level, &other), n);
+        assert_memory_equal(first, other, n);
+        free(other);
+    }
+    free(first);
+}
+
+/* Bytes that each level saves: L - 1 of L copies of the slots that it computes again, of T rows, a multiple of
+ * the arena's alignment. The note says what the arenas say. */
+static void plan_of_recompute(void **state)
+{
+    enum { T = 256 };
+    Fixture f = {.config = bits_config, .dtype = dtype_of(state)};
+    const ModelConfig *c = &f.config;
+    const int64_t Q = c->H * c->D, G = c->K * c->D, raw = c->qk_norm ? Q + G + c->H + c->K : 0;
+    const int64_t width[RECOMPUTE_LEVELS] = {0, 2 * c->C + c->F + 2 /* n1, n2, act, rstd1, rstd2 */, 2 * c->F,
+                                             2 * Q + 2 * G + c->H + c->C + raw /* q, o, k, v, lse, mid */};
+    MemoryPlan plan = {0};
+    char size[32], text[192] = "policy all of these by gradient_checkpointing:";
+    static const char *const name[] = {"none", "elementwise", "mlp", "layer"};
+    size_t kept = 0, saved = 0;
+    fixture_open(&f, NULL, 1, 8);
+    for (Recompute level = RECOMPUTE_NONE; level < RECOMPUTE_LEVELS; level++) {
+        Arena a;
+        Acts *acts = acts_new(&f.m, T, true, level);
+        arena_init(&a, f.dev, ARENA_DEVICE, "activations");
+        acts_alloc(acts, &a);
+        kept = level ? kept : arena_planned(&a);
+        saved += (size_t)((c->L - 1) * T * width[level]) * sizeof(float);
+        assert_int_equal(arena_planned(&a), kept - saved);
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%s %s %s", level ? "," : "", name[level],
+                 memory_size_text(size, kept - saved));
+        plan.n_notes = 0;
+        acts_note(acts, &plan, &a, "policy ");
+        assert_ptr_equal(plan.note[0].of, &a);
+        acts_free(acts);
+    }
+    assert_string_equal(plan.note[plan.n_notes - 1].text, text);
+    /* x alone is left: 3 layers, 256 rows of 48 floats */
+    assert_string_equal(plan.note[0].text, "policy kept for every layer: 144.00 KiB, x");
+    fixture_close(&f);
 }
 
 static void bits_of_packing(void **state)
@@ -449,6 +499,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_causal),   cmocka_unit_test(golden_score),
         cmocka_unit_test(bits_of_packing), cmocka_unit_test(bits_of_cuts_and_threads),
+        cmocka_unit_test(bits_of_recompute), IN_BF16(bits_of_recompute),
+        cmocka_unit_test(plan_of_recompute), IN_BF16(plan_of_recompute),
         cmocka_unit_test(bits_of_extend),
         cmocka_unit_test(shared_pages_are_copied_on_write),  cmocka_unit_test(head_chunks),
         cmocka_unit_test(head_rows),       cmocka_unit_test(table_and_init),  IN_BF16(golden_score),
@@ -457,6 +509,8 @@ int main(void)
         IN_BF16(head_chunks),              IN_BF16(table_and_init),
         cmocka_unit_test_setup_teardown(bits_of_packing, with_extras, without_extras),
         cmocka_unit_test_setup_teardown(bits_of_cuts_and_threads, with_extras, without_extras),
+        cmocka_unit_test_setup_teardown(bits_of_recompute, with_extras, without_extras),
+        cmocka_unit_test_setup_teardown(plan_of_recompute, with_extras, without_extras),
         cmocka_unit_test_setup_teardown(bits_of_extend, with_extras, without_extras),
         cmocka_unit_test_setup_teardown(shared_pages_are_copied_on_write, with_extras, without_extras),
     };

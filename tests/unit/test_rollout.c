@@ -50,8 +50,8 @@ static int build(World *w)
     optim_alloc(&p->critic_optim, &w->c.critic, &p->critic, &p->critic_grads, &p->weights);
     TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, TOKENS, LONGEST, false, w->dtype));
     if (!p->acts) {
-        p->acts = acts_new(&p->model, TOKENS, true);
-        p->critic_acts = acts_new(&p->critic_model, TOKENS, true);
+        p->acts = acts_new(&p->model, TOKENS, true, RECOMPUTE_NONE);
+        p->critic_acts = acts_new(&p->critic_model, TOKENS, true, RECOMPUTE_NONE);
         p->gen = generator_new(&p->model, 4, LONGEST, TOKENS);
         pack_init(&p->pack, TOKENS, TOKENS);
     }

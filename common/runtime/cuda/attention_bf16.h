@@ -20,7 +20,7 @@
 #define LOG2_E 0x1.715476p+0f
 #define LN_2   0x1.62e430p-1f
 
-enum { HALF_COLUMNS_MAX = 128, STEP = 16 /* of an mma's sum */ };
+enum { HALF_COLUMNS_MAX = BF16_HEAD_DIM_MAX, STEP = 16 /* of an mma's sum */ };
 
 /* Rows [0, n) of one head: element (r, d) at p[r * stride + d]. */
 typedef struct {

@@ -87,7 +87,7 @@ static int open_device(void **out, int ordinal, char why[BACKEND_TEXT])
     }
     d->n_sm = prop.multiProcessorCount;
     d->bf16 = prop.major >= 8;
-    d->memory = free_bytes > LINEAR_RESERVE_BYTES ? free_bytes - LINEAR_RESERVE_BYTES : 0;
+    d->memory = free_bytes;
     snprintf(d->text, sizeof d->text, "cuda:%d, %.100s, sm_%d%d", ordinal, prop.name, prop.major,
              prop.minor);
     *out = d;
@@ -116,9 +116,11 @@ static void products(const void *d, void (*line)(void *ctx, const char *text), v
     blas_report((const CudaDevice *)d, line, ctx);
 }
 
-static size_t memory_bytes(const void *d)
+/* f32 products are our own and need no more than scratch, which is taken already. */
+static size_t memory_bytes(const void *d, bool bf16)
 {
-    return ((const CudaDevice *)d)->memory;
+    size_t bytes = ((const CudaDevice *)d)->memory, reserve = bf16 ? (size_t)LINEAR_RESERVE_BYTES : 0;
+    return bytes > reserve ? bytes - reserve : 0;
 }
 
 static void sync(void *p)
@@ -222,8 +224,8 @@ static void graph_free(void *p, void *graph)
 }
 
 static const CudaBackend backend = {
-    &cuda_table, count, open_device, close_device, device_name, can_bf16, choose_products, products,
-    memory_bytes, alloc, release, upload, download, sync, record, wait, event_free, graph_begin,
+    &cuda_table, count, open_device, close_device, device_name, can_bf16, BF16_HEAD_DIM_MAX,
+    choose_products, products, memory_bytes, alloc, release, upload, download, sync, record, wait, event_free, graph_begin,
     graph_end, graph_launch, graph_free};
 
 extern "C" __attribute__((visibility("default"))) const CudaBackend *

@@ -28,8 +28,8 @@ typedef struct {
 enum {
     FEW_ROWS_BF16 = 64, /* of y: up to here it is a stream of weights */
     PROBE_ROWS = 4096,
-    /* Of the card's memory, not for arenas: the library's workspace and what a probe takes for a
-       moment. */
+    /* Of the card's memory, not for arenas of a bf16 run: the library's workspace and what a probe takes
+       for a moment. */
     LINEAR_RESERVE_BYTES = 1 << 30,
 #ifdef RLHF_EMU
     ROUND_BYTES =
