@@ -4,9 +4,9 @@
 tiny_world
 ${CC:-gcc} -O1 -o "$TMP/peak" "$ROOT/tests/e2e/peak.c" || { not_ok "peak.c" "does not compile"; finish; }
 
-# memory NAME COMMAND...: out_dir is appended
+# memory NAME COMMAND...: out_dir is appended; $plan: bytes planned
 memory() {
-    local name=$1 plan used peak; shift
+    local name=$1 used peak; shift
     plan=$("$@" out_dir="$TMP/dry" --dry-run 2>/dev/null | sed -nE 's/^ *total +([0-9]+).*/\1/p' | tail -n 1)
     used=$("$TMP/peak" "$@" out_dir="$TMP/run-$name" 3>"$TMP/bytes" | sed -nE 's/^memory in use: ([0-9]+) bytes.*/\1/p')
     peak=$(cat "$TMP/bytes")

@@ -138,7 +138,7 @@ echo failed >"$D/STATUS"
 check "resume from a named checkpoint" "${S[@]}" out_dir="$D" --resume "$D/checkpoints/step-21"
 same_run "from a named checkpoint" "$D"
 echo failed >"$D/STATUS"
-check "and with other activations kept" "${S[@]}" out_dir="$D" --resume "$D/checkpoints/step-21" gradient_checkpointing=layer
+check "and with other activations kept" "${S[@]}" out_dir="$D" --resume "$D/checkpoints/step-28" gradient_checkpointing=layer
 same_run "with other activations kept" "$D"
 
 cp "$TMP/train.jsonl" "$TMP/own.jsonl"
