@@ -12,17 +12,17 @@
 #include <string.h>
 
 typedef enum { LIFE_LAYER, LIFE_PASS, LIFE_BACKWARD } Lifetime;
-enum { KEPT = RECOMPUTE_LEVELS }; /* at every level */
+enum { KEPT = RECOMPUTE_LEVELS };
 
 /* half: bf16 where model_acts_dtype says so. width: '1' a vector (T), C channels, Q = H * D, G = K * D, H heads, K kv heads,
- * F feed-forward. again: of LIFE_LAYER, the first level that computes it again; what it is made from is
- * kept at that level or comes before it in layer_again (llama.c). */
+ * F feed-forward. again: the first level that computes it again; what it is made from is kept at that level
+ * or comes before it in layer_again (llama.c). */
 static const struct {
     const char *name;
     char width;
     Lifetime life;
     bool half;
-    int again; /* a Recompute, or KEPT */
+    int again; /* a Recompute, or KEPT at every level */
 } slots[ACTS_SLOTS] = {
     [A_X] = {"x", 'C', LIFE_LAYER, false, KEPT},
     [A_RSTD1] = {"rstd1", '1', LIFE_LAYER, false, RECOMPUTE_ELEMENTWISE},
@@ -42,21 +42,21 @@ static const struct {
     [A_GATE] = {"gate", 'F', LIFE_LAYER, true, RECOMPUTE_MLP},
     [A_UP] = {"up", 'F', LIFE_LAYER, true, RECOMPUTE_MLP},
     [A_ACT] = {"act", 'F', LIFE_LAYER, true, RECOMPUTE_ELEMENTWISE},
-    [A_LAST] = {"last", 'C', LIFE_PASS, false},
-    [A_RSTD] = {"rstd", '1', LIFE_PASS, false},
-    [A_HIDDEN] = {"hidden", 'C', LIFE_PASS, false},
-    [A_DHIDDEN] = {"dhidden", 'C', LIFE_BACKWARD, false},
-    [A_DX] = {"dx", 'C', LIFE_BACKWARD, false},
-    [A_DY] = {"dy", 'C', LIFE_BACKWARD, true},
-    [A_DN] = {"dn", 'C', LIFE_BACKWARD, false},
-    [A_DQ] = {"dq", 'Q', LIFE_BACKWARD, true},
-    [A_DK] = {"dk", 'G', LIFE_BACKWARD, true},
-    [A_DV] = {"dv", 'G', LIFE_BACKWARD, true},
-    [A_DQ_RAW] = {"dq_raw", 'Q', LIFE_BACKWARD, true},
-    [A_DK_RAW] = {"dk_raw", 'G', LIFE_BACKWARD, true},
-    [A_DO] = {"do", 'Q', LIFE_BACKWARD, true},
-    [A_DELTA] = {"delta", 'H', LIFE_BACKWARD, false},
-    [A_DACT] = {"dact", 'F', LIFE_BACKWARD, true},
+    [A_LAST] = {"last", 'C', LIFE_PASS, false, KEPT},
+    [A_RSTD] = {"rstd", '1', LIFE_PASS, false, KEPT},
+    [A_HIDDEN] = {"hidden", 'C', LIFE_PASS, false, KEPT},
+    [A_DHIDDEN] = {"dhidden", 'C', LIFE_BACKWARD, false, KEPT},
+    [A_DX] = {"dx", 'C', LIFE_BACKWARD, false, KEPT},
+    [A_DY] = {"dy", 'C', LIFE_BACKWARD, true, KEPT},
+    [A_DN] = {"dn", 'C', LIFE_BACKWARD, false, KEPT},
+    [A_DQ] = {"dq", 'Q', LIFE_BACKWARD, true, KEPT},
+    [A_DK] = {"dk", 'G', LIFE_BACKWARD, true, KEPT},
+    [A_DV] = {"dv", 'G', LIFE_BACKWARD, true, KEPT},
+    [A_DQ_RAW] = {"dq_raw", 'Q', LIFE_BACKWARD, true, KEPT},
+    [A_DK_RAW] = {"dk_raw", 'G', LIFE_BACKWARD, true, KEPT},
+    [A_DO] = {"do", 'Q', LIFE_BACKWARD, true, KEPT},
+    [A_DELTA] = {"delta", 'H', LIFE_BACKWARD, false, KEPT},
+    [A_DACT] = {"dact", 'F', LIFE_BACKWARD, true, KEPT},
 };
 
 struct Acts {
@@ -87,7 +87,7 @@ bool acts_has(const Acts *a, ActSlot slot)
 
 bool acts_again(const Acts *a, ActSlot slot)
 {
-    return slots[slot].life == LIFE_LAYER && (int)a->recompute >= slots[slot].again;
+    return (int)a->recompute >= slots[slot].again;
 }
 
 static int64_t n_copies(const Acts *a, ActSlot slot)
