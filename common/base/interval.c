@@ -34,6 +34,16 @@ Interval interval_of_draws(double value, double *draw, int n)
     return v;
 }
 
+Interval interval_wilson(double hits, double n)
+{
+    const double z = 1.959963984540054, z2 = z * z;
+    if (!(n > 0))
+        return (Interval){NAN, NAN, NAN};
+    double p = hits / n, centre = (p + z2 / (2 * n)) / (1 + z2 / n);
+    double half = z / (1 + z2 / n) * sqrt(p * (1 - p) / n + z2 / (4 * n * n));
+    return (Interval){p, centre - half, centre + half};
+}
+
 Interval interval_mean(const Interval *v, int n)
 {
     double sum = 0, below = 0, above = 0;

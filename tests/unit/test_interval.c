@@ -46,6 +46,24 @@ static void mean_of_independent_estimates(void **state)
     assert_true(isnan(interval_mean(unknown, 2).value) && isnan(interval_mean(unknown, 2).high));
 }
 
+static void shares(void **state)
+{
+    (void)state;
+    /* 8 of 10: Wilson's interval is [0.4902, 0.9433]; 0 of 1: [0, z^2 / (1 + z^2)] = [0, 0.79345] */
+    Interval v = interval_wilson(8, 10);
+    assert_true(v.value == 0.8 && fabs(v.low - 0.4901625) < 1e-6 && fabs(v.high - 0.9433178) < 1e-6);
+    v = interval_wilson(0, 1);
+    NEAR(v.low, 0);
+    assert_true(v.value == 0 && fabs(v.high - 0.7934507) < 1e-6);
+    v = interval_wilson(1, 1); /* the mirror image */
+    NEAR(v.high, 1);
+    assert_true(fabs(v.low - 0.2065493) < 1e-6);
+    v = interval_wilson(2.5, 5);
+    NEAR(v.low + v.high, 1);
+    v = interval_wilson(0, 0);
+    assert_true(isnan(v.value) && isnan(v.low) && isnan(v.high));
+}
+
 static void json_there_and_back(void **state)
 {
     (void)state;
@@ -69,6 +87,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(percentiles_of_draws),
         cmocka_unit_test(mean_of_independent_estimates),
+        cmocka_unit_test(shares),
         cmocka_unit_test(json_there_and_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
