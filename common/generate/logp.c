@@ -29,18 +29,31 @@ void logp_free(LogpWork *w)
     memset(w, 0, sizeof *w);
 }
 
+/* What is asked about each item: its answer, or k tokens after its end. */
+typedef struct {
+    const int32_t *choice; /* NULL: the answer */
+    int k;
+} Asked;
+
+static int n_asked(const LogpItem *item, Asked a)
+{
+    return a.choice ? a.k : item->n - item->n_prompt;
+}
+
 /* Packs items from `first` on; returns how many. */
-static int64_t fill(LogpWork *w, const LogpItem *items, int64_t first, int64_t n, int64_t *rows)
+static int64_t fill(LogpWork *w, const LogpItem *items, int64_t first, int64_t n, Asked a, int64_t *rows)
 {
     int64_t i = first;
     *rows = 0;
     pack_clear(&w->pack);
     for (; i < n && pack_fits(&w->pack, items[i].n); i++) {
-        int start = w->pack.n_tokens;
-        pack_add(&w->pack, items[i].ids, NULL, items[i].n, i);
-        for (int t = items[i].n_prompt; t < items[i].n; t++) {
-            w->rows[*rows] = start + t - 1;
-            w->target[(*rows)++] = items[i].ids[t];
+        const LogpItem *it = &items[i];
+        int last = w->pack.n_tokens + it->n - 1, start = w->pack.n_tokens;
+        CHECK(!a.choice || it->n >= a.k, "%d tokens, %d choices", it->n, a.k);
+        pack_add(&w->pack, it->ids, NULL, it->n, i);
+        for (int t = 0; t < n_asked(it, a); t++) {
+            w->rows[*rows] = a.choice ? last : start + it->n_prompt + t - 1;
+            w->target[(*rows)++] = a.choice ? a.choice[t] : it->ids[it->n_prompt + t];
         }
     }
     CHECK(i > first, "a sequence of %d tokens does not fit a pack of %d", items[first].n,
@@ -48,11 +61,11 @@ static int64_t fill(LogpWork *w, const LogpItem *items, int64_t first, int64_t n
     return i - first;
 }
 
-void logp_run(LogpWork *w, const Model *m, const ParamSet *p, const LogpItem *items, int64_t n,
-              double temperature)
+static void run(LogpWork *w, const Model *m, const ParamSet *p, const LogpItem *items, int64_t n, Asked a,
+                double temperature)
 {
     for (int64_t i = 0; i < n;) {
-        int64_t rows, taken = fill(w, items, i, n, &rows), at = 0;
+        int64_t rows, taken = fill(w, items, i, n, a, &rows), at = 0;
         batch_set(&w->batch, &w->pack);
         model_forward(m, p, NULL, &w->batch, w->acts);
         Tensor hidden = acts_hidden(w->acts, &w->batch);
@@ -60,10 +73,22 @@ void logp_run(LogpWork *w, const Model *m, const ParamSet *p, const LogpItem *it
         lm_head_run(&w->head, m, p, LM_LOGP, rows, &hidden, NULL, NULL, 1.0 / temperature, 0);
         device_download(w->host, &w->head.logp, (size_t)rows * sizeof *w->host);
         for (int64_t k = i; k < i + taken; k++) {
-            int answer = items[k].n - items[k].n_prompt;
+            int answer = n_asked(&items[k], a);
             memcpy(items[k].logp, w->host + at, (size_t)answer * sizeof *w->host);
             at += answer;
         }
         i += taken;
     }
+}
+
+void logp_run(LogpWork *w, const Model *m, const ParamSet *p, const LogpItem *items, int64_t n,
+              double temperature)
+{
+    run(w, m, p, items, n, (Asked){NULL, 0}, temperature);
+}
+
+void logp_choices(LogpWork *w, const Model *m, const ParamSet *p, const LogpItem *items, int64_t n,
+                  const int32_t *choice, int k)
+{
+    run(w, m, p, items, n, (Asked){choice, k}, 1);
 }

@@ -24,6 +24,10 @@ typedef struct {
 /* Planning and real, like every alloc; sequences are at most max_tokens long. */
 void logp_alloc(LogpWork *w, const Model *m, Arena *work, Arena *host, int64_t max_tokens);
 void logp_free(LogpWork *w);
+/* Log-probabilities of k tokens that may follow each item: its n_prompt is not looked at, logp holds k, items have at
+ * least k tokens. */
+void logp_choices(LogpWork *w, const Model *m, const ParamSet *p, const LogpItem *items, int64_t n,
+                  const int32_t *choice, int k);
 /* temperature > 0 divides the logits. */
 void logp_run(LogpWork *w, const Model *m, const ParamSet *p, const LogpItem *items, int64_t n,
               double temperature);

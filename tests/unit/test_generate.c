@@ -5,6 +5,7 @@
 
 #include "common/base/file.h"
 #include "common/generate/generate.h"
+#include "common/generate/logp.h"
 #include "common/text/tokenizer.h"
 
 #include <math.h>
@@ -548,6 +549,46 @@ static void stories_losses(void **state)
     fixture_close(&f);
 }
 
+/* What may follow a sequence has the log-probability that it has when it does, whatever the pack. */
+static void choices_are_answers_of_one_token(void **state)
+{
+    enum { CHOICES = 3, SEQS = 9, LONGEST = 40 };
+    static const int32_t choice[CHOICES] = {5, 80, 5};
+    Fixture f = {.config = config, .dtype = dtype_of(state)};
+    static int32_t ids[SEQS][CHOICES][LONGEST + 1];
+    static float want[SEQS][CHOICES], got[SEQS][CHOICES];
+    LogpItem answers[SEQS * CHOICES], asked[SEQS];
+    fixture_open(&f, NULL, 2, 160);
+    for (int i = 0; i < SEQS; i++) {
+        int n = CHOICES + 4 * i;
+        for (int k = 0; k < CHOICES; k++) {
+            random_ids(ids[i][k], n, config.V, (uint64_t)i);
+            ids[i][k][n] = choice[k];
+            answers[i * CHOICES + k] = (LogpItem){ids[i][k], n + 1, n, &want[i][k]};
+        }
+        asked[i] = (LogpItem){ids[i][0], n, 0, got[i]};
+    }
+    for (int tokens = LONGEST + 1; tokens <= 160; tokens += 60) {
+        LogpWork w = {0};
+        Arena work, host;
+        arena_init(&work, f.dev, ARENA_DEVICE, "work");
+        arena_init(&host, f.dev, ARENA_HOST, "host");
+        for (int pass = 0; pass < 2; pass++) {
+            logp_alloc(&w, &f.m, &work, &host, tokens);
+            if (!pass && (arena_commit(&work) < 0 || arena_commit(&host) < 0))
+                fail_msg("%s", error_text());
+        }
+        logp_run(&w, &f.m, &f.p, answers, SEQS * CHOICES, 1);
+        logp_choices(&w, &f.m, &f.p, asked, SEQS, choice, CHOICES);
+        assert_memory_equal(want, got, sizeof want);
+        assert_true(got[3][0] == got[3][2] && got[3][0] != got[3][1]);
+        logp_free(&w);
+        arena_free(&work);
+        arena_free(&host);
+    }
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -555,6 +596,7 @@ int main(void)
         cmocka_unit_test(refusals_and_stop),  cmocka_unit_test(shared_prompts_change_nothing),
         cmocka_unit_test(a_shared_prompt_runs_once), cmocka_unit_test(graphs_change_nothing),
         cmocka_unit_test(a_shared_prompt_costs_little),
+        cmocka_unit_test(choices_are_answers_of_one_token), IN_BF16(choices_are_answers_of_one_token),
         cmocka_unit_test(stories_greedy),     cmocka_unit_test(stories_losses),
         IN_BF16(sampler_is_trainer),          IN_BF16(company_changes_nothing),
         IN_BF16(shared_prompts_change_nothing),
