@@ -33,6 +33,13 @@ static bool coin(uint64_t seed, int64_t item)
     return rng_u64(&key) & 1;
 }
 
+/* Whether `fraction` keeps a prompt. */
+static bool is_drawn(const Record *r, const PairOptions *o)
+{
+    RngKey key = rng_key(o->seed, RNG_SPLIT, 1, r->prompt_hash, 0, 0);
+    return o->fraction == 0 || o->fraction == 1 || rng_uniform(&key) < o->fraction;
+}
+
 /* 1 = kept, 0 = dropped. */
 static int make_item(PairItem *it, const Record *r, const ChatTemplate *chat, const PairOptions *o,
                      PairSet *s)
@@ -40,6 +47,10 @@ static int make_item(PairItem *it, const Record *r, const ChatTemplate *chat, co
     int rc = 0;
     bool dropped = false;
     memset(it, 0, sizeof *it);
+    if (!is_drawn(r, o)) {
+        s->n_thinned++;
+        return 0;
+    }
     it->n_seqs = r->kind == RECORD_PAIR ? 2 : 1;
     it->strength = r->strength;
     it->margin = isnan(r->margin) ? strength_margin(r->strength, o->margin) : r->margin;
@@ -97,8 +108,11 @@ int pair_set_read(PairSet *s, const PairSource *sources, int n_sources, const Ch
             if (rc == 0)
                 continue;
             it.source = i;
-            for (int q = 0; q < it.n_seqs; q++)
+            s->n_pairs += it.n_seqs == 2;
+            for (int q = 0; q < it.n_seqs; q++) {
+                it.seq[q].record = k;
                 s->n_labels += it.label[q] != SAFETY_UNKNOWN;
+            }
             int64_t at = VEC_GROW(s->at, s->n, s->cap);
             s->at[at] = it;
         }

@@ -17,7 +17,7 @@ typedef struct {
 extern const CfgField pair_source_fields[];
 
 typedef struct {
-    Example seq[2];       /* pair: chosen, rejected; labelled: [0] */
+    Example seq[2];       /* pair: chosen, rejected; labelled: [0]; seq[].record is set */
     int n_seqs;
     double margin;
     Strength strength;
@@ -30,6 +30,8 @@ typedef struct {
     int64_t n, cap;
     int64_t n_filtered; /* chosen unsafe, rejected safe: dropped from safety training */
     int64_t n_long, n_bad;
+    int64_t n_thinned;  /* left out by `fraction` */
+    int64_t n_pairs;
     int64_t n_labels;   /* sequences with a safety label */
     int64_t *source_first; /* items of source i: [source_first[i], source_first[i + 1]) */
     DataSource *mix;       /* path and weight of each source */
@@ -44,6 +46,8 @@ typedef struct {
     OnLong on_long;
     BadRow on_bad_row;
     uint64_t seed;
+    double fraction;     /* this share of the prompts, drawn by their hashes and the seed, of every source alike; a
+                            smaller share is part of a larger one. 0 or 1: all */
 } PairOptions;
 
 int pair_set_read(PairSet *s, const PairSource *sources, int n_sources, const ChatTemplate *chat,

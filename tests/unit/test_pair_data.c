@@ -162,12 +162,53 @@ static void an_epoch_is_a_permutation_or_the_shares(void **state)
     free(order);
 }
 
+/* The prompts of a smaller share are among those of a larger one, whatever the file and order; a prompt stays whole. */
+static void shares_of_the_prompts_are_nested(void **state)
+{
+    World *w = *state;
+    enum { N = 400 };
+    static const double shares[] = {0.1, 0.5, 1, 0}; /* 0: all, as 1 */
+    bool kept[4][N] = {{false}};
+    int n[4] = {0};
+    Str text = {0};
+    for (int i = 0; i < 2 * N; i++)
+        str_addf(&text, PAIR("q%d", ",\"margin\":%d"), i % N, i);
+    for (int k = 0; k < 4; k++) {
+        w->o.fraction = shares[k];
+        read_sets(w, str_get(&text), NULL);
+        for (int64_t i = 0; i < w->set.n; i++)
+            kept[k][(int)w->set.at[i].margin % N] = true;
+        for (int i = 0; i < N; i++)
+            n[k] += kept[k][i];
+        assert_int_equal(w->set.n, 2 * n[k]); /* both pairs of a prompt, or none */
+        assert_int_equal(w->set.n_pairs, w->set.n);
+        assert_int_equal(w->set.n + w->set.n_thinned, 2 * N);
+    }
+    assert_in_range(n[0], 10, 70);   /* 40 +- 5 standard deviations of 6 */
+    assert_in_range(n[1], 150, 250); /* 200 +- 5 of 10 */
+    assert_true(n[2] == N && n[3] == N);
+    for (int i = 0; i < N; i++)
+        assert_true(!kept[0][i] || kept[1][i]);
+    str_free(&text);
+}
+
+static void items_know_their_records(void **state)
+{
+    World *w = *state;
+    read_sets(w, PAIR("a", "") PAIR("b", ""), "{\"prompt\":\"x\",\"response\":\"y\",\"is_safe\":true}\n");
+    assert_int_equal(w->set.n_pairs, 2);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(w->set.at[i].seq[0].record, i);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_filter_drops_one_combination, setup, teardown),
         cmocka_unit_test_setup_teardown(margins_by_rating_unless_given, setup, teardown),
         cmocka_unit_test_setup_teardown(coins_swap_about_half, setup, teardown),
+        cmocka_unit_test_setup_teardown(shares_of_the_prompts_are_nested, setup, teardown),
+        cmocka_unit_test_setup_teardown(items_know_their_records, setup, teardown),
         cmocka_unit_test_setup_teardown(an_epoch_is_a_permutation_or_the_shares, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
