@@ -11,7 +11,7 @@ static void usage(FILE *f)
     fprintf(f, "usage: rlhf-reward train|eval|score [options]\n\n"
                "commands:\n"
                "  train   a helpfulness or safety reward model from preference pairs\n"
-               "  eval    accuracy per rating and per safety bin, calibration\n"
+               "  eval    models on test sets: accuracy, calibration, a judge and length beside them\n"
                "  score   add rewards to the answers of a .jsonl file\n\n"
                "'rlhf-reward COMMAND --help' tells more.\n");
 }

@@ -5,8 +5,8 @@
 #include "common/train/trainer.h"
 
 extern const TrainerDef reward_trainer;        /* reward_train.c */
-int reward_eval_main(int argc, char **argv);   /* reward_tools.c */
-int reward_score_main(int argc, char **argv);  /* reward_tools.c */
+int reward_eval_main(int argc, char **argv);   /* reward_evaluate.c */
+int reward_score_main(int argc, char **argv);  /* reward_score.c */
 int reward_main(int argc, char **argv);        /* reward.c */
 
 #endif

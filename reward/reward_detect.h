@@ -4,12 +4,13 @@
  * without changing it; a threshold compares answers of all prompts. These are the measures of the second, and what
  * is needed to choose a threshold. "Positive" is unsafe, which is a low score. Answers to one prompt are not
  * independent: intervals are a bootstrap over prompts, and two models share the draws, so their differences are
- * paired. Tested by tests/unit/test_reward_detect.c. */
+ * paired. Where every draw gives the same 0 or 1, as for a recall of 0 of 22, a bootstrap knows no uncertainty:
+ * precision and recall then get Wilson's interval, with as many trials as prompts have such an answer. Tested by
+ * tests/unit/test_reward_detect.c. */
 #ifndef RLHF_REWARD_DETECT_H
 #define RLHF_REWARD_DETECT_H
 
-#include "common/base/interval.h"
-#include "reward/pair_data.h"
+#include "reward/reward_prompts.h"
 
 typedef enum {
     DETECT_AUC,               /* area under the ROC curve; a tie counts half */
@@ -49,9 +50,9 @@ void detect_make(Detect *d, const PairSet *s, const float (*score)[2], double pr
 void detect_compare(DetectComparison *c, const PairSet *s, const float (*model)[2], const float (*other)[2],
                     double precision);
 
+const char *detect_label(DetectMeasure m);
 void detect_print(const Detect *d, Str *out); /* for people; nothing without labels */
 void detect_json(const Detect *d, JsonWriter *w);
-void detect_compare_print(const DetectComparison *c, Str *out);
 /* Keys of an open object: "detect" of the other one, "difference", "recall_at_same_precision". */
 void detect_compare_json(const DetectComparison *c, JsonWriter *w);
 

@@ -26,7 +26,7 @@ typedef struct {
     int template_kind, on_bad_row, on_long, margin;
     ConfigList train, eval;
     bool safety_filter, shuffle_labels;
-    double safety_weight;
+    double safety_weight, fraction;
     int64_t max_length, epochs, batch_size, micro_batch_tokens;
     int recompute; /* Recompute */
     OptimConfig optim;
@@ -53,6 +53,8 @@ static const CfgField fields[] = {
      .help = "sequences longer than max_length"},
     {"data.safety_filter", CFG_BOOL, AT(safety_filter), "true",
      .help = "drop pairs with an unsafe chosen and a safe rejected answer"},
+    {"data.fraction", CFG_FLOAT, AT(fraction), "1", 1e-9, 1,
+     .help = "train on this share of the prompts; a smaller share is part of a larger one: accuracy against size"},
     {"data.shuffle_labels", CFG_BOOL, AT(shuffle_labels), "false",
      .help = "control: swap chosen and rejected by a coin"},
     {"margin", CFG_ENUM, AT(margin), "small", .choices = "none|small|large",
@@ -92,7 +94,7 @@ typedef struct {
     Tensor label, label_weight, label_loss;  /* (N) */
     float *stage, *stage_score, *stage_d;
     int64_t *order, n_order, order_epoch;
-    int64_t steps_per_epoch, tokens_seen;
+    int64_t steps_per_epoch, tokens_seen, items_seen;
 } Reward;
 
 /* ---- inputs ------------------------------------------------------------------------------------- */
@@ -105,7 +107,8 @@ static PairOptions pair_options(const RewardConfig *c, bool eval)
                          .max_length = c->max_length,
                          .on_long = (OnLong)c->on_long,
                          .on_bad_row = (BadRow)c->on_bad_row,
-                         .seed = (uint64_t)c->run.seed};
+                         .seed = (uint64_t)c->run.seed,
+                         .fraction = eval ? 1 : c->fraction};
 }
 
 static int read_data(Reward *p)
@@ -127,10 +130,10 @@ static int read_data(Reward *p)
                                  "(chosen_safe, rejected_safe, is_safe)", c->safety_weight);
         goto fail;
     }
-    log_info("%lld items (%lld with safety labels); dropped: %lld too long, %lld chosen unsafe and "
-             "rejected safe, %lld malformed", (long long)p->train.n, (long long)p->train.n_labels,
+    log_info("%lld items (%lld safety labels); dropped: %lld too long, %lld chosen unsafe and rejected "
+             "safe, %lld malformed, %lld by data.fraction", (long long)p->train.n, (long long)p->train.n_labels,
              (long long)p->train.n_long, (long long)p->train.n_filtered,
-             (long long)(p->train_records.n_bad + p->train.n_bad));
+             (long long)(p->train_records.n_bad + p->train.n_bad), (long long)p->train.n_thinned);
 fail:
     return rc;
 }
@@ -504,6 +507,7 @@ static int reward_step(Trainer *t)
     }
     run_batch(p, p->order + first, n, &s);
     p->tokens_seen += s.n_tokens;
+    p->items_seen += n;
     if (dump)
         TRY(dump_batch(p, p->order + first, n, &s, lr));
     double norm = optim_step(&p->optim, lr, &bad);
@@ -521,7 +525,7 @@ static void evaluate(Reward *p, EvalTable *table)
 {
     float(*score)[2] = xcalloc((size_t)p->eval.n + 1, sizeof *score);
     eval_score(&p->rm, &p->eval, score);
-    eval_table(table, &p->eval, (const float(*)[2])score);
+    eval_table(table, &p->eval, (const float(*)[2])score, EVAL_MODEL, DETECT_PRECISION);
     free(score);
 }
 
@@ -547,6 +551,7 @@ static int reward_state(Trainer *t, BlobList *l)
     blob_add_params(l, "model", &p->rm.params);
     blob_add_optim(l, "model", &p->optim);
     blob_add(l, "tokens_seen", &p->tokens_seen, sizeof p->tokens_seen);
+    blob_add(l, "items_seen", &p->items_seen, sizeof p->items_seen);
     return 0;
 }
 
@@ -561,6 +566,19 @@ static void calibration_json(Str *out, const Calibration *k)
     jw_knum(&w, "precision_15", k->precision15);
     jw_knum(&w, "recall_15", k->recall15);
     jw_kint(&w, "n_labels", k->n_labels);
+    jw_object_end(&w);
+}
+
+/* What the exported weights have learned from ("rlhf_training" in config.json). */
+static void training_json(Str *out, const Reward *p)
+{
+    JsonWriter w;
+    jw_init(&w, out, false);
+    jw_object(&w);
+    jw_kint(&w, "items", p->train.n); /* pairs, and answers with a label alone */
+    jw_kint(&w, "pairs", p->train.n_pairs);
+    jw_kint(&w, "labels", p->train.n_labels);
+    jw_kint(&w, "items_seen", p->items_seen); /* those seen twice counted twice */
     jw_object_end(&w);
 }
 
@@ -586,7 +604,7 @@ static int reward_finish(Trainer *t)
 {
     Reward *p = t->state;
     EvalTable table = {0};
-    Str json = {0};
+    Str json = {0}, training = {0};
     int rc = 0;
     char *folder = path_join(t->run->out_dir, "export");
     if (p->eval.n) {
@@ -595,11 +613,13 @@ static int reward_finish(Trainer *t)
     }
     Calibration k = eval_calibration(&table, p->c->safety_weight > 0);
     calibration_json(&json, &k);
-    HfExtra extra = {"rlhf_calibration", str_get(&json)};
-    TRY(hf_save(&p->rm.params, folder, p->c->model, run_format(t->run), &extra, 1));
+    training_json(&training, p);
+    HfExtra extra[] = {{"rlhf_calibration", str_get(&json)}, {"rlhf_training", str_get(&training)}};
+    TRY(hf_save(&p->rm.params, folder, p->c->model, run_format(t->run), extra, 2));
 fail:
     free(folder);
     str_free(&json);
+    str_free(&training);
     return rc;
 }
 

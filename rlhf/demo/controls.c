@@ -161,7 +161,7 @@ typedef struct {
 
 static const CfgField seed_fields[] = {
     {"title", CFG_STRING, offsetof(Seed, title), .flags = CFG_REQUIRED, .help = "of the row"},
-    {"path", CFG_STRING, offsetof(Seed, path), .flags = CFG_REQUIRED, .help = "JSON of 'rlhf-reward eval'"},
+    {"path", CFG_STRING, offsetof(Seed, path), .flags = CFG_REQUIRED, .help = "eval.json of 'rlhf-reward eval'"},
     {0},
 };
 
@@ -200,7 +200,8 @@ static int controls(const ControlsConfig *c)
 {
     const int n = (int)c->unanchored.n;
     const Seed *seed = c->unanchored.at;
-    Json *whole = NULL, *demo[CONTROL_DEMOS] = {0}, **compare = xcalloc((size_t)n + 1, sizeof(Json *));
+    Json *whole = NULL, *demo[CONTROL_DEMOS] = {0}, **eval = xcalloc((size_t)n + 1, sizeof(Json *));
+    const Json **compare = xcalloc((size_t)n + 1, sizeof(Json *));
     const char **title = xcalloc((size_t)n + 1, sizeof *title);
     Rule rules[CONTROL_RULES];
     Str text = {0};
@@ -210,15 +211,16 @@ static int controls(const ControlsConfig *c)
         TRY(json_read_file(&demo[k], c->demo[k]));
     for (int i = 0; i < n; i++) {
         title[i] = seed[i].title;
-        TRY(json_read_file(&compare[i], seed[i].path));
+        TRY(json_read_file(&eval[i], seed[i].path));
+        compare[i] = json_at(json_get(eval[i], "comparisons"), 0);
         if (json_kind(json_get(compare[i], "compare")) != JSON_OBJ) {
             rc = error_set(ERR_DATA, "%s: no \"compare\" in it; make it with rlhf-reward eval compare=DIR", seed[i].path);
             goto fail;
         }
     }
-    controls_table(&text, title, (const Json *const *)compare, n);
+    controls_table(&text, title, compare, n);
     str_add(&text, "\n");
-    controls_rules(rules, whole, (const Json *const *)demo, (const Json *const *)compare, n);
+    controls_rules(rules, whole, (const Json *const *)demo, compare, n);
     int failed = put_verdicts(&text, rules);
     fputs(str_get(&text), stdout);
     if (c->out[0])
@@ -231,7 +233,8 @@ fail:
     for (int k = 0; k < CONTROL_DEMOS; k++)
         json_free(demo[k]);
     for (int i = 0; i < n; i++)
-        json_free(compare[i]);
+        json_free(eval[i]);
+    free(eval);
     free(compare);
     free(title);
     return rc;

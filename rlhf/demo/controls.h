@@ -17,7 +17,7 @@ typedef enum {
 
 enum { CONTROL_RULES = CONTROL_DEMOS + 2 };
 
-/* demo[c]: demo.json of control c. compare[0..n): eval.json, one per seed, whose "compare" is the anchored model.
+/* demo[c]: demo.json of control c. compare[0..n): one per seed, the comparison in eval.json with the anchored model.
  * Fills all of out; a number that is missing fails its rule. */
 void controls_rules(Rule out[CONTROL_RULES], const Json *whole, const Json *const demo[CONTROL_DEMOS],
                     const Json *const *compare, int n);

@@ -33,7 +33,7 @@ unanchored() { # SEED
     run "$without" vars.seed="$1" vars.safety_loss=0 --only reward-safety
     "$BUILD/bin/rlhf-reward" eval model="$without/reward-safety/export" compare="$with/reward-safety/export" \
         "data=[{path: $with/pairs/safety_test.jsonl}]" on_bad_row=skip template=plain max_length=64 threads=1 \
-        out="$without/eval.json" >"$without/eval.txt"
+        out_dir="$without/eval" >"$without/eval.txt"
 }
 one() { # NAME VARIABLES...
     root=$BUILD/demo-control-$1; shift
@@ -65,7 +65,7 @@ for name in shuffled random switch beta0; do
 done
 list=
 for seed in $SEEDS; do
-    list="$list{title: seed $seed, path: $BUILD/demo-control-unanchored-seed$seed/eval.json}, "
+    list="$list{title: seed $seed, path: $BUILD/demo-control-unanchored-seed$seed/eval/eval.json}, "
 done
 printf '\n== verdicts\n'
 "$BUILD/bin/rlhf-demo" controls whole="$BUILD/demo/evaluate/demo.json" "$@" "unanchored=[$list]" out="$BUILD/demo-controls.txt"

@@ -46,8 +46,8 @@ plan "sft" "${S[@]}" out_dir="$TMP/plan-sft" dtype=bf16 max_steps=1
 # ---- reward models: eval and score
 tail -n 1 "$W/helpful/metrics.jsonl" | grep -q '"eval_accuracy"' && ok "reward models were trained and evaluated" || not_ok "reward models" "$(tail -n 1 "$W/helpful/metrics.jsonl")"
 E=("$BIN/rlhf-reward" eval model="$W/safety/export" "data=[{path: $W/pairs/safety_test.jsonl}]" template=plain dtype=bf16)
-"${E[@]}" out="$TMP/e1.json" >/dev/null 2>&1; "${E[@]}" out="$TMP/e2.json" threads=1 micro_batch_tokens=64 max_length=64 >/dev/null 2>&1
-same "eval: other packs and threads" "$TMP/e1.json" "$TMP/e2.json"
+"${E[@]}" out_dir="$TMP/e1" >/dev/null 2>&1; "${E[@]}" out_dir="$TMP/e2" threads=1 micro_batch_tokens=64 max_length=64 >/dev/null 2>&1
+same "eval: other packs and threads" "$TMP/e1/eval.json" "$TMP/e2/eval.json"
 
 # ---- answers: reference and model hold copies alone, and agree to the bit
 G=("$BIN/rlhf" generate model="$W/sft/export" data.prompts="$W/world/prompts_eval.jsonl" template=plain samples=3

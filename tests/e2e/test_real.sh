@@ -60,8 +60,8 @@ same "weights: 1 and 2 threads" "$R/sft-t1/export/model.safetensors" "$R/sft-t2/
 RM=("$BIN/rlhf-reward" train model="$MODEL" max_length=448 batch_size=16 optim.learning_rate=1e-3 "${COMMON[@]}")
 check "reward model, 64 pairs" "${RM[@]}" "data.train=[{path: $R/pairs64.jsonl}]" epochs=10 out_dir="$R/rm64"
 check "its accuracy on them" "$BIN/rlhf-reward" eval model="$R/rm64/export" "data=[{path: $R/pairs64.jsonl}]" template=plain \
-    max_length=448 out="$R/rm64.json"
-compares "64 pairs are over-fitted to 95 %" "$(first_metric "$R/rm64.json" accuracy) >= 0.95 && $(first_metric "$R/rm64.json" n) == 64"
+    max_length=448 out_dir="$R/rm64-eval"
+compares "64 pairs are over-fitted to 95 %" "$(first_metric "$R/rm64-eval/eval.json" accuracy) >= 0.95 && $(first_metric "$R/rm64-eval/eval.json" n) == 64"
 
 REJECT=("$BIN/rlhf-rejection" model="$R/sft/export" reward.helpful="$R/rm64/export" data.prompts="$R/prompts8.jsonl" k=4
     max_prompt_length=160 max_new_tokens=64)

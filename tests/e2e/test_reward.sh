@@ -32,22 +32,10 @@ best=$(grep -o '"eval_accuracy": [0-9.]*' "$TMP/best/metrics.jsonl" | awk '{ if 
 check "the first of the highest" grep -q "\"step\": $best," "$TMP/best/best.json"
 check "the calibration is in config.json" grep -q '"anchored": *true' "$TMP/ref/export/config.json"
 check "eval.json has the bins" grep -q both_unsafe "$TMP/ref/eval.json"
-E=("$BIN/rlhf-reward" eval model="$TMP/ref/export" "data=[{path: $W/pairs/safety_test.jsonl}]" template=plain on_bad_row=skip)
-check "eval of the export" "${E[@]}" out="$TMP/e1.json"
-"${E[@]}" out="$TMP/e2.json" max_length=48 micro_batch_tokens=64 threads=1 >/dev/null 2>&1
-same "eval does not depend on the pack or the threads" "$TMP/e1.json" "$TMP/e2.json"
-same "and finds what training found at its end" "$TMP/ref/eval.json" "$TMP/e1.json"
-"${E[@]}" compare="$TMP/isa-auto/export" precision=0.6 out="$TMP/made/e3.json" >"$TMP/e3.txt" 2>&1
-check "a comparison: two columns and the difference" grep -q "ROC AUC.*\].*\].*\[[+-]" "$TMP/e3.txt"
-check "a comparison in the JSON" grep -q recall_at_same_precision "$TMP/made/e3.json"
-check "the wished precision in the JSON" grep -q '"precision": 0.6' "$TMP/made/e3.json"
-echo '{}' >"$TMP/empty.json"
-C=("$BIN/rlhf-demo" controls whole="$TMP/empty.json" shuffled="$TMP/empty.json" random="$TMP/empty.json" switch="$TMP/empty.json" beta0="$TMP/empty.json")
-refuses "a control without numbers is a failure, not a pass" 1 "6 of 6 rules failed|5 of 6 rules failed|4 of 6 rules failed" \
-    "${C[@]}" "unanchored=[{title: a, path: $TMP/made/e3.json}]"
-refuses "a control that was compared with nothing" 65 "e1.json.*compare" "${C[@]}" "unanchored=[{title: a, path: $TMP/e1.json}]"
-cp -r "$TMP/ref/export" "$TMP/other"; echo >>"$TMP/other/tokenizer.json"
-refuses "a comparison with another tokenizer" 65 "tokenizer" "${E[@]}" compare="$TMP/other"
+check "the export says what it has learned from" grep -q '"items_seen"' "$TMP/ref/export/config.json"
+"${R[@]}" data.fraction=0.5 out_dir="$TMP/half" >"$TMP/half.log" 2>&1
+check "half the prompts: fewer items" sh -c "grep -o '\"items\": [0-9]*' $TMP/half/export/config.json $TMP/ref/export/config.json |
+    sed 's/.*: //' | paste -s | awk '{ exit !(\$1 > 0.2 * \$2 && \$1 < 0.8 * \$2) }'"
 "$BIN/rlhf-reward" score helpful="$W/helpful/export" safety="$TMP/ref/export" in="$W/a.jsonl" out="$TMP/s1.jsonl" template=plain >/dev/null 2>&1
 "$BIN/rlhf-reward" score helpful="$W/helpful/export" safety="$TMP/ref/export" in="$W/a.jsonl" out="$TMP/s2.jsonl" template=plain \
     max_length=48 micro_batch_tokens=64 threads=1 >/dev/null 2>&1

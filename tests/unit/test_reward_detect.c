@@ -97,8 +97,8 @@ static void a_term_of_the_prompt(void **state)
     make_world(id, items, plain, moved, 4);
     PairSet set = {.at = items, .n = PROMPTS};
     EvalTable a, b;
-    eval_table(&a, &set, (const float(*)[2])plain);
-    eval_table(&b, &set, (const float(*)[2])moved);
+    eval_table(&a, &set, (const float(*)[2])plain, EVAL_MODEL, 0.9);
+    eval_table(&b, &set, (const float(*)[2])moved, EVAL_MODEL, 0.9);
     assert_int_equal(a.all.right, PROMPTS);
     assert_int_equal(b.all.right, PROMPTS);
     DetectComparison c;
@@ -153,6 +153,34 @@ static void prompts_are_drawn_not_answers(void **state)
     assert_true(once.at[DETECT_AUC].low < once.at[DETECT_AUC].value);
 }
 
+/* A bootstrap of 0 of 20 gives 0 in every draw, which is no certainty. */
+static void a_share_of_none_or_all(void **state)
+{
+    (void)state;
+    int32_t id[20];
+    PairItem items[20];
+    float score[20][2];
+    for (int i = 0; i < 20; i++) {
+        id[i] = i;
+        items[i] = item(&id[i], 2, SAFETY_SAFE, SAFETY_UNSAFE);
+        score[i][0] = 3;
+        score[i][1] = i < 5 ? -3 : -1; /* all below 0.5, a quarter of them below 0.15 */
+    }
+    PairSet set = {.at = items, .n = 20};
+    Detect d;
+    detect_make(&d, &set, (const float(*)[2])score, 0.9);
+    Interval all = interval_wilson(20, 20), few = interval_wilson(5, 5);
+    assert_true(d.at[DETECT_RECALL_50].value == 1 && d.at[DETECT_RECALL_50].low == all.low);
+    assert_true(d.at[DETECT_PRECISION_50].low == all.low && d.at[DETECT_RECALL_AT].low == all.low);
+    assert_true(d.at[DETECT_PRECISION_15].value == 1 && d.at[DETECT_PRECISION_15].low == few.low);
+    assert_true(d.at[DETECT_RECALL_15].value == .25 && d.at[DETECT_RECALL_15].low > 0); /* the bootstrap's */
+    for (int i = 0; i < 20; i++)
+        score[i][1] = 2;
+    detect_make(&d, &set, (const float(*)[2])score, 0.9);
+    assert_true(d.at[DETECT_RECALL_50].value == 0 && d.at[DETECT_RECALL_50].high == interval_wilson(0, 20).high);
+    assert_true(isnan(d.at[DETECT_PRECISION_50].value) && isnan(d.at[DETECT_PRECISION_50].high));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +189,7 @@ int main(void)
         cmocka_unit_test(a_term_of_the_prompt),
         cmocka_unit_test(differences_are_paired),
         cmocka_unit_test(prompts_are_drawn_not_answers),
+        cmocka_unit_test(a_share_of_none_or_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
