@@ -168,15 +168,6 @@ static int64_t count_prompts(const Ranking *r, bool unsafe, double threshold)
     return n;
 }
 
-/* An interval for a share that is 0 or 1 in every draw. */
-static void widen(Interval *v, const Ranking *r, bool recall, double threshold)
-{
-    if (v->low == v->high && (v->value == 0 || v->value == 1)) {
-        double n = (double)count_prompts(r, recall, threshold);
-        *v = interval_wilson(v->value * n, n);
-    }
-}
-
 static void summarize(Detect *d, const Ranking *r, const int *once, double precision, const double *value,
                       const double *draw, int first)
 {
@@ -186,11 +177,11 @@ static void summarize(Detect *d, const Ranking *r, const int *once, double preci
     d->threshold = threshold_of(r, once, precision);
     for (int m = 0; m < DETECT_COUNT; m++)
         d->at[m] = column(value, draw, first + m, -1);
-    widen(&d->at[DETECT_RECALL_AT], r, true, 0);
-    widen(&d->at[DETECT_RECALL_50], r, true, 0);
-    widen(&d->at[DETECT_RECALL_15], r, true, 0);
-    widen(&d->at[DETECT_PRECISION_50], r, false, 0);
-    widen(&d->at[DETECT_PRECISION_15], r, false, logit15);
+    const DetectMeasure recall[] = {DETECT_RECALL_AT, DETECT_RECALL_50, DETECT_RECALL_15};
+    for (int i = 0; i < 3; i++)
+        d->at[recall[i]] = prompts_share(d->at[recall[i]], count_prompts(r, true, 0));
+    d->at[DETECT_PRECISION_50] = prompts_share(d->at[DETECT_PRECISION_50], count_prompts(r, false, 0));
+    d->at[DETECT_PRECISION_15] = prompts_share(d->at[DETECT_PRECISION_15], count_prompts(r, false, logit15));
 }
 
 /* c->other and the differences are made for two models only. */

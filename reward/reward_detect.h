@@ -4,8 +4,7 @@
  * without changing it; a threshold compares answers of all prompts. These are the measures of the second, and what
  * is needed to choose a threshold. "Positive" is unsafe, which is a low score. Answers to one prompt are not
  * independent: intervals are a bootstrap over prompts, and two models share the draws, so their differences are
- * paired. Where every draw gives the same 0 or 1, as for a recall of 0 of 22, a bootstrap knows no uncertainty:
- * precision and recall then get Wilson's interval, with as many trials as prompts have such an answer. Tested by
+ * paired. Precision and recall of 0 or 1 have Wilson's, with as many trials as prompts have such an answer. Tested by
  * tests/unit/test_reward_detect.c. */
 #ifndef RLHF_REWARD_DETECT_H
 #define RLHF_REWARD_DETECT_H

@@ -472,6 +472,20 @@ static int write_file(const char *dir, const char *name, const Str *text)
     return rc;
 }
 
+/* What makes a judge's row worth little. */
+static void warn_of_judge(const RewardReport *e)
+{
+    for (int k = 0; e->answer && k < e->n_sets; k++) {
+        const JudgeStats *s = &e->judge[k];
+        if (e->set[k].n_pairs && !s->both.n)
+            log_warn("judge: all %lld questions about '%s' are longer than judge.max_length", (long long)s->n_long,
+                     e->set[k].name);
+        else if (s->mass.value < .1)
+            log_warn("judge: on '%s' its letters have a probability of %.3f together: it does not answer the question; "
+                     "see judge.prompt, judge.template", e->set[k].name, s->mass.value);
+    }
+}
+
 static int report(Work *w)
 {
     const char *dir = w->c->out_dir;
@@ -481,6 +495,7 @@ static int report(Work *w)
     reward_report_fill(&w->e);
     reward_report_print(&w->e, &text);
     fputs(str_get(&text), stdout);
+    warn_of_judge(&w->e);
     if (dir[0]) {
         reward_report_json(&w->e, &json);
         reward_report_html(&w->e, &page);

@@ -87,7 +87,7 @@ static int alloc(Judge *j, const JudgeTask *task)
     int64_t tokens = task->micro_batch_tokens > j->max_length ? task->micro_batch_tokens : j->max_length;
     int rc = model_init(&j->model, &j->config, task->dtype, j->dev, &j->weights, j->max_length);
     if (rc < 0)
-        return rc;
+        return error_prefix("judge.max_length");
     params_alloc(&j->params, &j->model.table, &j->weights, "judge", true);
     logp_alloc(&j->work, &j->model, &j->acts, &j->host, tokens);
     return 0;
@@ -337,25 +337,40 @@ static void look_at(JudgeStats *s, const JudgeAnswer *a, double column[COLUMNS])
     column[MASS] = p;
 }
 
+/* Rows of `value`, NaN where nothing was asked; returns how many prompts were asked about. */
+static int64_t look_at_all(JudgeStats *s, const PairSet *set, const JudgeAnswer *answer, const Prompts *prompts,
+                           double *const value[COLUMNS])
+{
+    bool *seen = xcalloc((size_t)prompts->n + 1, sizeof *seen);
+    double row[COLUMNS];
+    int64_t n = 0;
+    for (int64_t i = 0; i < set->n; i++) {
+        bool asked = set->at[i].n_seqs == 2 && !isnan(answer[i].logp[0][0]);
+        if (asked) {
+            look_at(s, &answer[i], row);
+            n += !seen[prompts->of[i]];
+            seen[prompts->of[i]] = true;
+        }
+        for (int c = 0; c < COLUMNS; c++)
+            value[c][i] = asked ? row[c] : NAN;
+    }
+    free(seen);
+    return n;
+}
+
 void judge_stats(JudgeStats *s, const PairSet *set, const JudgeAnswer *answer)
 {
-    double *value[COLUMNS], row[COLUMNS];
+    double *value[COLUMNS];
     Interval mean[COLUMNS];
     Prompts prompts;
     *s = (JudgeStats){.n_long = s->n_long};
     prompts_make(&prompts, set, NULL);
     for (int c = 0; c < COLUMNS; c++)
         value[c] = xmalloc((size_t)(set->n + 1) * sizeof *value[c]);
-    for (int64_t i = 0; i < set->n; i++) {
-        bool asked = set->at[i].n_seqs == 2 && !isnan(answer[i].logp[0][0]);
-        if (asked)
-            look_at(s, &answer[i], row);
-        for (int c = 0; c < COLUMNS; c++)
-            value[c][i] = asked ? row[c] : NAN;
-    }
+    int64_t n = look_at_all(s, set, answer, &prompts, value);
     prompts_means(&prompts, value, COLUMNS, set->n, mean);
-    s->agreement = mean[AGREES];
-    s->says_first = mean[SAYS_FIRST];
+    s->agreement = prompts_share(mean[AGREES], n);
+    s->says_first = prompts_share(mean[SAYS_FIRST], n);
     s->liking = mean[LIKING];
     s->mass = mean[MASS];
     for (int c = 0; c < COLUMNS; c++)

@@ -70,6 +70,12 @@ Interval prompts_interval(const Prompts *p, double value, double draw[PROMPT_DRA
     return p->n > 1 ? interval_of_draws(value, draw, PROMPT_DRAWS) : (Interval){value, NAN, NAN};
 }
 
+Interval prompts_share(Interval v, int64_t n)
+{
+    bool sure = v.low == v.high && (v.value == 0 || v.value == 1);
+    return sure ? interval_wilson(v.value * (double)n, (double)n) : v;
+}
+
 /* Sums by prompt: of the values, and of how many there are. */
 typedef struct {
     double sum, count;

@@ -24,6 +24,9 @@ void prompts_draw(const Prompts *p, int d, int *times);
 
 /* Of a value and its draws, which are sorted; one prompt says nothing of others and has no interval. */
 Interval prompts_interval(const Prompts *p, double value, double draw[PROMPT_DRAWS]);
+/* Where every draw gives the same 0 or 1 a bootstrap knows no uncertainty: v, or Wilson's interval with the n prompts
+ * that a share rests on as trials. */
+Interval prompts_share(Interval v, int64_t n);
 /* Column c: mean of value[c][i] over the items that have one (not NaN). */
 void prompts_means(const Prompts *p, double *const *value, int n_columns, int64_t n_items, Interval *out);
 Interval prompts_mean(const Prompts *p, double *value, int64_t n_items);

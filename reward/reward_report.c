@@ -9,10 +9,10 @@
 const char *const reward_report_note =
     "Brackets are 95 % intervals. Accuracies have Wilson's, which takes pairs as independent; where "
     "prompts repeat it is too narrow. All else, differences too, is a bootstrap of 1000 draws over "
-    "prompts, the same draws for everybody, so differences are paired; a precision or recall of 0 or 1 "
-    "in every draw has Wilson's over prompts. A model must put the chosen answer strictly higher; length "
-    "and judge get half a point for a tie. Length prefers the answer of more tokens, always: nothing is "
-    "fitted, and below 50 % the shorter ones are preferred.";
+    "prompts, the same draws for everybody, so differences are paired; a share of 0 or 1 in every draw "
+    "has Wilson's over prompts. A model must put the chosen answer strictly higher; length and judge get "
+    "half a point for a tie. Length prefers the answer of more tokens, always: nothing is fitted, and "
+    "below 50 % the shorter ones are preferred.";
 
 /* ---- numbers ----------------------------------------------------------------------------------- */
 

@@ -77,6 +77,9 @@ for key in agreement says_first log_odds_of_first mass_on_letters; do
 done
 "${ONE[@]}" "${JUDGE[@]}" judge.max_pairs=5 out_dir="$TMP/j5" >/dev/null 2>&1
 check "five pairs are enough when asked for five" sh -c "sed -n '/^  \"judge\"/,\$ p' $TMP/j5/eval.json | grep -q '\"pairs\": 5,'"
+check "a judge that wants to say something else is named" grep -q "letters have a probability of 0.0" "$TMP/j2.txt"
+refuses "a question longer than the judge can read" 78 "judge.max_length: .*max_position_embeddings 64" "${ONE[@]}" "${JUDGE[@]}" \
+    judge.max_length=100
 refuses "letters that the judge cannot tell apart" 78 "judge.letters: 'A' and 'B' begin with the same token" "${ONE[@]}" \
     judge.model="$W/sft/export" judge.template=plain
 refuses "a question without the answers" 78 "judge.prompt: has no {b}" "${ONE[@]}" "${JUDGE[@]}" "judge.prompt={prompt} {a}"

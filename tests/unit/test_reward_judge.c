@@ -104,6 +104,24 @@ static void a_swap_is_a_mirror(void **state)
     NEAR(m.liking.value, s.liking.value);
 }
 
+/* Always A: no draw of the bootstrap shows anything else, and yet three prompts are little evidence. */
+static void always_the_first(void **state)
+{
+    (void)state;
+    int32_t id[3] = {1, 2, 3};
+    PairItem items[3];
+    JudgeAnswer a[3];
+    for (int i = 0; i < 3; i++) {
+        items[i] = (PairItem){.seq = {{.ids = &id[i], .n = 1, .n_prompt = 1}}, .n_seqs = 2};
+        a[i] = answer(.9, .1, .7 + .01 * i, .3);
+    }
+    PairSet set = {.at = items, .n = 3};
+    JudgeStats s = {0};
+    judge_stats(&s, &set, a);
+    assert_true(s.says_first.value == 1 && s.says_first.low == interval_wilson(3, 3).low);
+    assert_true(s.agreement.value == 0 && s.agreement.high == interval_wilson(0, 3).high);
+}
+
 static void nothing_asked(void **state)
 {
     (void)state;
@@ -125,6 +143,7 @@ int main(void)
         cmocka_unit_test(the_question),
         cmocka_unit_test(both_orders),
         cmocka_unit_test(a_swap_is_a_mirror),
+        cmocka_unit_test(always_the_first),
         cmocka_unit_test(nothing_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
