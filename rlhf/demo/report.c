@@ -38,7 +38,7 @@ static const CfgField source_fields[] = {
 static const CfgField fields[] = {
     {"demo", CFG_STRING, AT(demo), .flags = CFG_REQUIRED, .help = "demo.json of 'rlhf-demo evaluate'"},
     {"generations", CFG_STRING, AT(generations), .flags = CFG_REQUIRED, .help = "generations.jsonl of the same"},
-    {"rewards", CFG_LIST, AT(rewards), .item_fields = source_fields, .item_bytes = sizeof(Source), .help = "tables of 'rlhf-reward eval': {title, path}"},
+    {"rewards", CFG_LIST, AT(rewards), .item_fields = source_fields, .item_bytes = sizeof(Source), .help = "eval.json of 'rlhf-reward train': {title, path}"},
     {"metrics", CFG_LIST, AT(metrics), .item_fields = source_fields, .item_bytes = sizeof(Source), .help = "metrics.jsonl of the stages: {title, path}"},
     {"samples", CFG_INT, AT(samples), "3", 0, 1000, .help = "prompts shown of each kind"},
     {"out", CFG_STRING, AT(out), .flags = CFG_REQUIRED | CFG_NO_RESULT, .help = "the page"},
