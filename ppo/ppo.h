@@ -158,6 +158,9 @@ void ppo_update_metrics(Trainer *t, const Ppo *p, const UpdateStats *s, int64_t 
 /* Score - beta KL on them; keeps the best weights; 1 = patience is over. */
 int ppo_evaluate(Trainer *t, Ppo *p);
 
+/* ppo_plan.c */
+void ppo_plan(Trainer *t, RunPlan *plan);
+
 /* ppo_dump.c: one iteration for an outside program to recompute. */
 /* `step` of `total` is the first minibatch of the iteration. */
 int ppo_dump_rollout(Ppo *p, const char *dir, bool flat, int64_t step, int64_t total);

@@ -9,6 +9,7 @@
 #include "rejection/rejection_trainer.h"
 
 #include "common/base/error.h"
+#include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
 #include "rejection/rejection.h"
@@ -141,6 +142,54 @@ static int rejection_alloc(Trainer *t)
     block_alloc(p);
 fail:
     return rc;
+}
+
+/* samples.jsonl: what a line takes beside its texts, and the bytes of a token of text. For a size on disk
+ * that is known only when the answers are there. */
+enum { SAMPLE_LINE_BYTES = 260, TOKEN_BYTES = 5 };
+
+static void plan_data(const Rejection *p, RunPlan *plan, const char *dir, double prompt_tokens, double answers)
+{
+    double prompts = (double)p->prompts.n, longest = (double)p->c->max_new_tokens;
+    const struct {
+        const char *name;
+        double records;
+    } file[] = {{"samples.jsonl", answers}, {"selected.jsonl", prompts}};
+    double bytes = 0;
+    for (int i = 0; i < 2; i++) {
+        MadeData d = {.records = file[i].records, .prompt_tokens = prompt_tokens, .max_new = longest};
+        char *path = path_join(dir, file[i].name);
+        run_plan_data(plan, path, &d);
+        free(path);
+        bytes += d.records * (SAMPLE_LINE_BYTES + TOKEN_BYTES * (prompt_tokens + longest));
+    }
+    run_plan_disk(plan, "answers", 2 * bytes, false); /* in parts, and joined */
+}
+
+static void rejection_plan(Trainer *t, RunPlan *plan)
+{
+    const Rejection *p = t->state;
+    const RejectionConfig *c = p->c;
+    double prompts = 0, pooled = 0, fresh = (double)(p->prompts.n * p->per_prompt);
+    double all = fresh + (double)p->pool.n;
+    for (int64_t i = 0; i < p->prompts.n; i++)
+        prompts += p->prompts.at[i].n;
+    for (int64_t i = 0; i < p->pool.n; i++)
+        pooled += p->pool.at[i].n + p->prompts.at[p->pool.at[i].prompt].n;
+    plan->micro_batch_tokens = (double)c->micro_batch_tokens;
+    Work decode = {.kind = WORK_DECODE, .model = (char *)c->model, .tokens = prompts,
+                   .sequences = (double)p->prompts.n, .answers = fresh, .max_new = (double)c->max_new_tokens,
+                   .calls = (double)t->total_steps, .slots = (double)c->slots};
+    Work score = {.kind = WORK_FORWARD, .model = (char *)c->reward_helpful, .scalar = true,
+                  .tokens = prompts * (double)p->per_prompt + pooled, .sequences = all, .answers = fresh,
+                  .max_new = (double)c->max_new_tokens};
+    if (c->k)
+        run_plan_work(plan, &decode);
+    run_plan_work(plan, &score);
+    score.model = (char *)c->reward_safety;
+    if (p->has_safety)
+        run_plan_work(plan, &score);
+    plan_data(p, plan, t->run->out_dir, prompts / (double)p->prompts.n, all);
 }
 
 static void log_pools(const Rejection *p)
@@ -286,10 +335,12 @@ const TrainerDef rejection_trainer = {
                 "Answers that did not end by themselves are never chosen.",
             .examples = "  rlhf-rejection -c configs/rejection.yaml --set k=16 --resume auto\n",
             .fields = rejection_fields,
-            .config_bytes = sizeof(RejectionConfig)},
+            .config_bytes = sizeof(RejectionConfig),
+            .plans = true},
     .state_bytes = sizeof(Rejection),
     .init = rejection_init,
     .alloc = rejection_alloc,
+    .plan = rejection_plan,
     .load = rejection_load,
     .step = rejection_step,
     .state = rejection_state,

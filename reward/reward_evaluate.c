@@ -87,6 +87,7 @@ static const CliSpec spec = {
         "      out_dir=runs/eval\n",
     .fields = fields,
     .config_bytes = sizeof(EvalConfig),
+    .plans = true,
 };
 
 /* The test sets as one tokenizer sees them. */
@@ -111,9 +112,9 @@ typedef struct {
     int n_owned, cap_owned;
     JudgeAnswer *answer;
     RewardReport e;
-} Work;
+} Evaluation;
 
-static void work_free(Work *w)
+static void evaluation_free(Evaluation *w)
 {
     reward_report_free(&w->e);
     for (int i = 0; i < w->n_readings; i++) {
@@ -135,14 +136,14 @@ static void work_free(Work *w)
 
 /* ---- names ------------------------------------------------------------------------------------------- */
 
-static const char *own(Work *w, char *name)
+static const char *own(Evaluation *w, char *name)
 {
     int at = VEC_GROW(w->owned, w->n_owned, w->cap_owned);
     return w->owned[at] = name;
 }
 
 /* "runs/rm-safety/export" is rm-safety. */
-static const char *model_name(Work *w, const char *path)
+static const char *model_name(Evaluation *w, const char *path)
 {
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/')
@@ -156,7 +157,7 @@ static const char *model_name(Work *w, const char *path)
 }
 
 /* "pairs/safety_test.jsonl.gz" is safety_test. */
-static const char *set_name(Work *w, const char *path)
+static const char *set_name(Evaluation *w, const char *path)
 {
     const char *base = path_base(path), *suffix = strstr(base, ".json");
     return own(w, suffix && suffix > base ? xstrndup(base, (size_t)(suffix - base)) : xstrdup(base));
@@ -173,7 +174,7 @@ static int index_of_row(const EvalRow *row, int n, const char *name)
 
 /* ---- what is to be measured -------------------------------------------------------------------------- */
 
-static int add_model(Work *w, const char *path, const char *name)
+static int add_model(Evaluation *w, const char *path, const char *name)
 {
     RewardReport *e = &w->e;
     const bool given = name[0];
@@ -186,7 +187,7 @@ static int add_model(Work *w, const char *path, const char *name)
     return 0;
 }
 
-static int list_models(Work *w)
+static int list_models(Evaluation *w)
 {
     const EvalConfig *c = w->c;
     const ModelItem *m = c->models.at;
@@ -223,7 +224,7 @@ static int read_examples(EvalRow *r)
 }
 
 /* Points of one name side by side, by size. */
-static int list_curve(Work *w)
+static int list_curve(Evaluation *w)
 {
     const ModelItem *m = w->c->curve.at;
     RewardReport *e = &w->e;
@@ -256,7 +257,7 @@ static int index_of_set(const RewardReport *e, const char *name)
     return -1;
 }
 
-static void list_sets(Work *w)
+static void list_sets(Evaluation *w)
 {
     const ConfigList *data = &w->c->data;
     const SetItem *item = data->at;
@@ -287,7 +288,7 @@ static void list_sets(Work *w)
 /* ---- reading ----------------------------------------------------------------------------------------- */
 
 /* The reading of the tokenizer of this folder, made when there is none yet. */
-static int find_reading(Work *w, const char *folder, Reading **found)
+static int find_reading(Evaluation *w, const char *folder, Reading **found)
 {
     Reading *r = &w->reading[w->n_readings];
     const EvalConfig *c = w->c;
@@ -314,7 +315,7 @@ fail:
     return rc;
 }
 
-static int read_all(Work *w)
+static int read_all(Evaluation *w)
 {
     RewardReport *e = &w->e;
     int rc = 0;
@@ -330,7 +331,7 @@ fail:
 }
 
 /* Leaves in every reading the items that all of them have. */
-static void keep_common(Work *w)
+static void keep_common(Evaluation *w)
 {
     const int64_t n = w->reading[0].records.n;
     int *readers = xcalloc((size_t)n + 1, sizeof *readers);
@@ -354,7 +355,7 @@ static void keep_common(Work *w)
     free(readers);
 }
 
-static int cut_sets(Work *w)
+static int cut_sets(Evaluation *w)
 {
     const Reading *r = &w->reading[0];
     RewardReport *e = &w->e;
@@ -381,7 +382,18 @@ static int cut_sets(Work *w)
 
 /* ---- scores ------------------------------------------------------------------------------------------ */
 
-static int score_row(Work *w, EvalRow *row, const Reading *r)
+static void plan_scores(const Evaluation *w, const EvalRow *row, const PairSet *s)
+{
+    double tokens = 0, n = 0;
+    for (int64_t i = 0; i < s->n; i++) {
+        for (int k = 0; k < s->at[i].n_seqs; k++)
+            tokens += s->at[i].seq[k].n;
+        n += s->at[i].n_seqs;
+    }
+    tool_plan_scores(&w->c->tool, row->path, tokens, n);
+}
+
+static int score_row(Evaluation *w, EvalRow *row, const Reading *r)
 {
     LoadedModel l = {0};
     ToolConfig c = w->c->tool;
@@ -391,6 +403,7 @@ static int score_row(Work *w, EvalRow *row, const Reading *r)
         printf("%s (%s)\n", row->name, row->path);
     TRY(tool_load(&l, row->path, r->tok, w->dev, &c, w->dry_run));
     row->calibration = l.rm.calibration;
+    plan_scores(w, row, &r->set);
     if (w->dry_run)
         goto fail;
     row->score = xcalloc((size_t)r->set.n + 1, sizeof *row->score);
@@ -414,7 +427,7 @@ static void add_length(RewardReport *e)
     eval_length(e->all, row->score);
 }
 
-static int add_judge(Work *w)
+static int add_judge(Evaluation *w)
 {
     RewardReport *e = &w->e;
     const EvalConfig *c = w->c;
@@ -426,7 +439,7 @@ static int add_judge(Work *w)
     first[e->n_sets] = e->all->n;
     JudgeTask task = {.records = &w->reading[0].records, .all = e->all, .first = first, .n_sets = e->n_sets,
                       .on_bad_row = (BadRow)c->tool.on_bad_row, .micro_batch_tokens = c->tool.micro_batch_tokens,
-                      .dtype = (DType)c->tool.dtype, .dry_run = w->dry_run};
+                      .dtype = (DType)c->tool.dtype, .dry_run = w->dry_run, .plan = c->tool.plan};
     w->answer = xcalloc((size_t)e->all->n + 1, sizeof *w->answer);
     if (w->dry_run)
         printf("judge (%s)\n", c->judge.model);
@@ -446,7 +459,7 @@ fail:
     return rc;
 }
 
-static int score_all(Work *w)
+static int score_all(Evaluation *w)
 {
     RewardReport *e = &w->e;
     const int models = e->n_rows;
@@ -486,7 +499,7 @@ static void warn_of_judge(const RewardReport *e)
     }
 }
 
-static int report(Work *w)
+static int report(Evaluation *w)
 {
     const char *dir = w->c->out_dir;
     Str text = {0}, json = {0}, page = {0};
@@ -513,12 +526,13 @@ fail:
 
 static int eval_run(void *config, bool dry_run)
 {
-    Work w = {.c = config, .dry_run = dry_run};
+    Evaluation w = {.c = config, .dry_run = dry_run};
     int rc = 0;
     TRY(list_models(&w));
     TRY(list_curve(&w));
     list_sets(&w);
-    TRY(tool_open_device(&w.dev, &w.c->tool));
+    TRY(tool_open_device(&w.dev, &w.c->tool, dry_run));
+    tool_plan(&w.c->tool, &spec, w.c->out_dir, w.dev);
     TRY(read_all(&w));
     keep_common(&w);
     TRY(cut_sets(&w));
@@ -526,7 +540,7 @@ static int eval_run(void *config, bool dry_run)
     if (!dry_run)
         rc = report(&w);
 fail:
-    work_free(&w);
+    evaluation_free(&w);
     return rc;
 }
 

@@ -140,6 +140,8 @@ static int open_model(Judge *j, const JudgeConfig *c, const JudgeTask *task)
     memory_plan_add(&j->plan, &j->acts);
     memory_plan_add(&j->plan, &j->host);
     TRY(alloc(j, task));
+    if (task->plan)
+        run_plan_memory(task->plan, &j->plan);
     if (task->dry_run) {
         memory_plan_print(&j->plan);
         return 0;
@@ -250,6 +252,14 @@ fail:
     return rc;
 }
 
+static void plan_questions(const Questions *q, const JudgeConfig *c, RunPlan *plan)
+{
+    Work w = {.kind = WORK_FORWARD, .model = (char *)c->model, .rows = (double)q->n, .sequences = (double)q->n};
+    for (int64_t i = 0; i < q->n; i++)
+        w.tokens += q->at[i].n;
+    run_plan_work(plan, &w);
+}
+
 /* ERR_DIVERGED for an answer that is no number. */
 static int ask(Judge *j, const JudgeConfig *c, const Questions *q)
 {
@@ -281,10 +291,13 @@ int judge_run(const JudgeConfig *c, const JudgeTask *task, Device *dev, JudgeAns
     }
     TRY(check_config(c));
     TRY(open_model(&j, c, task));
-    if (task->dry_run)
+    if (task->dry_run && !task->plan)
         goto fail;
     TRY(make_questions(&q, &j, c, task, answer, n_long));
-    rc = ask(&j, c, &q);
+    if (task->plan)
+        plan_questions(&q, c, task->plan);
+    if (!task->dry_run)
+        rc = ask(&j, c, &q);
 fail:
     questions_free(&q);
     judge_free(&j);

@@ -9,6 +9,7 @@
 #define RLHF_REWARD_JUDGE_H
 
 #include "common/runtime/device.h"
+#include "common/train/run_plan.h"
 #include "reward/reward_eval.h"
 
 typedef struct {
@@ -45,7 +46,7 @@ typedef struct {
 
 /* Opens the model, asks about at most max_pairs pairs of each of the sets, which lie one after another in `all`:
  * set k is items [first[k], first[k + 1]). answer: one per item of `all`; n_long: one per set. micro_batch_tokens
- * never changes an answer. dry_run: prints the memory plan and asks nothing. */
+ * never changes an answer. dry_run: prints the memory plan and asks nothing. plan (NULL: none) gets the work. */
 typedef struct {
     const RecordSet *records;
     const PairSet *all;
@@ -55,6 +56,7 @@ typedef struct {
     int64_t micro_batch_tokens;
     DType dtype;
     bool dry_run;
+    RunPlan *plan;
 } JudgeTask;
 int judge_run(const JudgeConfig *c, const JudgeTask *task, Device *dev, JudgeAnswer *answer, int64_t *n_long);
 

@@ -36,6 +36,7 @@ static const CliSpec spec = {
     .examples = "  rlhf-reward score helpful=runs/rm-h/export in=samples.jsonl out=scored.jsonl\n",
     .fields = fields,
     .config_bytes = sizeof(ScoreConfig),
+    .plans = true,
 };
 
 /* Lines of the input as JSON, and as sequences of one tokenizer. */
@@ -182,6 +183,27 @@ static int score_one(const char *folder, const Tokenizer *tok, Device *dev, cons
     return rc;
 }
 
+static void score_plan(const ScoreSet *s, const ScoreConfig *c)
+{
+    MadeData made = {.records = (double)s->n};
+    double n = 0, prompt = 0, all = 0;
+    for (int64_t i = 0; i < s->n; i++) {
+        n += s->seq[i].n > 0;
+        prompt += s->seq[i].n_prompt;
+        all += s->seq[i].n;
+    }
+    if (c->helpful[0])
+        tool_plan_scores(&c->tool, c->helpful, all, n);
+    if (c->safety[0])
+        tool_plan_scores(&c->tool, c->safety, all, n);
+    if (n > 0) {
+        made.prompt_tokens = prompt / n;
+        made.answer_tokens = (all - prompt) / n;
+    }
+    if (c->tool.plan)
+        run_plan_data(c->tool.plan, c->out, &made);
+}
+
 static int score_run(void *config, bool dry_run)
 {
     ScoreConfig *c = config;
@@ -194,7 +216,8 @@ static int score_run(void *config, bool dry_run)
     if (!first[0])
         return error_set(ERR_CONFIG, "give helpful=DIR, safety=DIR or both");
     TRY(tool_resolve_max_length(&c->tool, first));
-    TRY(tool_open_device(&dev, &c->tool));
+    TRY(tool_open_device(&dev, &c->tool, dry_run));
+    tool_plan(&c->tool, &spec, c->out, dev);
     TRY(tokenizer_open(&tok, first));
     TRY(template_init(&chat, (TemplateKind)c->tool.template_kind, tok));
     TRY(read_lines(&s, c, &chat));
@@ -202,6 +225,7 @@ static int score_run(void *config, bool dry_run)
         TRY(score_one(c->helpful, tok, dev, c, &s, dry_run, &s.helpful));
     if (c->safety[0])
         TRY(score_one(c->safety, tok, dev, c, &s, dry_run, &s.safety));
+    score_plan(&s, c);
     if (!dry_run) {
         TRY(write_lines(&s, c));
         log_info("%lld answers scored in %s; without a score: %lld empty, %lld skipped as bad",

@@ -15,9 +15,10 @@ int tool_resolve_max_length(ToolConfig *c, const char *folder)
     return rc;
 }
 
-int tool_open_device(Device **dev, const ToolConfig *c)
+int tool_open_device(Device **dev, const ToolConfig *c, bool dry_run)
 {
-    int rc = device_open(dev, &(DeviceOptions){c->device, (int)c->threads, (CpuIsa)c->isa});
+    DeviceOptions o = {c->device, (int)c->threads, (CpuIsa)c->isa};
+    int rc = dry_run ? device_open_to_plan(dev, &o) : device_open(dev, &o);
     return rc < 0 ? rc : device_set_dtype(*dev, (DType)c->dtype, config_where(c->config, "dtype"));
 }
 
@@ -32,6 +33,10 @@ int tool_load(LoadedModel *l, const char *folder, const Tokenizer *tok, Device *
     memory_plan_add(&l->plan, &l->weights);
     memory_plan_add(&l->plan, &l->work);
     TRY(reward_model_alloc(&l->rm, &l->weights, &l->work, tokens, length, false, (DType)c->dtype));
+    if (c->plan) {
+        run_plan_memory(c->plan, &l->plan);
+        c->plan->micro_batch_tokens = tokens;
+    }
     if (dry_run) {
         memory_plan_print(&l->plan);
         return 0;
@@ -50,17 +55,35 @@ void tool_unload(LoadedModel *l)
     arena_free(&l->work);
 }
 
+void tool_plan(const ToolConfig *c, const CliSpec *spec, const char *out, const Device *dev)
+{
+    if (c->plan)
+        run_plan_setting(c->plan, spec->program, out, dev, c->device, c->threads, c->isa, c->dtype);
+}
+
+void tool_plan_scores(const ToolConfig *c, const char *model, double tokens, double n)
+{
+    Work w = {.kind = WORK_FORWARD, .model = (char *)model, .scalar = true, .tokens = tokens, .sequences = n};
+    if (c->plan)
+        run_plan_work(c->plan, &w);
+}
+
 int tool_main(const CliSpec *spec, int (*run)(void *, bool), int argc, char **argv)
 {
     Cli cli = {0};
+    RunPlan plan = {.steps = 1};
     log_init(0);
     int rc = cli_parse(&cli, spec, argc, argv);
     if (rc == 0) {
         ToolConfig *c = config_data(cli.config);
         c->config = cli.config;
+        c->plan = cli.plan ? &plan : NULL;
         rc = run(c, cli.dry_run);
+        if (rc == 0 && cli.plan)
+            rc = run_plan_write(&plan, cli.plan);
     }
     int code = rc < 0 ? cli_fail(spec->program, rc) : 0;
+    run_plan_free(&plan);
     cli_free(&cli);
     return code;
 }

@@ -5,6 +5,7 @@
 
 #include "common/base/cli.h"
 #include "common/runtime/device.h"
+#include "common/train/run_plan.h"
 #include "reward/reward_model.h"
 
 /* First member, `tool`, of a tool's config struct. */
@@ -12,7 +13,9 @@ typedef struct {
     int template_kind, on_bad_row, isa, dtype;
     int64_t max_length, micro_batch_tokens, threads;
     const char *device;
-    const Config *config; /* for config_where; set by tool_main */
+    /* set by tool_main */
+    const Config *config; /* for config_where */
+    RunPlan *plan;        /* of --plan; NULL = none */
 } ToolConfig;
 
 #define TOOL_AT(S, m) offsetof(S, tool.m)
@@ -28,7 +31,7 @@ typedef struct {
 /* max_length: 0 becomes what the model in the folder was made for: a tool has no reason to ask for more, and one
  * number cannot be right for every model. */
 int tool_resolve_max_length(ToolConfig *c, const char *folder);
-int tool_open_device(Device **dev, const ToolConfig *c);
+int tool_open_device(Device **dev, const ToolConfig *c, bool dry_run);
 /* Command line, config, run(config struct, dry_run), exit code. */
 int tool_main(const CliSpec *spec, int (*run)(void *config, bool dry_run), int argc, char **argv);
 
@@ -42,5 +45,9 @@ typedef struct {
 
 int tool_load(LoadedModel *l, const char *folder, const Tokenizer *tok, Device *dev, const ToolConfig *c, bool dry_run);
 void tool_unload(LoadedModel *l);
+
+/* These say for --plan, if it is asked for: where results go; that a reward model runs over n sequences. */
+void tool_plan(const ToolConfig *c, const CliSpec *spec, const char *out, const Device *dev);
+void tool_plan_scores(const ToolConfig *c, const char *model, double tokens, double n);
 
 #endif

@@ -204,6 +204,34 @@ fail:
     return rc;
 }
 
+/* Of items order[0..n), or the first n. */
+static Work data_work(const Reward *p, WorkKind kind, const PairSet *s, const int64_t *order, int64_t n)
+{
+    Work w = {.kind = kind, .model = (char *)p->c->model, .scalar = true};
+    for (int64_t i = 0; i < n; i++) {
+        const PairItem *it = &s->at[order ? order[i] : i];
+        for (int k = 0; k < it->n_seqs; k++)
+            w.tokens += it->seq[k].n;
+        w.sequences += it->n_seqs;
+    }
+    return w;
+}
+
+static void reward_plan(Trainer *t, RunPlan *plan)
+{
+    Reward *p = t->state;
+    const ParamTable *table = &p->rm.model.table;
+    Work train = data_work(p, WORK_TRAIN, &p->train, p->order, p->n_order);
+    Work eval = data_work(p, WORK_FORWARD, &p->eval, NULL, p->eval.n);
+    plan->micro_batch_tokens = (double)p->c->micro_batch_tokens;
+    run_plan_work_times(plan, &train, (double)t->total_steps / (double)p->steps_per_epoch);
+    run_plan_update(plan, table, p->c->model, (double)t->total_steps);
+    run_plan_work_times(plan, &eval, (double)trainer_n_evals(t) + 1); /* eval.json at the end */
+    char *folder = path_join(t->run->out_dir, "export");
+    run_plan_model(plan, folder, p->c->model, table, run_element(t->run), p->c->safety_weight > 0);
+    free(folder);
+}
+
 static int reward_load(Trainer *t)
 {
     Reward *p = t->state;
@@ -651,10 +679,12 @@ const TrainerDef reward_trainer = {
             .examples = "  rlhf-reward train -c configs/reward-helpful.yaml --set model=runs/sft/export\n",
             .fields = fields,
             .config_bytes = sizeof(RewardConfig),
-            .options = options},
+            .options = options,
+            .plans = true},
     .state_bytes = sizeof(Reward),
     .init = reward_init,
     .alloc = reward_alloc,
+    .plan = reward_plan,
     .load = reward_load,
     .step = reward_step,
     .eval = reward_eval_step,

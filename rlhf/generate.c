@@ -16,6 +16,7 @@
 #include "common/generate/samples.h"
 #include "common/model/hf.h"
 #include "common/runtime/device.h"
+#include "common/train/run_plan.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -73,6 +74,7 @@ static const CliSpec spec = {
     .fields = fields,
     .config_bytes = sizeof(GenerateConfig),
     .options = options,
+    .plans = true,
 };
 
 typedef struct {
@@ -142,11 +144,12 @@ fail:
     return rc;
 }
 
-static int open_inputs(Generate *g)
+static int open_inputs(Generate *g, bool dry_run)
 {
     const GenerateConfig *c = g->c;
     int rc = 0;
-    TRY(device_open(&g->dev, &(DeviceOptions){c->device, (int)c->threads, (CpuIsa)c->isa}));
+    DeviceOptions o = {c->device, (int)c->threads, (CpuIsa)c->isa};
+    TRY(dry_run ? device_open_to_plan(&g->dev, &o) : device_open(&g->dev, &o));
     TRY(device_set_dtype(g->dev, (DType)c->dtype, g->dtype_where));
     TRY(tokenizer_open(&g->tok, c->model));
     TRY(model_config_read(&g->config, c->model));
@@ -325,11 +328,41 @@ fail:
     return rc;
 }
 
-static int run(Generate *g, bool dry_run)
+/* For --plan: prompts through the model once, answers token by token, all of it through the reference. */
+static int write_plan(const Generate *g, const char *path)
+{
+    const GenerateConfig *c = g->c;
+    double prompts = (double)g->prompts.n, tokens = 0, answers = prompts * (double)c->samples;
+    RunPlan p = {.micro_batch_tokens = (double)c->micro_batch_tokens, .steps = 1};
+    for (int64_t i = 0; i < g->prompts.n; i++)
+        tokens += g->prompts.at[i].n;
+    run_plan_setting(&p, spec.program, c->out, g->dev, c->device, c->threads, c->isa, c->dtype);
+    run_plan_memory(&p, &g->plan);
+    Work w = {.kind = WORK_DECODE, .model = (char *)c->model, .tokens = tokens, .sequences = prompts,
+              .answers = answers, .max_new = (double)c->max_new_tokens, .calls = 1, .slots = (double)c->slots};
+    run_plan_work(&p, &w);
+    if (c->reference[0]) {
+        w = (Work){.kind = WORK_FORWARD, .model = (char *)c->reference, .tokens = tokens * (double)c->samples,
+                   .sequences = answers, .answers = answers, .max_new = (double)c->max_new_tokens};
+        run_plan_work(&p, &w);
+    }
+    if (c->out[0]) {
+        MadeData d = {.records = answers, .prompt_tokens = prompts > 0 ? tokens / prompts : 0,
+                      .max_new = (double)c->max_new_tokens};
+        run_plan_data(&p, c->out, &d);
+    }
+    int rc = run_plan_write(&p, path);
+    run_plan_free(&p);
+    return rc;
+}
+
+static int run(Generate *g, bool dry_run, const char *plan)
 {
     int rc = 0;
-    TRY(open_inputs(g));
+    TRY(open_inputs(g, dry_run));
     TRY(alloc(g, true));
+    if (plan)
+        TRY(write_plan(g, plan));
     if (dry_run) {
         memory_plan_print(&g->plan);
         return 0;
@@ -369,7 +402,7 @@ int generate_main(int argc, char **argv)
     if (rc == 0) {
         g.c = config_data(cli.config);
         g.dtype_where = config_where(cli.config, "dtype");
-        rc = run(&g, cli.dry_run);
+        rc = run(&g, cli.dry_run, cli.plan);
     }
     int code = rc < 0 ? cli_fail(spec.program, rc) : 0;
     generate_free(&g);

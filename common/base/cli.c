@@ -70,12 +70,13 @@ static const struct {
     {"--set", "KEY=VALUE", "sets one key; wins over files; KEY=VALUE alone does the same"},
     {"--resume", "auto|DIR", "go on from the newest checkpoint of out_dir, or from that in DIR"},
     {"--dry-run", NULL, "check everything, print the plan and the memory it takes, stop"},
+    {"--plan", "FILE", "the same, and write what a run would take to FILE, for 'rlhf plan'"},
     {"--print-config", NULL, "print every key with its value, as YAML, and stop"},
     {"-h, --help", NULL, "this text"},
     {"--version", NULL, "the version"},
 };
 
-static const char *const common_names[] = {"--config",       "--set",  "--resume", "--dry-run",
+static const char *const common_names[] = {"--config",       "--set",  "--resume", "--dry-run", "--plan",
                                            "--print-config", "--help", "--version"};
 
 static const CliOption *find_option(const CliSpec *spec, const char *name, size_t n)
@@ -107,7 +108,8 @@ static int fail_unknown(const Parse *p, const char *arg, size_t n)
     char *name = xstrndup(arg, n);
     text_nearest_init(&near, name);
     for (size_t i = 0; i < sizeof common_names / sizeof *common_names; i++)
-        text_nearest_try(&near, common_names[i]);
+        if (p->spec->plans || strcmp(common_names[i], "--plan") != 0)
+            text_nearest_try(&near, common_names[i]);
     for (const CliOption *o = p->spec->options; o && o->name; o++)
         text_nearest_try(&near, o->name);
     const char *key = near.found ? NULL : nearest_key(p->spec, name);
@@ -173,6 +175,9 @@ static int parse_option(Parse *p, Cli *cli)
         TRY(take_value(p, n, "auto or DIR", &cli->resume));
     } else if (IS("--dry-run")) {
         TRY(refuse_value(arg, n));
+        cli->dry_run = true;
+    } else if (p->spec->plans && IS("--plan")) {
+        TRY(take_value(p, n, "FILE", &cli->plan));
         cli->dry_run = true;
     } else if (IS("--print-config")) {
         TRY(refuse_value(arg, n));
@@ -259,8 +264,9 @@ static void print_help(const CliSpec *spec)
     for (const CliOption *o = spec->options; o && o->name; o++)
         help_option(&b, o->name, o->value, o->help);
     for (size_t i = 0; i < sizeof common_options / sizeof *common_options; i++)
-        help_option(&b, common_options[i].name, common_options[i].placeholder,
-                    common_options[i].help);
+        if (spec->plans || strcmp(common_options[i].name, "--plan") != 0)
+            help_option(&b, common_options[i].name, common_options[i].placeholder,
+                        common_options[i].help);
     if (spec->fields && spec->fields->key) {
         str_add(&b, "\nConfig keys (in a FILE, or as KEY=VALUE):\n");
         config_help(spec->fields, &b);

@@ -1,6 +1,6 @@
 /* cli.h - the one command line of all programs:
  *   PROGRAM [COMMAND] -c FILE ... --set a.b=c ... [a.b=c ...] --resume auto|DIR --dry-run
- *           --print-config --help --version  and the program's own options and arguments. */
+ *           --plan FILE --print-config --help --version  and the program's own options and arguments. */
 #ifndef RLHF_BASE_CLI_H
 #define RLHF_BASE_CLI_H
 
@@ -23,12 +23,14 @@ typedef struct {
     size_t config_bytes;
     const CliOption *options; /* ends with name NULL; may be NULL */
     int max_args;             /* positional arguments allowed */
+    bool plans;               /* takes --plan FILE: writes what a run would take (train/run_plan.h) */
 } CliSpec;
 
 typedef struct {
     Config *config;
     const char *resume; /* NULL, "auto" or a folder */
-    bool dry_run;
+    bool dry_run;             /* so it is with --plan */
+    const char *plan;         /* file for the plan; NULL = none */
     int n_args;
     const char **args;
     void *owned;

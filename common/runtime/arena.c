@@ -166,6 +166,16 @@ size_t arena_planned(const Arena *a)
     return a->planned;
 }
 
+bool arena_is_on_card(const Arena *a)
+{
+    return !arena_on_host(a);
+}
+
+const char *arena_kind_text(const Arena *a)
+{
+    return arena_kind_name[a->kind];
+}
+
 size_t arena_high(const Arena *a)
 {
     return a->high;

@@ -45,6 +45,8 @@ void *arena_bytes(Arena *a, size_t n); /* host and pinned arenas; NULL while pla
 size_t arena_mark(const Arena *a);
 void arena_reset(Arena *a, size_t mark);
 size_t arena_planned(const Arena *a); /* bytes the plan asked for */
+bool arena_is_on_card(const Arena *a); /* else its bytes are the host's */
+const char *arena_kind_text(const Arena *a); /* "device" */
 size_t arena_high(const Arena *a);    /* most bytes in use since commit; equals the plan */
 
 /* A list of arenas for --dry-run, the refusal before step 0 and the high-water check; and lines that say what

@@ -18,7 +18,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { HUGE_PAGE = 2 << 20, SCRATCH_UNIT = 64 << 10, THREADS_MAX = 1024 };
+enum {
+    HUGE_PAGE = 2 << 20,
+    SCRATCH_UNIT = 64 << 10,
+    THREADS_MAX = 1024,
+    PLANNED_HEAD_DIM = 128, /* of the backend: ATTENTION_TC_WIDEST */
+};
 
 typedef struct DeviceScratch {
     void *p;
@@ -106,7 +111,15 @@ static int open_cpu(Device *d, const DeviceOptions *o)
     return 0;
 }
 
-int device_open(Device **dev, const DeviceOptions *options)
+/* All that a plan of memory asks a card: it is one, and takes bf16, as every card from sm_80 on. */
+static void plan_card(Device *d)
+{
+    d->kind = DEVICE_CUDA;
+    d->planned = true;
+    snprintf(d->text, sizeof d->text, "cuda (not here: planned as for a card with bf16)");
+}
+
+static int open_device(Device **dev, const DeviceOptions *options, bool to_plan)
 {
     *dev = NULL;
     int rc, ordinal;
@@ -114,15 +127,29 @@ int device_open(Device **dev, const DeviceOptions *options)
     Device *d = xcalloc(1, sizeof *d);
     TRY(name_read(name, &ordinal));
     rc = ordinal >= 0 ? device_cuda_open(d, ordinal) : 0;
+    if (rc == ERR_UNAVAILABLE && to_plan && strcmp(name, "auto") != 0) {
+        plan_card(d);
+        rc = 0;
+    }
     if (rc < 0 && strcmp(name, "auto") != 0)
         goto fail;
-    if (!d->cuda)
+    if (!d->cuda && !d->planned)
         TRY(open_cpu(d, options));
     *dev = d;
     return 0;
 fail:
     device_close(d);
     return rc;
+}
+
+int device_open(Device **dev, const DeviceOptions *options)
+{
+    return open_device(dev, options, false);
+}
+
+int device_open_to_plan(Device **dev, const DeviceOptions *options)
+{
+    return open_device(dev, options, true);
 }
 
 static void scratch_free(Device *dev, Scratch *s)
@@ -166,13 +193,15 @@ const char *device_text(const Device *dev)
 
 int device_threads(const Device *dev)
 {
-    return dev->cuda ? 1 : dev->n_parts;
+    return dev->kind == DEVICE_CUDA ? 1 : dev->n_parts;
 }
 
 size_t device_memory_bytes(const Device *dev)
 {
     if (dev->cuda)
         return dev->cuda->memory_bytes(dev->handle, dev->bf16);
+    if (dev->planned)
+        return 0;
     return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
 }
 
@@ -220,6 +249,7 @@ static size_t map_bytes(size_t bytes)
 /* From a huge page on, the block starts at one and asks for them: reads from L3 double. */
 void *device_alloc(Device *dev, size_t bytes, int arena_kind)
 {
+    CHECK(!dev->planned, "%zu bytes of a card that is planned for", bytes);
     if (dev->cuda && arena_kind != ARENA_HOST)
         return dev->cuda->alloc(dev->handle, bytes, arena_kind);
     size_t n = map_bytes(bytes);
@@ -339,7 +369,7 @@ void graph_free(Graph *g, Device *dev)
 
 bool device_can_bf16(const Device *dev)
 {
-    return dev->cuda && dev->cuda->can_bf16(dev->handle);
+    return dev->planned || (dev->cuda && dev->cuda->can_bf16(dev->handle));
 }
 
 bool device_sums_by_unit(const Device *dev, DType operands)
@@ -350,7 +380,7 @@ bool device_sums_by_unit(const Device *dev, DType operands)
 int64_t device_bf16_head_dim(const Device *dev)
 {
     CHECK(device_can_bf16(dev), "%s has no bf16 attention", dev->text);
-    return dev->cuda->bf16_head_dim;
+    return dev->planned ? PLANNED_HEAD_DIM : dev->cuda->bf16_head_dim;
 }
 
 void device_choose_products(Device *dev, ProductsChoice choice)

@@ -19,6 +19,9 @@ typedef struct {
 } DeviceOptions;
 
 int device_open(Device **dev, const DeviceOptions *options); /* 0, ERR_UNAVAILABLE, ERR_CONFIG */
+/* The same for a plan alone: "cuda" where none is gives a device that has a card's layouts and dtypes, and
+ * on which nothing can be allocated or run. */
+int device_open_to_plan(Device **dev, const DeviceOptions *options);
 void device_close(Device *dev);                              /* NULL is fine */
 
 /* What the products of this run multiply (f32 until it is said): on a card bf16 takes a GiB from
@@ -28,7 +31,7 @@ int device_set_dtype(Device *dev, DType dtype, const char *where);
 DeviceKind device_kind(const Device *dev);
 const char *device_text(const Device *dev); /* "cpu, 2 threads, avx512" */
 int device_threads(const Device *dev);
-size_t device_memory_bytes(const Device *dev); /* of the machine; of the card what arenas may take */
+size_t device_memory_bytes(const Device *dev); /* of the machine; of the card what arenas may take, 0: one that is not there */
 
 typedef struct OpTable OpTable;
 const OpTable *device_ops(const Device *dev);
@@ -64,7 +67,8 @@ void graph_begin(Device *dev);
 void graph_end(Graph *g, Device *dev);
 void graph_launch(const Graph *g, Device *dev);
 void graph_free(Graph *g, Device *dev); /* none is fine */
-/* Whether ops take the mixtures of bf16 ROWS and f32 that ops.h lists; false on the CPU. */
+/* Whether ops take the mixtures of bf16 ROWS and f32 that ops.h lists; false on the CPU, true of a card that is
+ * planned for. */
 bool device_can_bf16(const Device *dev);
 /* Whether op_linear_dw of operands of this dtype is a sum of its own that is then added, so that it matters
  * where rows are cut into calls, and not one chain from what is stored. */

@@ -24,6 +24,7 @@ struct Device {
     const CudaBackend *cuda;
     void *handle;  /* the plug-in's own struct */
     void *library; /* of dlopen */
+    bool planned;  /* kind DEVICE_CUDA without one */
 };
 
 /* device_cuda.c: whether this machine looks as if it had a card (cheap: no library is opened); opens

@@ -63,6 +63,11 @@ int trainer_check_units(const Trainer *t, int64_t micro_batch_tokens)
                      (long long)t->run->unit_tokens);
 }
 
+int run_element(const RunConfig *run)
+{
+    return run->export_dtype ? 2 : 4;
+}
+
 /* ---- signals: a handler can reach nothing but these ---- */
 
 static volatile int stop_flag;
@@ -131,7 +136,7 @@ static int stage_devices(Run *r)
             return RUN_ENDED;
         }
     }
-    TRY(device_open(&t->dev, &o));
+    TRY(t->dry_run ? device_open_to_plan(&t->dev, &o) : device_open(&t->dev, &o));
     TRY(device_set_dtype(t->dev, trainer_dtype(t), config_where(t->cli.config, "dtype")));
 fail:
     return rc;
@@ -159,6 +164,16 @@ static size_t plan_bytes(const MemoryPlan *p, size_t (*bytes)(const Arena *))
     return sum;
 }
 
+static int list_blobs(Run *r)
+{
+    Trainer *t = &r->t;
+    blob_add(&r->blobs, "trainer.step", &t->step, sizeof t->step);
+    blob_add(&r->blobs, "trainer.metrics_offset", &r->metrics_offset, sizeof r->metrics_offset);
+    blob_add(&r->blobs, "trainer.best_step", &r->best_step, sizeof r->best_step);
+    blob_add(&r->blobs, "trainer.best_value", &r->best_value, sizeof r->best_value);
+    return t->def->state ? t->def->state(t, &r->blobs) : 0;
+}
+
 static int stage_memory(Run *r)
 {
     Trainer *t = &r->t;
@@ -166,6 +181,10 @@ static int stage_memory(Run *r)
     t->planning = true;
     TRY(t->def->alloc(t));
     t->planning = false;
+    if (t->cli.plan) {
+        TRY(list_blobs(r));
+        TRY(trainer_write_plan(t, &r->blobs));
+    }
     if (t->dry_run) {
         log_info("%s: %lld steps on %s; nothing was written", t->def->cli.program, (long long)t->total_steps,
                  device_text(t->dev));
@@ -194,16 +213,6 @@ static int stage_outputs(Run *r)
         rc = error_set(ERR_CANTCREATE, "%s/timing.jsonl: cannot be opened for writing", dir);
 fail:
     return rc;
-}
-
-static int list_blobs(Run *r)
-{
-    Trainer *t = &r->t;
-    blob_add(&r->blobs, "trainer.step", &t->step, sizeof t->step);
-    blob_add(&r->blobs, "trainer.metrics_offset", &r->metrics_offset, sizeof r->metrics_offset);
-    blob_add(&r->blobs, "trainer.best_step", &r->best_step, sizeof r->best_step);
-    blob_add(&r->blobs, "trainer.best_value", &r->best_value, sizeof r->best_value);
-    return t->def->state ? t->def->state(t, &r->blobs) : 0;
 }
 
 static void prune(const Run *r)

@@ -1,7 +1,7 @@
 /* trainer.h - one loop for all training programs.
  *
  * trainer_main: arguments -> config -> log -> Device, Comm -> def->init (reads inputs) -> def->alloc
- * (planning) -> [--dry-run prints the plan and stops] -> commit -> def->alloc (real) -> def->load
+ * (planning) -> [--dry-run prints the plan, --plan writes it with def->plan; and stops] -> commit -> def->alloc (real) -> def->load
  * (weights) -> resume -> loop { def->step, metrics, def->eval, checkpoint } -> def->finish (export).
  * An evaluation that is the best so far is checkpointed at once, out of rotation's reach; the last step's
  * weights are the export. Its step and value are part of every checkpoint and stand in best.json.
@@ -16,6 +16,7 @@
 #include "common/runtime/device.h"
 #include "common/train/checkpoint.h"
 #include "common/train/metrics.h"
+#include "common/train/run_plan.h"
 
 /* Keys every trainer has; put as member `run` first in its config struct. */
 typedef struct {
@@ -68,6 +69,7 @@ typedef enum { EXPORT_LAST, EXPORT_BEST } ExportFrom; /* "last|best" */
 
 /* How exports are written. */
 HfFormat run_format(const RunConfig *run);
+int run_element(const RunConfig *run); /* bytes of an exported weight */
 
 typedef struct Trainer Trainer;
 
@@ -79,6 +81,9 @@ typedef struct {
     /* Allocates everything from its arenas and lists them (memory_plan_add) when t->planning; called
      * twice with the same result. */
     int (*alloc)(Trainer *t);
+    /* After alloc's first call, for --plan: the work of t->total_steps steps, and what it leaves in
+     * out_dir beside checkpoints. */
+    void (*plan)(Trainer *t, RunPlan *p);
     int (*load)(Trainer *t);   /* starting weights */
     /* One optimizer step; t->step is its 0-based number. Sets metrics. Returns 0, 1 = done early
      * (finish and export), or an error. When t->stop is set it may return TRAINER_ABANDONED with its
@@ -113,6 +118,11 @@ struct Trainer {
 };
 
 int trainer_main(const TrainerDef *def, int argc, char **argv); /* returns the exit code */
+
+/* trainer_plan.c: for --plan. Evaluations that a run of t->total_steps makes; and the file itself, after
+ * alloc's first call: `blobs` is what a checkpoint holds. */
+int64_t trainer_n_evals(const Trainer *t);
+int trainer_write_plan(Trainer *t, const BlobList *blobs);
 
 /* Of products: what key `dtype` says. */
 static inline DType trainer_dtype(const Trainer *t)

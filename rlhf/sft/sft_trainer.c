@@ -132,6 +132,38 @@ fail:
     return rc;
 }
 
+/* Of sequences items[0..n), or the first n, and the number of trained spans in them. */
+static Work data_work(const Sft *p, WorkKind kind, const SftData *d, const int64_t *items, int64_t n, double *spans)
+{
+    Work w = {.kind = kind, .model = (char *)p->c->model, .sequences = (double)n};
+    *spans = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const Example *e = &d->examples.at[items ? items[i] : i];
+        w.tokens += e->n;
+        for (int k = 1; k < e->n; k++) {
+            w.rows += e->mask[k];
+            *spans += e->mask[k] && !e->mask[k - 1];
+        }
+    }
+    return w;
+}
+
+static void sft_plan(Trainer *t, RunPlan *plan)
+{
+    Sft *p = t->state;
+    double answers, ignored, epochs = (double)t->total_steps / (double)p->steps_per_epoch;
+    Work train = data_work(p, WORK_TRAIN, &p->train, p->order, p->n_order, &answers);
+    Work eval = data_work(p, WORK_FORWARD, &p->eval, NULL, p->eval.examples.n, &ignored);
+    plan->micro_batch_tokens = (double)p->c->micro_batch_tokens;
+    plan->answer_tokens = p->c->pretrain || answers == 0 ? 0 : train.rows / answers;
+    run_plan_work_times(plan, &train, epochs);
+    run_plan_update(plan, &p->model.table, p->c->model, (double)t->total_steps);
+    run_plan_work_times(plan, &eval, (double)trainer_n_evals(t));
+    char *folder = path_join(t->run->out_dir, "export");
+    run_plan_model(plan, folder, p->c->model, &p->model.table, run_element(t->run), false);
+    free(folder);
+}
+
 static int sft_load(Trainer *t)
 {
     Sft *p = t->state;
@@ -353,10 +385,12 @@ const TrainerDef sft_trainer = {
                         "  rlhf-sft --pretrain init=random ...\n",
             .fields = sft_fields,
             .config_bytes = sizeof(SftConfig),
-            .options = options},
+            .options = options,
+            .plans = true},
     .state_bytes = sizeof(Sft),
     .init = sft_init,
     .alloc = sft_alloc,
+    .plan = sft_plan,
     .load = sft_load,
     .step = sft_step,
     .eval = sft_eval,
