@@ -4,10 +4,13 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 
+#include <libgen.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-static const char *const stage_keys[] = {"name", "program", "config", "args", "inputs", "if"};
+static const char *const stage_keys[] = {"name", "program", "presets", "config", "args", "inputs", "if"};
 static const char *const top_keys[] = {"root", "vars", "stages"};
 
 static int bad(const YamlNode *n, const char *what)
@@ -98,6 +101,18 @@ static bool is_output(const char *key)
     return key && (!strcmp(key, "out_dir") || !strcmp(key, "out"));
 }
 
+/* *text becomes what stands in for it, if anything does. */
+static void replace(const Experiment *e, char **text)
+{
+    bool here = e->stand_in.text && e->n - 1 == e->stand_in_at;
+    const char *other = here ? e->stand_in.text(e->stand_in.ctx, *text) : NULL;
+    if (!other)
+        return;
+    char *copy = xstrdup(other);
+    free(*text);
+    *text = copy;
+}
+
 /* Prints a node as YAML with variables replaced, and notes paths it names. */
 static int emit(Experiment *e, Stage *s, const YamlNode *n, int indent, const char *key, Str *out)
 {
@@ -106,8 +121,10 @@ static int emit(Experiment *e, Stage *s, const YamlNode *n, int indent, const ch
         char *text = NULL;
         if ((rc = expanded(e, n, &text)) < 0)
             return rc;
-        if (!is_output(key))
+        if (!is_output(key)) {
+            replace(e, &text);
             add_input(s, text);
+        }
         bool plain = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-") ==
                      strlen(text);
         bool literal = n->quoted && !strstr(n->text, "${"); /* "${x}" is quoted only for YAML's sake */
@@ -175,7 +192,25 @@ static int read_config(Experiment *e, Stage *s, const YamlNode *node, int *cap)
     return 0;
 }
 
-static int read_list(Experiment *e, Stage *s, const YamlNode *list, int *cap)
+/* The value in a word KEY=VALUE. */
+static void replace_value(const Experiment *e, char **word)
+{
+    const char *eq = strchr(*word, '=');
+    if (!eq)
+        return;
+    char *key = xstrndup(*word, (size_t)(eq - *word)), *value = xstrdup(eq + 1);
+    if (!is_output(key))
+        replace(e, &value);
+    free(*word);
+    *word = xasprintf("%s=%s", key, value);
+    free(key);
+    free(value);
+}
+
+/* What becomes of the words of a list, beside being inputs. */
+typedef enum { LIST_INPUTS, LIST_ARGS, LIST_PRESETS } ListUse;
+
+static int read_list(Experiment *e, Stage *s, const YamlNode *list, ListUse use, int *cap)
 {
     if (list->kind != YAML_LIST)
         return bad(list, "expected a list");
@@ -185,7 +220,11 @@ static int read_list(Experiment *e, Stage *s, const YamlNode *list, int *cap)
         if (rc < 0)
             return rc;
         add_input(s, text);
-        if (cap)
+        if (use == LIST_ARGS)
+            replace_value(e, &text);
+        if (use == LIST_PRESETS)
+            add_arg(s, cap, "-c");
+        if (use != LIST_INPUTS)
             add_arg(s, cap, text);
         free(text);
     }
@@ -210,7 +249,7 @@ static int read_condition(Experiment *e, const YamlNode *node)
 
 static int read_stage(Experiment *e, const YamlNode *node)
 {
-    const YamlNode *name, *program, *config, *args, *inputs;
+    const YamlNode *name, *program, *list;
     char *text = NULL;
     int rc = 0, cap = 0;
     if (node->kind != YAML_MAP)
@@ -244,12 +283,16 @@ static int read_stage(Experiment *e, const YamlNode *node)
         rc = bad(program, "program is empty");
         goto fail;
     }
-    if ((config = yaml_get(node, "config")))
-        TRY(read_config(e, s, config, &cap));
-    if ((args = yaml_get(node, "args")))
-        TRY(read_list(e, s, args, &cap));
-    if ((inputs = yaml_get(node, "inputs")))
-        TRY(read_list(e, s, inputs, NULL));
+    if ((list = yaml_get(node, "presets")))
+        TRY(read_list(e, s, list, LIST_PRESETS, &cap));
+    if ((list = yaml_get(node, "config")))
+        TRY(read_config(e, s, list, &cap));
+    else
+        s->config = xstrdup("");
+    if ((list = yaml_get(node, "args")))
+        TRY(read_list(e, s, list, LIST_ARGS, &cap));
+    if ((list = yaml_get(node, "inputs")))
+        TRY(read_list(e, s, list, LIST_INPUTS, NULL));
     s->resumable = is_trainer(s);
     add_arg(s, &cap, NULL);
     s->argc--;
@@ -286,9 +329,15 @@ static int apply_sets(Experiment *e, const char *const *sets, int n)
 
 int experiment_read(Experiment *e, const char *path, const char *const *sets, int n_sets)
 {
+    return experiment_read_stage(e, path, sets, n_sets, INT_MAX - 1, (ExperimentStandIn){0});
+}
+
+int experiment_read_stage(Experiment *e, const char *path, const char *const *sets, int n_sets, int index,
+                          ExperimentStandIn stand_in)
+{
     const YamlNode *root, *node;
     int rc = 0;
-    *e = (Experiment){.path = path};
+    *e = (Experiment){.path = path, .stand_in = stand_in, .stand_in_at = index};
     TRY(yaml_read_file(&e->doc, path));
     root = yaml_root(e->doc);
     TRY(known_keys(root, top_keys, sizeof top_keys / sizeof *top_keys));
@@ -308,10 +357,30 @@ int experiment_read(Experiment *e, const char *path, const char *const *sets, in
         rc = bad(root, "expected a list of stages under 'stages'");
         goto fail;
     }
-    for (const YamlNode *c = node->child; c; c = c->next)
+    for (const YamlNode *c = node->child; c && e->n <= index; c = c->next)
         TRY(read_stage(e, c));
 fail:
     return rc;
+}
+
+char *stage_program_path(const Stage *s)
+{
+    char self[4096];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n <= 0 || strchr(s->argv[0], '/'))
+        return xstrdup(s->argv[0]);
+    self[n] = 0;
+    return path_join(dirname(self), s->argv[0]);
+}
+
+int stage_write_config(const Experiment *e, const Stage *s)
+{
+    if (!s->config_path)
+        return 0;
+    char *dir = path_join(e->root, "configs");
+    int rc = dir_make(dir);
+    free(dir);
+    return rc < 0 ? rc : file_write_atomic(s->config_path, s->config, strlen(s->config));
 }
 
 static void free_words(char **w, int n)

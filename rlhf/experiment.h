@@ -5,6 +5,7 @@
  *   stages:
  *     - name: sft
  *       program: rlhf-sft           a program beside rlhf, with its subcommand if it has one
+ *       presets: [FILE, ...]        config files passed with -c before config, whose values win over theirs
  *       config: {...}               written to ${root}/configs/sft.yaml and passed with -c
  *       args: [...]                 further arguments
  *       inputs: [...]               files and folders that decide whether a done stage still holds; every
@@ -32,9 +33,18 @@ typedef struct {
     int line;
 } Stage;
 
+/* What stands in for a value of config, or of args "KEY=VALUE"; NULL: nothing does. Borrowed until the next
+ * call. */
+typedef struct {
+    const char *(*text)(void *ctx, const char *text);
+    void *ctx;
+} ExperimentStandIn;
+
 typedef struct {
     YamlDoc *doc;
     const char *path;
+    ExperimentStandIn stand_in; /* for stage `stand_in_at`; .text NULL: none */
+    int stand_in_at;
     char *root;
     struct Var {
         char *name, *value;
@@ -46,6 +56,15 @@ typedef struct {
 
 /* sets: "root=DIR", "vars.NAME=VALUE". All errors name file:line:column. */
 int experiment_read(Experiment *e, const char *path, const char *const *sets, int n_sets);
+/* Stages 0 to `index`, with values of the last replaced: for a plan of a stage whose inputs are not there
+ * yet. */
+int experiment_read_stage(Experiment *e, const char *path, const char *const *sets, int n_sets, int index,
+                          ExperimentStandIn stand_in);
 void experiment_free(Experiment *e);
+
+/* Path of a stage's program: beside this one, unless it is a path itself. Caller frees. */
+char *stage_program_path(const Stage *s);
+/* Writes its config where its command expects it. */
+int stage_write_config(const Experiment *e, const Stage *s);
 
 #endif

@@ -13,6 +13,7 @@ static const struct {
     const char *help;
 } commands[] = {
     {"run", run_main, "run the stages of an experiment file; done ones are skipped"},
+    {"plan", plan_main, "memory, disk and time of an experiment's stages, or of one program"},
     {"generate", generate_main, "answer prompts with a model"},
     {"chat", chat_main, "hold a conversation with a model"},
     {"inspect", inspect_main, "show ids, loss mask and template of records"},

@@ -9,5 +9,6 @@ int chat_main(int argc, char **argv);     /* chat.c: a conversation */
 int inspect_main(int argc, char **argv);  /* inspect.c: ids, loss mask and template of records */
 int import_main(int argc, char **argv);   /* import_main.c: public data sets -> our records */
 int run_main(int argc, char **argv);      /* run.c: an experiment file of stages */
+int plan_main(int argc, char **argv);     /* plan.c: what it will take */
 
 #endif

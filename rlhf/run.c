@@ -16,7 +16,6 @@
 #include "rlhf/experiment.h"
 
 #include <errno.h>
-#include <libgen.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -202,21 +201,10 @@ static int record_write_stage(const char *path, const Stage *s, const char *hash
     return rc;
 }
 
-/* The program beside this one. */
-static char *program_path(const char *name)
-{
-    char self[4096];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n <= 0 || strchr(name, '/'))
-        return xstrdup(name);
-    self[n] = 0;
-    return path_join(dirname(self), name);
-}
-
 static int spawn_wait(const Stage *s, const char *extra, int *status)
 {
     char **argv = xcalloc((size_t)s->argc + 4, sizeof *argv);
-    char *path = program_path(s->argv[0]);
+    char *path = stage_program_path(s);
     pid_t pid;
     int n = 0;
     for (; n < s->argc; n++)
@@ -250,16 +238,6 @@ static void print_command(const Stage *s)
     str_free(&line);
 }
 
-static int write_config(const Experiment *e, const Stage *s)
-{
-    if (!s->config_path)
-        return 0;
-    char *dir = path_join(e->root, "configs");
-    int rc = dir_make(dir);
-    free(dir);
-    return rc < 0 ? rc : file_write_atomic(s->config_path, s->config, strlen(s->config));
-}
-
 /* 0 done or skipped, > 0 the stage's exit code, < 0 an error of the driver. */
 static int run_stage(const Experiment *e, const Stage *s, int number, const Args *a, bool again)
 {
@@ -278,7 +256,7 @@ static int run_stage(const Experiment *e, const Stage *s, int number, const Args
     print_command(s);
     if (a->dry_run)
         goto fail;
-    TRY(write_config(e, s));
+    TRY(stage_write_config(e, s));
     TRY(record_write_stage(record, s, hash, "started", 0));
     double start = time_now();
     TRY(spawn_wait(s, s->resumable && !resumed && state[0] ? "overwrite=true" : NULL, &status));

@@ -256,10 +256,9 @@ static int extra_keys(JsonWriter *w, const HfExtra *extra, int n)
     return 0;
 }
 
-static int config_write(const ParamTable *t, const char *folder, const char *base_folder, int dtype,
+static int config_write(const ModelConfig *c, const char *folder, const char *base_folder, int dtype,
                         const HfExtra *extra, int n_extra)
 {
-    const ModelConfig *c = &t->config;
     bool scalar = c->head == HEAD_SCALAR;
     const char *dtype_text = dtype == ST_BF16 ? "bfloat16" : "float32";
     int rc = 0;
@@ -450,6 +449,17 @@ static int tokenizer_pad(const ModelConfig *c, const char *folder, const char *b
     return rc;
 }
 
+int hf_save_shape(const ModelConfig *c, const char *folder, const char *base_folder, StDType dtype,
+                  const HfExtra *extra, int n_extra)
+{
+    int rc = tokenizer_copy(folder, base_folder);
+    if (rc == 0 && c->head == HEAD_SCALAR)
+        rc = tokenizer_pad(c, folder, base_folder);
+    if (rc == 0 && !has_file(folder, "generation_config.json"))
+        rc = generation_config_write(c, folder);
+    return rc < 0 ? rc : config_write(c, folder, base_folder, (int)dtype, extra, n_extra);
+}
+
 int hf_save(const ParamSet *p, const char *folder, const char *base_folder, HfFormat format,
             const HfExtra *extra, int n_extra)
 {
@@ -461,12 +471,7 @@ int hf_save(const ParamSet *p, const char *folder, const char *base_folder, HfFo
     char *path = xstrndup(folder, n), *tmp = xasprintf("%s.tmp", path);
     TRY(dir_remove(tmp));
     TRY(dir_make(tmp));
-    TRY(tokenizer_copy(tmp, base_folder));
-    if (p->table->config.head == HEAD_SCALAR)
-        TRY(tokenizer_pad(&p->table->config, tmp, base_folder));
-    if (!has_file(tmp, "generation_config.json"))
-        TRY(generation_config_write(&p->table->config, tmp));
-    TRY(config_write(p->table, tmp, base_folder, format.dtype, extra, n_extra));
+    TRY(hf_save_shape(&p->table->config, tmp, base_folder, format.dtype, extra, n_extra));
     TRY(params_write(p, tmp, format));
     TRY(dir_commit(tmp, path));
 fail:

@@ -35,6 +35,10 @@ static const int64_t HF_MAX_SHARD = 5000000000; /* as transformers 4 */
  * tokenizer_config.json and special_tokens_map.json name its pad_token_id, which is no end token, as pad_token. */
 int hf_save(const ParamSet *p, const char *folder, const char *base_folder, HfFormat format,
             const HfExtra *extra, int n_extra);
+/* The same without the weights, straight into `folder`, which exists: config.json of a model of shape c,
+ * derived from base_folder, and the tokenizer files. */
+int hf_save_shape(const ModelConfig *c, const char *folder, const char *base_folder, StDType dtype,
+                  const HfExtra *extra, int n_extra);
 /* A folder with config.json alone describes a model to be trained from scratch. */
 bool hf_has_weights(const char *folder);
 /* A value that hf_save put into config.json, a copy for the caller to json_free; 0 with *out = NULL when
