@@ -10,6 +10,7 @@ stages:
     config: {out: "\${out}", seed: "\${seed}", n_base: 64, n_sft: 32, n_helpful: 4, n_safety: 4, n_test: 4, n_rejection: 4, n_ppo: 4, n_eval: 4, hidden_size: 32, layers: 1}
   - name: sft
     program: rlhf-sft
+    presets: ["$TMP/preset.yaml"]
     config:
       out_dir: "\${out}"
       model: \${root}/world/model
@@ -26,11 +27,14 @@ stages:
     if: \${extra}
     config: {model: "\${root}/sft/export", data: {prompts: "\${root}/world/prompts_eval.jsonl"}, template: plain, max_prompt_length: 40, max_new_tokens: 6, out: "\${out}/samples.jsonl"}
 Y
+printf 'batch_size: 4\nlog_steps: 7\nkeep: 2\n' >"$TMP/preset.yaml"
 R=("$BIN/rlhf" run "$TMP/e.yaml")
 check "--dry-run" "${R[@]}" --dry-run
 check "--dry-run runs nothing" test ! -e "$TMP/root"
 check "all stages" "${R[@]}"
 check "results are there" test -s "$TMP/root/answers/samples.jsonl"
+check "a preset's value" grep -qx "log_steps: 7" "$TMP/root/sft/config.yaml"
+check "config wins over a preset" grep -qx "batch_size: 8" "$TMP/root/sft/config.yaml"
 sum=$(md5sum "$TMP/root/sft/export/model.safetensors")
 "${R[@]}" >"$TMP/log" 2>&1
 compares "done stages are skipped" "$(grep -c ': done' "$TMP/log") == 3"
@@ -48,6 +52,10 @@ compares "a stage left out by its condition" "$(grep -c '\[' "$TMP/log") == 2"
 cp -r "$TMP/root" "$TMP/moved"; "${R[@]}" root="$TMP/moved" >"$TMP/log" 2>&1
 compares "a copied experiment keeps its done stages" "$(grep -c ': done' "$TMP/log") >= 2"
 check "--only" "${R[@]}" --only answers --force
+printf 'batch_size: 4\nlog_steps: 7\nkeep: 1\n' >"$TMP/preset.yaml"; "${R[@]}" >"$TMP/log" 2>&1
+compares "a changed preset runs its stage again" "$(grep -c 'sft: resuming\|sft: done' "$TMP/log") == 0"
+printf 'root: %s\nstages:\n  - name: none\n    program: rlhf-demo world\n    args: ["out=%s/none", n_base=8, n_sft=8]\n' "$TMP/root5" "$TMP" >"$TMP/e5.yaml"
+check "a stage without a config" "$BIN/rlhf" run "$TMP/e5.yaml"
 refuses "unknown variable" 2 "vars.sed|no such variable|root=DIR" "${R[@]}" sed=1
 refuses "unknown stage" 2 "there is no stage" "${R[@]}" --from nothing
 sed 's/program: rlhf-sft/program: rlhf-sft\n    progam: x/' "$TMP/e.yaml" >"$TMP/e2.yaml"
