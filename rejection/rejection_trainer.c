@@ -144,26 +144,20 @@ fail:
     return rc;
 }
 
-/* samples.jsonl: what a line takes beside its texts, and the bytes of a token of text. For a size on disk
- * that is known only when the answers are there. */
-enum { SAMPLE_LINE_BYTES = 260, TOKEN_BYTES = 5 };
-
 static void plan_data(const Rejection *p, RunPlan *plan, const char *dir, double prompt_tokens, double answers)
 {
-    double prompts = (double)p->prompts.n, longest = (double)p->c->max_new_tokens;
     const struct {
         const char *name;
         double records;
-    } file[] = {{"samples.jsonl", answers}, {"selected.jsonl", prompts}};
-    double bytes = 0;
+    } file[] = {{"samples.jsonl", answers}, {"selected.jsonl", (double)p->prompts.n}};
     for (int i = 0; i < 2; i++) {
-        MadeData d = {.records = file[i].records, .prompt_tokens = prompt_tokens, .max_new = longest};
+        MadeData d = {.records = file[i].records, .prompt_tokens = prompt_tokens,
+                      .max_new = (double)p->c->max_new_tokens};
         char *path = path_join(dir, file[i].name);
         run_plan_data(plan, path, &d);
         free(path);
-        bytes += d.records * (SAMPLE_LINE_BYTES + TOKEN_BYTES * (prompt_tokens + longest));
+        run_plan_disk(plan, "parts", run_plan_data_bytes(&d), false); /* until they are joined */
     }
-    run_plan_disk(plan, "answers", 2 * bytes, false); /* in parts, and joined */
 }
 
 static void rejection_plan(Trainer *t, RunPlan *plan)

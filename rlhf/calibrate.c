@@ -24,7 +24,7 @@ enum {
     READ_FLOATS = 16 << 20,   /* 64 MiB: beyond the caches of most machines */
     MEASUREMENTS = 7,         /* that share the time */
 };
-static const double SLICE_CPU = 32e6, SLICE_CARD = 512e6; /* parameters */
+static const double SLICE_CPU = 16e6, SLICE_CARD = 512e6; /* parameters */
 
 typedef struct {
     const CalibrateAsk *ask;

@@ -57,6 +57,8 @@ const char *seconds_text(char s[QUANTITY_TEXT], double x)
         snprintf(s, QUANTITY_TEXT, "%.1f s", x);
     else if (x < 99.5)
         snprintf(s, QUANTITY_TEXT, "%.0f s", x);
+    else if (x < 9.95 * 60)
+        snprintf(s, QUANTITY_TEXT, "%.1f min", x / 60);
     else if (x < 99.5 * 60)
         snprintf(s, QUANTITY_TEXT, "%.0f min", x / 60);
     else if (x < 48 * 3600)

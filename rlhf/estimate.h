@@ -31,7 +31,7 @@ double work_tokens(const Work *w, double answer);
  * reads of the KV cache with the depth. UPDATE: parameters times updates. */
 double work_seconds(const Work *w, const ModelConfig *c, const Rates *r, double answer);
 
-/* "38 s", "12 min", "3 h 20 min", "4 d 6 h"; "512 B", "1.50 GiB"; "950", "12.3 k", "1.54 B" into a buffer. */
+/* "38 s", "2.3 min", "11.6 h", "5.0 d"; "512 B", "1.50 GiB"; "950", "12.3 k", "1.54 B" into a buffer. */
 enum { QUANTITY_TEXT = 32 };
 const char *seconds_text(char s[QUANTITY_TEXT], double seconds);
 const char *bytes_text(char s[QUANTITY_TEXT], double bytes);

@@ -385,7 +385,7 @@ static int plan_stage(Plan *plan, const Experiment *all, int i, const Args *a, S
     TRY(plan_records(p, a, i, in));
     if (in->missing) {
         p->state = STAGE_WAITS;
-        p->why = xasprintf("needs %s, which stage %s makes", in->missing, in->missing_stage);
+        p->why = xasprintf("needs %s, which stage %s makes: run that first", in->missing, in->missing_stage);
     }
     if (p->state == STAGE_PLANNED)
         TRY(finish_stage(p, a, in));

@@ -108,6 +108,14 @@ void run_plan_data(RunPlan *p, const char *path, const MadeData *d)
     int k = VEC_GROW(p->data, p->n_data, p->cap_data);
     p->data[k] = *d;
     p->data[k].path = xstrdup(path);
+    run_plan_disk(p, path_base(path), run_plan_data_bytes(d), false);
+}
+
+/* A line of samples.jsonl has about 200 bytes beside its texts (names, scores), a token of text about 5. */
+double run_plan_data_bytes(const MadeData *d)
+{
+    double answer = d->answer_tokens > 0 ? d->answer_tokens : d->max_new;
+    return d->records * (200 + 5 * (d->prompt_tokens + answer));
 }
 
 double run_plan_bytes(const RunPlan *p, bool on_card)

@@ -100,7 +100,8 @@ void run_plan_update(RunPlan *p, const ParamTable *t, const char *model, double 
 /* A model folder at `path`: with its bytes on disk. element: bytes of a weight there. */
 void run_plan_model(RunPlan *p, const char *path, const char *from, const ParamTable *t, int element,
                     bool anchored);
-void run_plan_data(RunPlan *p, const char *path, const MadeData *d);
+void run_plan_data(RunPlan *p, const char *path, const MadeData *d); /* with its bytes on disk */
+double run_plan_data_bytes(const MadeData *d); /* about */
 
 int run_plan_write(const RunPlan *p, const char *path); /* JSON; path may be a pipe */
 /* What run_plan_write wrote. ERR_DATA when it is anything else. */

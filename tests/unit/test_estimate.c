@@ -101,7 +101,8 @@ static void quantities_as_text(void **state)
     assert_string_equal(seconds_text(s, 0.04), "0.0 s");
     assert_string_equal(seconds_text(s, 9.94), "9.9 s");
     assert_string_equal(seconds_text(s, 75), "75 s");
-    assert_string_equal(seconds_text(s, 120), "2 min");
+    assert_string_equal(seconds_text(s, 137), "2.3 min");
+    assert_string_equal(seconds_text(s, 1200), "20 min");
     assert_string_equal(seconds_text(s, 7200), "2.0 h");
     assert_string_equal(seconds_text(s, 86400 * 3), "3.0 d");
     assert_string_equal(bytes_text(s, 512), "512 B");

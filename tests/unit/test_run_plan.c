@@ -69,7 +69,8 @@ static void there_and_back(void **state)
     v = &q.work[1]; /* counts are multiplied; sizes are not */
     assert_true(v->tokens == 2 && v->rows == 4 && v->sequences == 6 && v->answers == 8 && v->calls == 12);
     assert_true(v->max_new == 5 && v->slots == 7 && v->params == 8);
-    assert_int_equal(q.n_disk, 1);
+    assert_int_equal(q.n_disk, 2); /* the export, and 10 records of 11 + 12 tokens */
+    assert_true(q.disk[1].bytes == 10 * (200 + 5 * 23) && !q.disk[1].exact);
     assert_true(q.disk[0].bytes == 99 && !q.disk[0].exact && !strcmp(q.disk[0].what, "export"));
     assert_int_equal(q.n_data, 1);
     assert_true(q.data[0].records == 10 && q.data[0].answer_tokens == 12 && !strcmp(q.data[0].path, "a.jsonl"));
