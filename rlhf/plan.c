@@ -370,6 +370,15 @@ static PlannedStage *add_stage(Plan *plan, const Stage *s)
     return p;
 }
 
+static bool plans_nothing(const Plan *plan, const char *stage)
+{
+    for (int i = 0; i < plan->n; i++) {
+        if (!strcmp(plan->at[i].name, stage))
+            return plan->at[i].state == STAGE_OTHER;
+    }
+    return false;
+}
+
 static int plan_stage(Plan *plan, const Experiment *all, int i, const Args *a, StandIns *in)
 {
     PlannedStage *p = add_stage(plan, &all->stages[i]);
@@ -385,7 +394,8 @@ static int plan_stage(Plan *plan, const Experiment *all, int i, const Args *a, S
     TRY(plan_records(p, a, i, in));
     if (in->missing) {
         p->state = STAGE_WAITS;
-        p->why = xasprintf("needs %s, which stage %s makes: run that first", in->missing, in->missing_stage);
+        p->why = xasprintf("needs %s, which stage %s makes%s", in->missing, in->missing_stage,
+                           plans_nothing(plan, in->missing_stage) ? ": run that first" : "");
     }
     if (p->state == STAGE_PLANNED)
         TRY(finish_stage(p, a, in));

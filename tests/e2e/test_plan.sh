@@ -50,7 +50,7 @@ says() { if grep -qE -- "$2" "$3"; then ok "$1"; else not_ok "$1" "no '$2' in: $
 
 check "a plan before anything is there" "${P[@]}" --seconds 0
 "${P[@]}" --seconds 0 >"$TMP/plan.txt" 2>&1
-says "names what a stage waits for" "sft +rlhf-sft +waits: needs $R/world/model, which stage world makes" "$TMP/plan.txt"
+says "names what a stage waits for" "sft +rlhf-sft +waits: needs $R/world/model, which stage world makes: run that first" "$TMP/plan.txt"
 check "and makes nothing" test ! -e "$R"
 
 "$BIN/rlhf" run "$TMP/e.yaml" --only world >"$TMP/world.log" 2>&1 || not_ok "world" "$(tail -n 2 "$TMP/world.log")"
@@ -113,7 +113,10 @@ says "memory that is too small" "^! sft does not fit into memory" "$TMP/plan.txt
 sed 's/batch_size: 16/batch_size: -16/' "$TMP/e.yaml" >"$TMP/bad.yaml"
 "$BIN/rlhf" plan "$TMP/bad.yaml" --seconds 0 >"$TMP/plan.txt" 2>&1; rc=$?
 [ $rc = 78 ] && ok "a stage that is refused gives its exit code" || not_ok "a stage that is refused gives its exit code" "$rc"
+rm -rf "$TMP/fresh"; mkdir "$TMP/fresh"; cp -r "$R/world" "$TMP/fresh/"
+"$BIN/rlhf" plan "$TMP/bad.yaml" --seconds 0 root="$TMP/fresh" 2>&1 | sed "s|$TMP/fresh|$R|" >"$TMP/bad.txt"
 says "and its sentence" "helpful +rlhf-reward train +refused: $R/configs/helpful.yaml:[0-9:]+ batch_size: expected .*-16" "$TMP/plan.txt"
+says "and what goes on from it waits" "rejection +rlhf-rejection +waits: needs $R/helpful/export, which stage helpful makes$" "$TMP/bad.txt"
 
 # --- one program, cards, the command line
 SFT=(rlhf-sft model="$R/world/model" init=random template=plain max_length=64 micro_batch_tokens=512 threads=1 "data.train=[{path: $R/world/sft.jsonl}]" out_dir="$TMP/one")
