@@ -246,30 +246,41 @@ static int read_stage(Experiment *e, const Args *a, int i, StandIns *in, double 
     return rc < 0 ? rc : in->rc;
 }
 
+/* Its plan with that fraction of the records that are stood in for. */
+static int plan_fraction(PlannedStage *p, const Args *a, int i, StandIns *in, double fraction)
+{
+    Experiment e = {0};
+    int rc = read_stage(&e, a, i, in, fraction);
+    if (rc == 0)
+        rc = ask_stage(p, &e.stages[e.n - 1], in->dir, a->cards);
+    experiment_free(&e);
+    return rc;
+}
+
 /* Plans stage i; in->missing says when it cannot be. */
 static int plan_records(PlannedStage *p, const Args *a, int i, StandIns *in)
 {
     Experiment e = {0};
     RunPlan few = {0};
-    int rc = 0;
-    double most = RECORDS_MOST, all;
-    TRY(read_stage(&e, a, i, in, 0));
-    all = in->records;
-    if (in->missing)
-        goto fail;
-    for (int k = all > most ? 0 : 1; k < 2 && p->state == STAGE_PLANNED; k++) {
+    int rc = read_stage(&e, a, i, in, 0);
+    double all = in->records, most = RECORDS_MOST / all, half = most / 2;
+    experiment_free(&e);
+    if (rc < 0 || in->missing)
+        return rc;
+    if (all <= RECORDS_MOST) {
+        TRY(plan_fraction(p, a, i, in, 1));
+    } else {
+        TRY(plan_fraction(p, a, i, in, half));
         few = p->plan;
         memset(&p->plan, 0, sizeof p->plan);
-        experiment_free(&e);
-        TRY(read_stage(&e, a, i, in, all > most ? most / (2 - k) / all : 1));
-        TRY(ask_stage(p, &e.stages[e.n - 1], in->dir, a->cards));
+        if (p->state == STAGE_PLANNED)
+            TRY(plan_fraction(p, a, i, in, most));
+        if (p->state == STAGE_PLANNED)
+            stretch(&p->plan, &few, half, most);
     }
-    if (p->state == STAGE_PLANNED && all > most)
-        stretch(&p->plan, &few, most / 2 / all, most / all);
     p->approx = in->approx;
 fail:
     run_plan_free(&few);
-    experiment_free(&e);
     return rc;
 }
 
