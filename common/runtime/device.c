@@ -22,7 +22,7 @@ enum {
     HUGE_PAGE = 2 << 20,
     SCRATCH_UNIT = 64 << 10,
     THREADS_MAX = 1024,
-    PLANNED_HEAD_DIM = 128, /* of the backend: ATTENTION_TC_WIDEST */
+    PLANNED_HEAD_DIM = 128, /* BF16_HEAD_DIM_MAX of runtime/cuda */
 };
 
 typedef struct DeviceScratch {

@@ -38,7 +38,7 @@ static int open_model(Dump *d, const char *folder, int threads)
         TRY(model_init(&d->model, &d->config, DTYPE_F32, d->dev, &d->arena, MAX_TOKENS));
         params_alloc(&d->params, &d->model.table, &d->arena, "model", true);
         if (!d->acts)
-            d->acts = acts_new(&d->model, MAX_TOKENS, false);
+            d->acts = acts_new(&d->model, MAX_TOKENS, false, RECOMPUTE_NONE);
         acts_alloc(d->acts, &d->arena);
         batch_alloc(&d->batch, &d->arena, d->dev, MAX_TOKENS, 1);
         d->logits = arena_rows2(&d->arena, DTYPE_F32, MAX_TOKENS, d->config.V);
