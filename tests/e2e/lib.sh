@@ -162,7 +162,7 @@ tiny_world() {
         n_rejection=24 n_ppo=48 n_eval=24 hidden_size=32 layers=2 seed=5 >"$log" 2>&1 &&
     "$BIN/rlhf-sft" out_dir="$W/sft" model="$W/world/model" init=random template=plain max_length=64 \
         "data.train=[{path: $W/world/sft.jsonl}]" epochs=4 batch_size=16 optim.learning_rate=5e-3 \
-        micro_batch_tokens=1024 seed=3 dtype="$DTYPE" >>"$log" 2>&1 &&
+        micro_batch_tokens=1024 unit_tokens=128 seed=3 dtype="$DTYPE" >>"$log" 2>&1 &&
     "$BIN/rlhf" generate model="$W/sft/export" data.prompts="$W/world/prompts_pairs.jsonl" template=plain \
         temperature=0.8 round=1 dtype="$DTYPE" max_prompt_length=40 max_new_tokens=12 --out "$W/a.jsonl" >>"$log" 2>&1 &&
     "$BIN/rlhf" generate model="$W/sft/export" data.prompts="$W/world/prompts_pairs.jsonl" template=plain \
@@ -175,5 +175,5 @@ tiny_world() {
         "data.eval=[{path: $W/pairs/safety_test.jsonl}]" safety_loss.weight=1 "${REWARD[@]}" >>"$log" 2>&1 ||
         { not_ok tiny_world "$(tail -n 3 "$log" | tr '\n' ' ')"; finish; }
 }
-REWARD=(model="$TMP/tiny/sft/export" template=plain max_length=64 batch_size=16 micro_batch_tokens=1024
+REWARD=(model="$TMP/tiny/sft/export" template=plain max_length=64 batch_size=16 micro_batch_tokens=1024 unit_tokens=128
         optim.learning_rate=3e-3 seed=3 dtype="$DTYPE")

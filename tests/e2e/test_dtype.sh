@@ -8,7 +8,7 @@ ok "a world, an SFT model and both reward models in bf16"
 
 # ---- SFT: bytes that nothing but the config decides; the plan; the other dtype
 S=("$BIN/rlhf-sft" model="$W/world/model" init=random template=plain max_length=64 "data.train=[{path: $W/world/sft.jsonl}]"
-   epochs=2 batch_size=16 optim.learning_rate=5e-3 micro_batch_tokens=1024 seed=3 save_steps=3 log_steps=1)
+   epochs=2 batch_size=16 optim.learning_rate=5e-3 micro_batch_tokens=1024 unit_tokens=64 seed=3 save_steps=3 log_steps=1)
 check "sft" "${S[@]}" out_dir="$TMP/sft" dtype=bf16
 cp "$TMP/check.log" "$TMP/sft.log"
 for t in 1 2 3; do
@@ -74,7 +74,7 @@ compares "three frozen models take half the bytes: $half of $weights" "$half < 0
 # ---- PPO: sampler and trainer, policy and reference agree to the bit
 P=("$BIN/rlhf-ppo" model="$W/sft/export" reward.helpful="$W/helpful/export" reward.safety="$W/safety/export"
    template=plain data.train="$W/world/prompts_ppo.jsonl" data.eval="$W/world/prompts_eval.jsonl"
-   max_prompt_length=40 max_new_tokens=12 batch_size=32 minibatch_size=8 micro_batch_tokens=512 iterations=3
+   max_prompt_length=40 max_new_tokens=12 batch_size=32 minibatch_size=8 micro_batch_tokens=512 unit_tokens=64 iterations=3
    eval.iterations=2 kl_coef=0.1 optim.learning_rate=1e-3 critic.optim.learning_rate=1e-3 seed=4 save_steps=1 dtype=bf16)
 plan "ppo" "${P[@]}" out_dir="$TMP/ppo"
 M=$TMP/ppo/metrics.jsonl
