@@ -33,6 +33,7 @@ typedef struct {
     ParamSet p;
     Grads g;
     Acts *acts;
+    Pack pack; /* its units are read by the backward pass */
     Batch batch;
     LmHead lm;
     ScalarHead scalar;
@@ -121,7 +122,6 @@ static void setup_open(Setup *s, Loss loss, bool tied, bool extras, Recompute re
                            .bos = 1,
                            .pad = -1};
     int32_t ids[TOKENS];
-    Pack pack;
     Rng r = rng_make(1, RNG_TEST, 0, 0, 0);
     *s = (Setup){.loss = loss};
     if (device_open(&s->dev, &(DeviceOptions){.name = "cpu", .threads = 1}) < 0)
@@ -153,13 +153,12 @@ static void setup_open(Setup *s, Loss loss, bool tied, bool extras, Recompute re
     }
     op_axpy(&s->p.w[s->m.table.embed], 9, &s->p.w[s->m.table.embed], true);
 
-    pack_init(&pack, TOKENS, SEQS);
+    pack_init(&s->pack, TOKENS, SEQS);
     for (int t = 0; t < TOKENS; t++)
         ids[t] = (int32_t)rng_next_below(&r, (uint64_t)c.V);
     for (int i = 0; i < SEQS; i++)
-        pack_add(&pack, ids + starts[i], NULL, starts[i + 1] - starts[i], i);
-    batch_set(&s->batch, &pack);
-    pack_free(&pack);
+        pack_add(&s->pack, ids + starts[i], NULL, starts[i + 1] - starts[i], i);
+    batch_set(&s->batch, &s->pack);
     setup_rows(s, ids);
     if (loss == LOSS_POLICY) {
         model_forward(&s->m, &s->p, NULL, &s->batch, s->acts);
@@ -170,6 +169,7 @@ static void setup_open(Setup *s, Loss loss, bool tied, bool extras, Recompute re
 
 static void setup_close(Setup *s)
 {
+    pack_free(&s->pack);
     acts_free(s->acts);
     grads_free(&s->g);
     params_free(&s->p);
