@@ -298,7 +298,7 @@ static void test_bf16(void)
     EXPECT(bf16_of(0x1.010002p0f) == 0x3f81 && bf16_of(0x1.fffffep127f) == 0x7f80);
     EXPECT(bf16_of(0x1p-133f) == 1 && bf16_float(1) == 0x1p-133f);
     EXPECT(bf16_float(bf16_of(NAN)) != bf16_float(bf16_of(NAN)));
-    EXPECT(bf16_pair(2.0f, -4.0f) == 0xc0804000u && bf16_low(0xc0804000u) == 2.0f &&
+    EXPECT(bf16_low_high(2.0f, -4.0f) == 0xc0804000u && bf16_low(0xc0804000u) == 2.0f &&
            bf16_high(0xc0804000u) == -4.0f);
 }
 

@@ -173,10 +173,10 @@ static __device__ __forceinline__ void add_values(State *st, const float s[2][8]
             break;
 #pragma unroll
         for (int b = 0; b < 2; b++) {
-            p[b][0] = bf16_pair(s[b][2 * j][0], s[b][2 * j][1]);
-            p[b][1] = bf16_pair(s[b][2 * j][2], s[b][2 * j][3]);
-            p[b][2] = bf16_pair(s[b][2 * j + 1][0], s[b][2 * j + 1][1]);
-            p[b][3] = bf16_pair(s[b][2 * j + 1][2], s[b][2 * j + 1][3]);
+            p[b][0] = bf16_low_high(s[b][2 * j][0], s[b][2 * j][1]);
+            p[b][1] = bf16_low_high(s[b][2 * j][2], s[b][2 * j][3]);
+            p[b][2] = bf16_low_high(s[b][2 * j + 1][0], s[b][2 * j + 1][1]);
+            p[b][3] = bf16_low_high(s[b][2 * j + 1][2], s[b][2 * j + 1][3]);
         }
 #pragma unroll
         for (int n = 0; n < columns / 16; n++) {

@@ -168,7 +168,7 @@ static __device__ __forceinline__ void put_pair(uint16_t *p, float low, float hi
 {
     if (wide) {
         if (left > 0)
-            *(uint32_t *)p = bf16_pair(low, high);
+            *(uint32_t *)p = bf16_low_high(low, high);
         return;
     }
     if (left > 0)

@@ -100,8 +100,8 @@ static __device__ __forceinline__ void gradient_add(float sum[HALF_COLUMNS_MAX /
 #pragma unroll
     for (int j = 0; j < ROWS / STEP; j++) {
         const uint32_t x[4] = {
-            bf16_pair(c[2 * j][0], c[2 * j][1]), bf16_pair(c[2 * j][2], c[2 * j][3]),
-            bf16_pair(c[2 * j + 1][0], c[2 * j + 1][1]), bf16_pair(c[2 * j + 1][2], c[2 * j + 1][3])};
+            bf16_low_high(c[2 * j][0], c[2 * j][1]), bf16_low_high(c[2 * j][2], c[2 * j][3]),
+            bf16_low_high(c[2 * j + 1][0], c[2 * j + 1][1]), bf16_low_high(c[2 * j + 1][2], c[2 * j + 1][3])};
         if (j < from || j >= to)
             continue;
 #pragma unroll

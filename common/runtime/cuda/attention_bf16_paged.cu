@@ -206,8 +206,8 @@ static __device__ __forceinline__ void weights(float s[TILES][2][4], const Paged
             m[h] = top;
         }
         const float(*p)[4] = s[tile];
-        const uint4 frag = {bf16_pair(p[0][0], p[0][1]), bf16_pair(p[0][2], p[0][3]),
-                            bf16_pair(p[1][0], p[1][1]), bf16_pair(p[1][2], p[1][3])};
+        const uint4 frag = {bf16_low_high(p[0][0], p[0][1]), bf16_low_high(p[0][2], p[0][3]),
+                            bf16_low_high(p[1][0], p[1][1]), bf16_low_high(p[1][2], p[1][3])};
         b->p[tile][w][threadIdx.x % WARP] = frag;
     }
     if (w == 0 && lane_key() == 0) {

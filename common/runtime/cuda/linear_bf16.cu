@@ -226,7 +226,7 @@ static __global__ void __launch_bounds__(256, 4)
     const int64_t row = blockIdx.x;
     for (int64_t c = 2 * (int64_t)threadIdx.x; c < cols; c += 2 * blockDim.x) {
         const float low = x[row * x_step + c], high = c + 1 < cols ? x[row * x_step + c + 1] : 0;
-        *(uint32_t *)(y + row * y_step + c) = bf16_pair(low, high); /* y_step is even */
+        *(uint32_t *)(y + row * y_step + c) = bf16_low_high(low, high); /* y_step is even */
     }
 }
 

@@ -141,7 +141,7 @@ static __device__ __forceinline__ void put_bf16(const HalfLaunch *l, int64_t i, 
         uint32_t *pair = (uint32_t *)c;
         SHIM_ALIGNED(pair, 4);
         const uint32_t old = g->accumulate ? *pair : 0;
-        *pair = g->accumulate ? bf16_pair(bf16_low(old) + x, bf16_high(old) + y) : bf16_pair(x, y);
+        *pair = g->accumulate ? bf16_low_high(bf16_low(old) + x, bf16_high(old) + y) : bf16_low_high(x, y);
         return;
     }
     c[0] = bf16_of(g->accumulate ? bf16_float(c[0]) + x : x);

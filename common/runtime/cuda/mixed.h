@@ -71,8 +71,8 @@ static __device__ __forceinline__ void mixed_write8(const Mixed *m, int64_t at, 
 {
     if (m->half) {
         store4((float *)((uint16_t *)m->p + at),
-               make_float4(k_float(bf16_pair(x[0], x[1])), k_float(bf16_pair(x[2], x[3])),
-                           k_float(bf16_pair(x[4], x[5])), k_float(bf16_pair(x[6], x[7]))));
+               make_float4(k_float(bf16_low_high(x[0], x[1])), k_float(bf16_low_high(x[2], x[3])),
+                           k_float(bf16_low_high(x[4], x[5])), k_float(bf16_low_high(x[6], x[7]))));
         return;
     }
     store4((float *)m->p + at, make_float4(x[0], x[1], x[2], x[3]));

@@ -43,7 +43,7 @@ static __device__ __forceinline__ uint16_t bf16_of(float x)
 #endif
     return h;
 }
-static __device__ __forceinline__ uint32_t bf16_pair(float low, float high)
+static __device__ __forceinline__ uint32_t bf16_low_high(float low, float high)
 {
 #ifdef RLHF_EMU
     return bf16_of(low) | (uint32_t)bf16_of(high) << 16;
