@@ -97,6 +97,10 @@ bool config_is_set(const Config *c, const char *key); /* given by a file or --se
  * --set takes. */
 void config_print(const Config *c, Str *out, bool help);
 
+/* A text as one YAML scalar: bare where no reader takes it for anything else, else in double quotes. It must be
+ * UTF-8. */
+void config_print_text(Str *out, const char *text);
+
 /* What --help says about the keys: name, default, type and range, help. */
 void config_help(const CfgField *fields, Str *out);
 

@@ -57,7 +57,7 @@ static bool must_escape(unsigned c)
            c == 0xFFFE || c == 0xFFFF;
 }
 
-static void add_text(Str *out, const char *s)
+void config_print_text(Str *out, const char *s)
 {
     if (is_plain(s)) {
         str_add(out, s);
@@ -98,12 +98,12 @@ void config_print_value(Str *out, const CfgField *f, const void *at)
         add_number(out, *(const double *)at);
         break;
     case CFG_STRING:
-        add_text(out, *(const char *const *)at);
+        config_print_text(out, *(const char *const *)at);
         break;
     case CFG_ENUM: {
         const char *name = config_enum_name(f, *(const int *)at, &n);
         char *copy = xstrndup(name, (size_t)n);
-        add_text(out, copy);
+        config_print_text(out, copy);
         free(copy);
         break;
     }
@@ -111,7 +111,7 @@ void config_print_value(Str *out, const CfgField *f, const void *at)
         str_add(out, "[");
         for (int i = 0; i < strings->n; i++) {
             str_add(out, i ? ", " : "");
-            add_text(out, strings->at[i]);
+            config_print_text(out, strings->at[i]);
         }
         str_add(out, "]");
         break;

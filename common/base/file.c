@@ -34,6 +34,12 @@ bool file_exists(const char *path)
     return stat(path, &st) == 0;
 }
 
+bool file_is_there(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0;
+}
+
 bool file_is_dir(const char *path)
 {
     struct stat st;
@@ -50,30 +56,39 @@ int64_t file_bytes(const char *path)
 
 /* ---- reading ---- */
 
-/* Opens a file for reading and refuses folders, which open() would accept. */
-static int open_input(const char *path, int *fd, struct stat *st)
+typedef enum { ANY_FILE, STORED_FILE } InputKind;
+
+/* Opens a file for reading and refuses folders, which open() would accept. Opening a pipe waits for its
+ * other end, unless told not to. */
+static int open_input(const char *path, InputKind kind, int *fd, struct stat *st)
 {
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    *fd = open(path, O_RDONLY | O_CLOEXEC | (kind == STORED_FILE ? O_NONBLOCK : 0));
+    if (*fd < 0 && errno == ENOENT && file_is_there(path))
+        return error_set(ERR_NOINPUT, "%s: is a link to a file that is not there", path);
     if (*fd < 0)
         return fail_read(path, "cannot be opened");
-    int bad = fstat(*fd, st);
-    if (bad == 0 && !S_ISDIR(st->st_mode))
+    int rc, bad = fstat(*fd, st);
+    if (bad == 0 && (S_ISREG(st->st_mode) || (kind == ANY_FILE && !S_ISDIR(st->st_mode))))
         return 0;
-    if (bad == 0)
-        errno = EISDIR;
-    int rc = fail_read(path, "cannot be read");
+    if (bad == 0 && !S_ISDIR(st->st_mode)) {
+        rc = error_set(ERR_NOINPUT, "%s: is a pipe or device; expected a file", path);
+    } else {
+        if (bad == 0)
+            errno = EISDIR;
+        rc = fail_read(path, "cannot be read");
+    }
     close(*fd);
     *fd = -1;
     return rc;
 }
 
-int file_read(const char *path, char **data, size_t *n)
+static int read_whole(const char *path, InputKind kind, char **data, size_t *n)
 {
     int rc, fd;
     struct stat st;
     *data = NULL;
     *n = 0;
-    if ((rc = open_input(path, &fd, &st)) < 0)
+    if ((rc = open_input(path, kind, &fd, &st)) < 0)
         return rc;
     /* The size is a hint only: pipes and /proc say 0. */
     size_t cap = (st.st_size > 0 ? (size_t)st.st_size : 4096) + 1, used = 0;
@@ -113,12 +128,22 @@ fail:
     return rc;
 }
 
+int file_read(const char *path, char **data, size_t *n)
+{
+    return read_whole(path, ANY_FILE, data, n);
+}
+
+int file_read_stored(const char *path, char **data, size_t *n)
+{
+    return read_whole(path, STORED_FILE, data, n);
+}
+
 int file_map(FileMap *m, const char *path)
 {
     int rc, fd;
     struct stat st;
     *m = (FileMap){0};
-    if ((rc = open_input(path, &fd, &st)) < 0)
+    if ((rc = open_input(path, STORED_FILE, &fd, &st)) < 0)
         return rc;
     if (st.st_size > 0) {
         void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);

@@ -8,9 +8,14 @@
 #include <stdint.h>
 
 bool file_exists(const char *path);
+bool file_is_there(const char *path); /* the name; also of a link that leads nowhere, which opening will name */
 bool file_is_dir(const char *path);
 int64_t file_bytes(const char *path);                    /* size; negative ERR_* */
-int file_read(const char *path, char **data, size_t *n); /* NUL added after n bytes; caller frees */
+/* NUL added after n bytes; caller frees. A pipe or device is read to its end. */
+int file_read(const char *path, char **data, size_t *n);
+/* The same for a file that must lie on a disk: whatever else has its name (a pipe, a device) is refused
+ * instead of waited for. */
+int file_read_stored(const char *path, char **data, size_t *n);
 
 /* Writes path.tmp in the same folder, fsyncs, renames, fsyncs the folder. ERR_CANTCREATE (also for
  * a full disk) leaves the old file as it was and no temporary behind. A device or pipe is written
@@ -36,7 +41,7 @@ char *path_join(const char *a, const char *b); /* caller frees; an absolute b is
 char *path_dir(const char *path);              /* "." for a bare name */
 const char *path_base(const char *path);
 
-/* mmap of a whole file, read only. */
+/* mmap of a whole stored file, read only. */
 typedef struct {
     const unsigned char *data;
     size_t n;

@@ -109,7 +109,7 @@ int json_read_file(Json **out, const char *path)
     char *text;
     size_t n;
     *out = NULL;
-    int rc = file_read(path, &text, &n);
+    int rc = file_read_stored(path, &text, &n);
     if (rc < 0)
         return rc;
     rc = json_parse(out, text, n, path, 1);

@@ -40,7 +40,7 @@ void json_place(const JsonSource *from, const char *path, int64_t *line, int64_t
 /* `name` stands for the file in messages; `line` is the number of the first line (1 for a file,
  * the record's line for .jsonl). A leading BOM is skipped. 0 or ERR_DATA. */
 int json_parse(Json **out, const char *text, size_t n, const char *name, int64_t line);
-int json_read_file(Json **out, const char *path); /* ERR_NOINPUT, ERR_DATA */
+int json_read_file(Json **out, const char *path); /* a stored file; ERR_NOINPUT, ERR_DATA */
 void json_free(Json *j);                          /* the root only; NULL is fine */
 
 JsonKind json_kind(const Json *j);                /* JSON_NONE for NULL */
@@ -85,6 +85,8 @@ void jw_float(JsonWriter *w, float v);
 void jw_bool(JsonWriter *w, bool v);
 void jw_null(JsonWriter *w);
 void jw_json(JsonWriter *w, const Json *j); /* a copy of a value that was read */
+/* A value as one line of at most 80 bytes, for messages; the caller frees. */
+char *json_short(const Json *j);
 /* key and value in one call */
 void jw_kstr(JsonWriter *w, const char *key, const char *s);
 void jw_kint(JsonWriter *w, const char *key, int64_t v);

@@ -247,6 +247,22 @@ void jw_json(JsonWriter *w, const Json *j)
     }
 }
 
+char *json_short(const Json *j)
+{
+    enum { SHORT = 80 };
+    Str s = {0};
+    JsonWriter w;
+    jw_init(&w, &s, false);
+    jw_json(&w, j);
+    if (s.n > SHORT) {
+        size_t cut = SHORT - 3;
+        while (((unsigned char)s.s[cut] & 0xC0) == 0x80) /* not within a character */
+            cut--;
+        memcpy(s.s + cut, "...", 4);
+    }
+    return str_take(&s);
+}
+
 void jw_kstr(JsonWriter *w, const char *key, const char *s)
 {
     jw_key(w, key);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 enum { IN_BYTES = 1 << 17, FILL_BYTES = 1 << 17 };
 static const size_t line_bytes_max = (size_t)64 << 20;
@@ -128,6 +129,8 @@ static ssize_t fill_zstd(Reader *r, char *to, size_t room)
     }
     size_t left = ZSTD_decompressStream(r->zstd, &out, &in);
     r->in_pos = in.pos;
+    if (ZSTD_getErrorCode(left) == ZSTD_error_frameParameter_windowTooLarge)
+        return fail_archive(r, "the zstd data need a window of more than 128 MiB; compress them again without --long");
     if (ZSTD_isError(left))
         return fail_archive(r, "damaged zstd data (or something else behind them)");
     if (r->in_end && left > 0 && out.pos == 0)

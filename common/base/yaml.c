@@ -25,6 +25,7 @@ typedef struct {
     yaml_event_t event;
     bool have_event;
     const char *file;
+    size_t skipped; /* a byte order mark in front */
 } Source;
 
 static void free_nodes(YamlNode *node)
@@ -45,7 +46,7 @@ static int fail_syntax(const Source *s)
     const char *problem = p->problem ? p->problem : "the text cannot be read";
     if (p->error == YAML_READER_ERROR)
         return error_set(ERR_CONFIG, "%s: not valid YAML: %s at byte %zu", s->file, problem,
-                         p->problem_offset);
+                         s->skipped + p->problem_offset);
     const char *hint = strstr(problem, "cannot start any token")
                            ? " (indent with spaces, not tabs; quote text that begins with @ or `)"
                            : "";
@@ -219,6 +220,7 @@ static int parse(YamlDoc **out, const char *name, const char *text, size_t n)
     if (n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) { /* a byte order mark */
         text += 3;
         n -= 3;
+        s.skipped = 3;
     }
     YamlDoc *doc = *out = xcalloc(1, sizeof *doc);
     doc->file = xstrdup(name);

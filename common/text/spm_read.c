@@ -365,7 +365,7 @@ int tokenizer_read_spm(Tokenizer *t)
     int rc;
     str_add(&t->unk_surface, " \xE2\x81\x87 ");
     memset(t->bpe.byte_ids, -1, sizeof t->bpe.byte_ids);
-    TRY(file_read(t->path, &data, &n));
+    TRY(file_read_stored(t->path, &data, &n));
     TRY(read_messages(&m, pb_message(data, n)));
     TRY(check_model(&m));
     t->bpe.spm = true;

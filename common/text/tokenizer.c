@@ -38,7 +38,7 @@ static int read_file_of(Tokenizer *t, const char *folder)
 {
     char *model = path_join(folder, "tokenizer.model");
     t->path = path_join(folder, "tokenizer.json");
-    if (file_exists(t->path) || !file_exists(model)) {
+    if (file_is_there(t->path) || !file_is_there(model)) {
         free(model);
         return tokenizer_read(t);
     }

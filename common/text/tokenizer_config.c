@@ -104,7 +104,7 @@ int tokenizer_read_config(Tokenizer *t, const char *folder)
     Json *config = NULL;
     size_t n;
     int rc = 0;
-    if (file_exists(path))
+    if (file_is_there(path))
         TRY(json_read_file(&config, path));
     if (t->bpe.spm)
         TRY(read_spm_config(t, config));
@@ -112,8 +112,8 @@ int tokenizer_read_config(Tokenizer *t, const char *folder)
     TRY(read_token(t, &t->eos, config, "eos_token", usual_eos, path));
     if (t->bpe.spm)
         TRY(read_spm_around(t, config));
-    if (file_exists(jinja))
-        TRY(file_read(jinja, &t->chat_template, &n));
+    if (file_is_there(jinja))
+        TRY(file_read_stored(jinja, &t->chat_template, &n));
     else
         read_template(t, config);
 fail:

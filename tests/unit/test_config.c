@@ -422,6 +422,9 @@ static void test_bom(void **state)
                      NULL);
     assert_int_equal(((Settings *)config_data(c))->batch_size, 5);
     config_free(c);
+    YamlDoc *doc; /* its bytes are counted too */
+    assert_int_equal(yaml_read_text(&doc, "x", "\xEF\xBB\xBF" "a: \x01"), ERR_CONFIG);
+    assert_string_equal(error_text(), "x: not valid YAML: control characters are not allowed at byte 6");
 }
 
 int main(void)

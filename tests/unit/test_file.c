@@ -91,6 +91,40 @@ static void test_map(void **state)
     assert_int_equal(file_map(&m, "none"), ERR_NOINPUT);
 }
 
+/* What is no file on a disk is refused at once where one is expected; a pipe is read to its end elsewhere. */
+static void test_stored(void **state)
+{
+    (void)state;
+    char *data;
+    size_t n;
+    FileMap m;
+    put("a", "text");
+    assert_int_equal(file_read_stored("a", &data, &n), 0);
+    assert_string_equal(data, "text");
+    free(data);
+    assert_int_equal(mkfifo("pipe", 0600), 0);
+    alarm(20); /* instead of waiting for a writer */
+    assert_int_equal(file_read_stored("pipe", &data, &n), ERR_NOINPUT);
+    assert_string_equal(error_text(), "pipe: is a pipe or device; expected a file");
+    assert_int_equal(file_map(&m, "pipe"), ERR_NOINPUT);
+    assert_int_equal(file_read_stored("/dev/zero", &data, &n), ERR_NOINPUT);
+    assert_int_equal(file_read_stored(".", &data, &n), ERR_NOINPUT);
+    assert_string_equal(error_text(), ".: cannot be read: Is a directory");
+    int end[2];
+    assert_true(pipe(end) == 0 && write(end[1], "through", 7) == 7 && close(end[1]) == 0);
+    char *path = xasprintf("/proc/self/fd/%d", end[0]); /* as a shell's <(...) */
+    assert_int_equal(file_read(path, &data, &n), 0);
+    assert_string_equal(data, "through");
+    alarm(0);
+    close(end[0]);
+    free(data);
+    free(path);
+    assert_int_equal(symlink("gone", "link"), 0);
+    assert_true(file_is_there("link") && !file_exists("link") && !file_is_there("gone"));
+    assert_int_equal(file_read("link", &data, &n), ERR_NOINPUT);
+    assert_string_equal(error_text(), "link: is a link to a file that is not there");
+}
+
 /* A limit on the size of files fails the write half way, as a full disk does. */
 static void test_full_disk(void **state)
 {
@@ -191,7 +225,7 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_read_write), cmocka_unit_test(test_map),
+        cmocka_unit_test(test_read_write), cmocka_unit_test(test_map), cmocka_unit_test(test_stored),
         cmocka_unit_test(test_full_disk),  cmocka_unit_test(test_folders),
         cmocka_unit_test(test_commit),     cmocka_unit_test(test_names),
     };

@@ -2,6 +2,7 @@
  * valid and reads back to the same values. */
 #include "common/base/error.h"
 #include "common/base/json.h"
+#include "common/base/text.h"
 
 #include <float.h>
 #include <math.h>
@@ -168,6 +169,37 @@ static void test_pretty(void **state)
     str_free(&out);
 }
 
+/* At most 80 bytes, cut between characters. */
+static void test_short(void **state)
+{
+    (void)state;
+    static const struct {
+        int n; /* characters of two bytes */
+        const char *odd;
+        size_t bytes;
+    } cases[] = {{39, "", 80}, {40, "", 80}, {40, "x", 79}};
+    Json *j = parse("{\"a\": [1, null]}");
+    char *text = json_short(j);
+    assert_string_equal(text, "{\"a\": [1, null]}");
+    free(text);
+    json_free(j);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Str s = {0};
+        str_addf(&s, "\"%s", cases[i].odd);
+        for (int k = 0; k < cases[i].n; k++)
+            str_add(&s, "\xc3\xa9");
+        str_add(&s, "\"");
+        j = parse(s.s);
+        text = json_short(j);
+        assert_int_equal(strlen(text), cases[i].bytes);
+        assert_true(text_is_utf8(text, strlen(text)));
+        assert_int_equal(!strcmp(text + strlen(text) - 3, "..."), i > 0);
+        free(text);
+        json_free(j);
+        str_free(&s);
+    }
+}
+
 /* Each maximal piece of a broken character, one byte at a time, becomes U+FFFD. */
 static void test_broken_utf8(void **state)
 {
@@ -247,7 +279,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kinds),  cmocka_unit_test(test_large_integers),
         cmocka_unit_test(test_errors), cmocka_unit_test(test_places), cmocka_unit_test(test_write),
-        cmocka_unit_test(test_pretty), cmocka_unit_test(test_broken_utf8),
+        cmocka_unit_test(test_pretty), cmocka_unit_test(test_short), cmocka_unit_test(test_broken_utf8),
         cmocka_unit_test(test_deep),   cmocka_unit_test(test_numbers_survive),
     };
     return cmocka_run_group_tests_name("json", tests, NULL, NULL);
