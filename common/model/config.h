@@ -36,9 +36,10 @@ typedef struct {
     const char *folder;    /* borrowed: where it was read, for messages; NULL: made by hand */
 } ModelConfig;
 
-/* Both dialects (transformers 4 and 5). Fields this code cannot honour (other RoPE scalings, sliding
- * windows, biases in the MLP, other activations) are ERR_DATA naming the field and its value. */
+/* Both dialects (transformers 4 and 5; a file that has both must say the same in both). Fields this code cannot
+ * honour (other RoPE scalings, sliding windows, biases in the MLP, other activations), of another type than
+ * they have, or that do not fit together (heads that do not divide, ids beyond the vocabulary, sizes whose
+ * products no machine holds) are ERR_DATA with file:line:column, the field and its value. */
 int model_config_read(ModelConfig *c, const char *folder);
-int model_config_check(const ModelConfig *c, const char *where); /* divisibility, ranges */
 
 #endif

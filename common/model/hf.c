@@ -1,12 +1,11 @@
-/* hf.c - Hugging Face folders: weights in and out, config.json kept but for what changed.
- *
- * The parameter table decides what a folder must hold; tensors stream between the mapped file and
- * the panel layout a few rows at a time. Tested by tests/unit/test_hf.c. */
+/* hf.c - Hugging Face folders written: weights, config.json kept but for what changed, tokenizer files. Reading is
+ * in hf_load.c. Tested by tests/unit/test_hf.c. */
 #include "common/model/hf.h"
 
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
+#include "common/text/tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -24,119 +23,6 @@ bool hf_has_weights(const char *folder)
     return weights_exist(folder);
 }
 
-/* ---- loading -------------------------------------------------------------------------------- */
-
-static char *shape_text(int n_dims, const int64_t *dim)
-{
-    Str s = {0};
-    str_add(&s, "(");
-    for (int i = 0; i < n_dims; i++)
-        str_addf(&s, "%s%lld", i ? ", " : "", (long long)dim[i]);
-    str_add(&s, ")");
-    return str_take(&s);
-}
-
-static int tensor_check(const ParamDef *d, const StTensor *t, const char *path)
-{
-    int n_dims = d->dim[1] ? 2 : 1;
-    char *want = shape_text(n_dims, d->dim), *found = t ? shape_text(t->n_dims, t->dim) : NULL;
-    int rc = 0;
-    if (!t)
-        rc = error_set(ERR_DATA, "%s: tensor %s %s is missing", path, d->hf_name, want);
-    else if (strcmp(want, found))
-        rc = error_set(ERR_DATA, "%s: tensor %s is %s, config.json asks for %s", path, d->hf_name,
-                       found, want);
-    else if (t->dtype > ST_BF16)
-        rc = error_set(ERR_DATA, "%s: tensor %s is %s; F32, F16 and BF16 are supported", path,
-                       d->hf_name, t->dtype_text);
-    free(want);
-    free(found);
-    return rc;
-}
-
-typedef struct {
-    const SafeTensors *file;
-    const StTensor *tensor;
-} TensorFill;
-
-static void fill_from_file(void *ctx, int64_t first, int64_t n, real_t *dst)
-{
-    const TensorFill *f = ctx;
-    safetensors_read_f32(f->file, f->tensor, first, n, dst);
-}
-
-/* A tied model may hold lm_head.weight too, if it is the embedding. */
-static bool is_copy_of_embedding(const Weights *w, const SafeTensors *s, const StTensor *t)
-{
-    const SafeTensors *of = NULL;
-    const StTensor *e = weights_find(w, "model.embed_tokens.weight", &of);
-    return e && e->dtype == t->dtype && e->end - e->begin == t->end - t->begin &&
-           !memcmp(of->data + e->begin, s->data + t->begin, t->end - t->begin);
-}
-
-/* Tensors that no parameter asks for are errors, but for those known to say nothing. */
-static int extra_check_file(const ParamTable *t, const Weights *w, const SafeTensors *s, HeadInit head)
-{
-    for (int i = 0; i < s->n; i++) {
-        const char *name = s->at[i].name;
-        bool known = strstr(name, ".rotary_emb.inv_freq") != NULL; /* buffers in old files */
-        for (int p = 0; p < t->n && !known; p++)
-            known = !strcmp(t->def[p].hf_name, name);
-        if (known)
-            continue;
-        if (!strcmp(name, "lm_head.weight") &&
-            (head == HEAD_FRESH_SCALAR || (t->config.tied && is_copy_of_embedding(w, s, &s->at[i]))))
-            continue;
-        return error_set(ERR_DATA, "%s: tensor %s belongs to no parameter of this %s model%s",
-                         s->path, name, t->config.architecture,
-                         !strcmp(name, "lm_head.weight") && t->config.tied
-                             ? ": tie_word_embeddings is true, but it differs from the embedding"
-                             : "");
-    }
-    return 0;
-}
-
-static int extra_check(const ParamTable *t, const Weights *w, HeadInit head)
-{
-    int rc = 0;
-    for (int i = 0; i < w->n_files && rc == 0; i++)
-        rc = extra_check_file(t, w, &w->file[i], head);
-    return rc;
-}
-
-int hf_load_params(ParamSet *p, const char *folder, HeadInit head, uint64_t seed)
-{
-    const ParamTable *t = p->table;
-    CHECK(head == HEAD_AS_STORED || t->config.head == HEAD_SCALAR, "a fresh scalar head");
-    Weights w = {0};
-    const SafeTensors *file = NULL;
-    int rc = 0;
-    TRY(weights_open(&w, folder));
-    for (int i = 0; i < t->n; i++) {
-        bool fresh = head == HEAD_FRESH_SCALAR && i == t->head;
-        if (fresh || t->def[i].tied_to >= 0)
-            continue;
-        const StTensor *found = weights_find(&w, t->def[i].hf_name, &file);
-        TRY(tensor_check(&t->def[i], found, found ? file->path : w.where));
-    }
-    TRY(extra_check(t, &w, head));
-    for (int i = 0; i < t->n; i++) {
-        if (t->def[i].tied_to >= 0)
-            continue;
-        if (head == HEAD_FRESH_SCALAR && i == t->head) {
-            param_init_random(p, i, seed);
-            continue;
-        }
-        const StTensor *found = weights_find(&w, t->def[i].hf_name, &file);
-        TensorFill f = {file, found};
-        param_store(&p->w[i], fill_from_file, &f);
-    }
-    params_refresh(p);
-fail:
-    weights_close(&w);
-    return rc;
-}
-
 /* ---- saving: config.json -------------------------------------------------------------------- */
 
 static bool is_eos(const ModelConfig *c, int64_t id)
@@ -147,11 +33,25 @@ static bool is_eos(const ModelConfig *c, int64_t id)
     return false;
 }
 
-/* transformers pools a sequence at its last token before padding, so the padding id of a scalar
- * model must not be one that ends or fills answers. The base's own pad_token_id if it is no eos;
- * else a special token of the tokenizer that is meant for it, by name; else the lowest id that is
- * neither bos nor eos (0, <unk>, in the Llama 2 vocabulary). */
-static int64_t scalar_pad(const ModelConfig *c, const char *base_folder)
+static bool can_pad(const ModelConfig *c, int64_t id)
+{
+    return id >= 0 && id < c->V && id != c->bos && !is_eos(c, id);
+}
+
+static int64_t added_token_id(const Json *tokenizer, const char *content)
+{
+    const Json *added = json_get(tokenizer, "added_tokens");
+    for (size_t i = 0; i < json_len(added); i++) {
+        const char *text = json_str(json_get(json_at(added, i), "content"));
+        if (text && !strcmp(text, content))
+            return json_int(json_get(json_at(added, i), "id"), -1);
+    }
+    return -1;
+}
+
+/* A token that is meant for padding, by name: of tokenizer.json's added tokens, or of a tokenizer.model and what
+ * tokenizer_config.json adds to it. -1: there is none. */
+static int64_t named_pad(const ModelConfig *c, const char *base_folder)
 {
     static const char *const wanted[] = {"<pad>",
                                          "[PAD]",
@@ -160,27 +60,32 @@ static int64_t scalar_pad(const ModelConfig *c, const char *base_folder)
                                          "<unk>",
                                          "<|endoftext|>",
                                          "<|reserved_special_token_0|>"};
-    if (c->pad >= 0 && !is_eos(c, c->pad))
-        return c->pad;
     int64_t found = -1;
-    Json *root = NULL;
+    Json *json = NULL;
+    Tokenizer *model = NULL;
     char *path = path_join(base_folder, "tokenizer.json");
-    if (file_exists(path) && json_read_file(&root, path) == 0) {
-        const Json *added = json_get(root, "added_tokens");
-        for (size_t w = 0; w < sizeof wanted / sizeof *wanted && found < 0; w++)
-            for (size_t i = 0; i < json_len(added) && found < 0; i++) {
-                const char *text = json_str(json_get(json_at(added, i), "content"));
-                int64_t id = json_int(json_get(json_at(added, i), "id"), -1);
-                if (text && !strcmp(text, wanted[w]) && id >= 0 && id < c->V && id != c->bos &&
-                    !is_eos(c, id))
-                    found = id;
-            }
+    bool read = file_exists(path) ? json_read_file(&json, path) == 0 : tokenizer_open(&model, base_folder) == 0;
+    for (size_t w = 0; read && w < sizeof wanted / sizeof *wanted && found < 0; w++) {
+        int64_t id = json ? added_token_id(json, wanted[w]) : tokenizer_id(model, wanted[w]);
+        found = can_pad(c, id) ? id : -1;
     }
-    json_free(root);
+    json_free(json);
+    tokenizer_close(model);
     free(path);
+    return found;
+}
+
+/* transformers pools a sequence at its last token before padding, so the padding id of a scalar
+ * model must not be one that ends or fills answers. The base's own pad_token_id if it is no eos;
+ * else a token of the tokenizer that is meant for it, by name; else the lowest id that is
+ * neither bos nor eos (0, <unk>, in the Llama 2 vocabulary). */
+static int64_t scalar_pad(const ModelConfig *c, const char *base_folder)
+{
+    if (c->pad >= 0 && c->pad < c->V && !is_eos(c, c->pad))
+        return c->pad;
+    int64_t found = named_pad(c, base_folder);
     for (int64_t id = 0; found < 0 && id < c->V; id++)
-        if (id != c->bos && !is_eos(c, id))
-            found = id;
+        found = can_pad(c, id) ? id : -1;
     return found < 0 ? 0 : found;
 }
 

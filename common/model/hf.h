@@ -12,7 +12,8 @@
 
 typedef enum { HEAD_AS_STORED, HEAD_FRESH_SCALAR } HeadInit;
 
-/* Fills p from the folder's weights, one file or shards. HEAD_FRESH_SCALAR: the folder holds a causal model and p's
+/* Fills p from the folder's weights, one file or shards. An element that is no finite number is refused with its
+ * tensor and place, and so is a generation_config.json that could not be exported. HEAD_FRESH_SCALAR: the folder holds a causal model and p's
  * table a scalar head; the trunk is read, lm_head ignored, score drawn N(0, 1/(C + 1)) from seed. */
 int hf_load_params(ParamSet *p, const char *folder, HeadInit head, uint64_t seed);
 

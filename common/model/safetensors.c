@@ -9,7 +9,7 @@
 #include "common/base/stream.h"
 #include "common/runtime/bf16.h"
 
-#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,9 +40,19 @@ static bool number_read(uint64_t *out, const Json *j)
     return v >= 0;
 }
 
+/* "FILE: tensor NAME: WHAT is VALUE; expected ..." */
+static int refuse(const StTensor *t, const char *path, const char *what, const Json *value, const char *expected)
+{
+    char *text = value ? json_short(value) : xstrdup("missing");
+    int rc = error_set(ERR_DATA, "%s: tensor %s: %s is %s; expected %s", path, t->name, what, text, expected);
+    free(text);
+    return rc;
+}
+
 static int entry_dtype(StTensor *t, const Json *entry, int *bytes, const char *path)
 {
-    const char *name = json_str(json_get(entry, "dtype"));
+    const Json *dtype = json_get(entry, "dtype");
+    const char *name = json_str(dtype);
     for (int i = 0; name && i < N_DTYPES; i++)
         if (!strcmp(name, dtypes[i].name)) {
             t->dtype = dtypes[i].dtype;
@@ -50,38 +60,49 @@ static int entry_dtype(StTensor *t, const Json *entry, int *bytes, const char *p
             strcpy(t->dtype_text, name);
             return 0;
         }
-    return error_set(ERR_DATA, "%s: tensor %s: dtype %s is not known", path, t->name,
-                     name ? name : "(missing)");
+    return refuse(t, path, "dtype", dtype, "F32, F16, BF16 or another of safetensors' names");
+}
+
+static int entry_shape(StTensor *t, const Json *entry, int bytes, uint64_t *size, const char *path)
+{
+    const Json *shape = json_get(entry, "shape");
+    uint64_t dim;
+    if (json_kind(shape) != JSON_ARR || json_len(shape) > ST_MAX_DIMS)
+        return refuse(t, path, "shape", shape, "a list of at most 8 sizes");
+    *size = (uint64_t)bytes;
+    t->n_dims = (int)json_len(shape);
+    for (int i = 0; i < t->n_dims; i++) {
+        const Json *j = json_at(shape, (size_t)i);
+        char what[32];
+        snprintf(what, sizeof what, "shape[%d]", i);
+        if (!number_read(&dim, j))
+            return refuse(t, path, what, j, "a whole number from 0 on");
+        if (__builtin_mul_overflow(*size, dim, size))
+            return refuse(t, path, "shape", shape, "sizes whose product fits 64 bits");
+        t->dim[i] = (int64_t)dim;
+    }
+    return 0;
 }
 
 static int entry_read(StTensor *t, const Json *entry, const char *path)
 {
-    int bytes = 0, rc = entry_dtype(t, entry, &bytes, path);
-    if (rc < 0)
-        return rc;
-    const Json *shape = json_get(entry, "shape"), *offsets = json_get(entry, "data_offsets");
-    if (json_kind(shape) != JSON_ARR || json_len(shape) > 8)
-        return error_set(ERR_DATA, "%s: tensor %s: shape must be a list of at most 8 numbers", path,
-                         t->name);
-    uint64_t size = (uint64_t)bytes, dim;
-    t->n_dims = (int)json_len(shape);
-    for (int i = 0; i < t->n_dims; i++) {
-        if (!number_read(&dim, json_at(shape, (size_t)i)) ||
-            __builtin_mul_overflow(size, dim, &size))
-            return error_set(ERR_DATA, "%s: tensor %s: dimension %d is no possible size", path,
-                             t->name, i);
-        t->dim[i] = (int64_t)dim;
-    }
-    if (json_len(offsets) != 2 || !number_read(&t->begin, json_at(offsets, 0)) ||
+    int bytes = 0, rc = 0;
+    uint64_t size = 0;
+    const Json *offsets = json_get(entry, "data_offsets");
+    if (json_kind(entry) != JSON_OBJ)
+        return refuse(t, path, "its entry", entry, "an object {dtype, shape, data_offsets}");
+    TRY(entry_dtype(t, entry, &bytes, path));
+    TRY(entry_shape(t, entry, bytes, &size, path));
+    if (json_kind(offsets) != JSON_ARR || json_len(offsets) != 2 || !number_read(&t->begin, json_at(offsets, 0)) ||
         !number_read(&t->end, json_at(offsets, 1)) || t->end < t->begin)
-        return error_set(ERR_DATA, "%s: tensor %s: data_offsets must be [begin, end]", path,
-                         t->name);
+        return refuse(t, path, "data_offsets", offsets, "[begin, end], whole numbers from 0 on, ascending");
     if (t->end - t->begin != size)
         return error_set(ERR_DATA,
                          "%s: tensor %s: data_offsets span %llu bytes, its shape and %s need %llu",
                          path, t->name, (unsigned long long)(t->end - t->begin), t->dtype_text,
                          (unsigned long long)size);
-    return 0;
+fail:
+    return rc;
 }
 
 static int by_offset(const void *a, const void *b)
@@ -116,7 +137,7 @@ static int tiling_check(SafeTensors *s, uint64_t data_bytes)
         return error_set(ERR_DATA,
                          "%s: the header describes %llu bytes of data, the file holds %llu%s",
                          s->path, (unsigned long long)at, (unsigned long long)data_bytes,
-                         at > data_bytes ? ": it is truncated" : "");
+                         at > data_bytes ? ": it is truncated" : ": the rest belongs to no tensor");
     if (s->n > 1)
         qsort(s->at, (size_t)s->n, sizeof *s->at, by_name);
     return 0;
@@ -127,11 +148,12 @@ static int metadata_check(const Json *j, const char *path)
     if (json_kind(j) == JSON_NIL)
         return 0;
     if (json_kind(j) != JSON_OBJ)
-        return error_set(ERR_DATA, "%s: __metadata__ must be an object", path);
+        return error_set(ERR_DATA, "%s: __metadata__ is %s; expected an object of texts", path,
+                         json_kind_name(json_kind(j)));
     for (void *it = json_iter(j); it; it = json_iter_next(j, it))
         if (json_kind(json_iter_value(it)) != JSON_STR)
-            return error_set(ERR_DATA, "%s: __metadata__.%s must be a string", path,
-                             json_iter_key(it));
+            return error_set(ERR_DATA, "%s: __metadata__.%s is %s; expected a string", path, json_iter_key(it),
+                             json_kind_name(json_kind(json_iter_value(it))));
     return 0;
 }
 
@@ -153,32 +175,46 @@ fail:
     return rc;
 }
 
+/* Bytes of the JSON behind the first eight. */
+static int header_bytes(const SafeTensors *s, uint64_t *n)
+{
+    const unsigned char *first = s->map.data;
+    const unsigned long long bytes = s->map.n;
+    *n = 0;
+    static const char lfs[] = "version https://git-lfs";
+    if (bytes >= sizeof lfs && !memcmp(first, lfs, sizeof lfs - 1))
+        return error_set(ERR_DATA, "%s: is a pointer of Git LFS and not the weights; fetch them with git lfs pull", s->path);
+    if (bytes < 8)
+        return error_set(ERR_DATA, "%s: %llu bytes: truncated, or no safetensors file", s->path, bytes);
+    for (int i = 7; i >= 0; i--)
+        *n = *n << 8 | first[i];
+    if (*n > MAX_HEADER)
+        return error_set(ERR_DATA, "%s: the first 8 bytes announce a header of %llu bytes, at most %llu are allowed: "
+                                   "damaged, or no safetensors file",
+                         s->path, (unsigned long long)*n, (unsigned long long)MAX_HEADER);
+    if (*n > bytes - 8)
+        return error_set(ERR_DATA, "%s: %llu bytes, with a header of %llu bytes: it is truncated", s->path, bytes,
+                         (unsigned long long)*n);
+    if (*n == 0 || first[8] != '{')
+        return error_set(ERR_DATA, "%s: no JSON object at byte 8: damaged, or no safetensors file", s->path);
+    return 0;
+}
+
 int safetensors_open(SafeTensors *s, const char *path)
 {
     *s = (SafeTensors){.path = xstrdup(path)};
     int rc = 0;
+    uint64_t n = 0;
     Json *header = NULL;
+    char *name = xasprintf("%s: header", path);
     TRY(file_map(&s->map, path));
-    uint64_t n = 0, bytes = s->map.n;
-    for (int i = 7; i >= 0 && bytes >= 8; i--)
-        n = n << 8 | s->map.data[i];
-    if (bytes < 8 || n > MAX_HEADER || n > bytes - 8) {
-        rc = error_set(
-            ERR_DATA,
-            "%s: %llu bytes with a header of %llu bytes: truncated, or no safetensors file", path,
-            (unsigned long long)bytes, (unsigned long long)n);
-        goto fail;
-    }
-    const char *text = (const char *)s->map.data + 8;
-    if (n == 0 || text[0] != '{') {
-        rc = error_set(ERR_DATA, "%s: the header is no JSON object: no safetensors file", path);
-        goto fail;
-    }
-    TRY(json_parse(&header, text, n, path, 1));
+    TRY(header_bytes(s, &n));
+    TRY(json_parse(&header, (const char *)s->map.data + 8, n, name, 1));
     TRY(header_read(s, header));
-    TRY(tiling_check(s, bytes - 8 - n));
+    TRY(tiling_check(s, s->map.n - 8 - n));
     s->data = s->map.data + 8 + n;
 fail:
+    free(name);
     json_free(header);
     if (rc < 0)
         safetensors_close(s);

@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { ST_MAX_DIMS = 8 };
+
 typedef enum { ST_F32, ST_F16, ST_BF16, ST_F64, ST_OTHER } StDType;
 
 typedef struct {
@@ -14,7 +16,7 @@ typedef struct {
     StDType dtype;
     char dtype_text[16];
     int n_dims;
-    int64_t dim[8];
+    int64_t dim[ST_MAX_DIMS];
     uint64_t begin, end; /* relative to the data section */
 } StTensor;
 
@@ -34,12 +36,12 @@ const StTensor *safetensors_find(const SafeTensors *s, const char *name);
 /* Element i of a tensor as float (F32, F16, BF16). */
 void safetensors_read_f32(const SafeTensors *s, const StTensor *t, int64_t first, int64_t n, float *dst);
 
-/* Writing: declare all, begin, then give the data of each in the order of safetensors_writer_order. */
+/* What is written: a tensor, and who gives its elements. */
 typedef struct {
     const char *name;
     StDType dtype;
     int n_dims;
-    int64_t dim[8];
+    int64_t dim[ST_MAX_DIMS];
     /* fills `dst` with n elements from `first` on, as f32 row-major; called in ascending order */
     void (*fill)(void *ctx, int index, int64_t first, int64_t n, float *dst);
     void *ctx;

@@ -9,13 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const SINGLE = "model.safetensors";
-static const char *const INDEX = "model.safetensors.index.json";
+#define SINGLE "model.safetensors"
+#define INDEX  SINGLE ".index.json"
 
 static bool holds(const char *folder, const char *name)
 {
     char *path = path_join(folder, name);
-    bool yes = file_exists(path);
+    bool yes = file_is_there(path);
     free(path);
     return yes;
 }
@@ -33,10 +33,12 @@ static int by_text(const void *a, const void *b)
 }
 
 /* A shard lies in the folder itself: no path leads elsewhere. */
-static int shard_name_check(const char *name, const char *tensor, const char *index)
+static int shard_name_check(const Json *file, const char *tensor, const char *index)
 {
-    if (!name)
-        return error_set(ERR_DATA, "%s: weight_map.%s must be the name of a file", index, tensor);
+    const char *name = json_str(file);
+    if (!name || strlen(name) != json_str_len(file))
+        return error_set(ERR_DATA, "%s: weight_map.%s is %s; expected the name of a file", index, tensor,
+                         name ? "a text with a NUL character" : json_kind_name(json_kind(file)));
     size_t n = strlen(name), suffix = strlen(".safetensors");
     if (strchr(name, '/') || name[0] == '.' || n <= suffix || strcmp(name + n - suffix, ".safetensors"))
         return error_set(ERR_DATA,
@@ -53,7 +55,7 @@ static int shard_names(const Json *map, const char *index, const char ***out, in
     int count = 0;
     for (void *it = json_iter(map); it; it = json_iter_next(map, it)) {
         const char *file = json_str(json_iter_value(it));
-        int rc = shard_name_check(file, json_iter_key(it), index);
+        int rc = shard_name_check(json_iter_value(it), json_iter_key(it), index);
         if (rc < 0) {
             free(name);
             return rc;
@@ -79,8 +81,11 @@ static int index_read(Json **root, const char *path)
         return rc;
     const Json *map = json_get(*root, "weight_map");
     if (json_kind(map) != JSON_OBJ || json_len(map) == 0)
-        return error_set(ERR_DATA, "%s: weight_map must be an object that names the file of every tensor",
-                         path);
+        return error_set(ERR_DATA, "%s: weight_map is %s; expected an object that names the file of every tensor",
+                         path,
+                         json_kind(map) == JSON_NONE  ? "missing"
+                         : json_kind(map) == JSON_OBJ ? "empty"
+                                                      : json_kind_name(json_kind(map)));
     return 0;
 }
 
@@ -139,7 +144,7 @@ static int none_found(const char *folder)
     for (int i = 0; i < 2; i++) {
         if (holds(folder, old[i]))
             return error_set(ERR_DATA,
-                             "%s: weights are in %s; save the model again as safetensors "
+                             "%s/%s: weights in PyTorch's format; save the model again as safetensors "
                              "(safe_serialization=True)",
                              folder, old[i]);
     }

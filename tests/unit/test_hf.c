@@ -308,6 +308,61 @@ static void keys_and_files(void **state)
     fixture_close(&f);
 }
 
+/* A piece as on the wire of a tokenizer.model. */
+static void piece_add(Str *out, char type, const char *text)
+{
+    const size_t n = strlen(text);
+    const float score = 0;
+    const char head[] = {0x0A, (char)(9 + n), 0x0A, (char)n}, tail[] = {0x18, type};
+    str_add_bytes(out, head, sizeof head);
+    str_add_bytes(out, text, n);
+    str_add(out, "\x15");
+    str_add_bytes(out, &score, sizeof score);
+    str_add_bytes(out, tail, sizeof tail);
+}
+
+/* A folder with a tokenizer.model alone: its padding, its unknown piece; never an id that is no row. */
+static void pad_of_tokenizer_model(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *pad; /* in config.json: an eos, an id beyond the 64 rows, or a good one */
+        bool padding;    /* the model has a piece for it */
+        const char *added;
+        int64_t want;
+    } cases[] = {{"2", true, NULL, 4}, {"2", false, NULL, 3}, {"64", true, NULL, 4}, {"5", true, NULL, 5},
+                 {"2", false, "{\"added_tokens_decoder\": {\"9\": {\"content\": \"[PAD]\", \"special\": true}}}", 9}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Str model = {0};
+        Fixture f = {0};
+        Json *j;
+        char *config = xasprintf(CAUSAL ", \"bos_token_id\": 1, \"eos_token_id\": 2, \"pad_token_id\": %s}", cases[i].pad);
+        piece_add(&model, 1, "x");
+        piece_add(&model, 3, "<s>");
+        piece_add(&model, 3, "</s>");
+        piece_add(&model, 2, "<unk>");
+        if (cases[i].padding)
+            piece_add(&model, 3, "<pad>");
+        str_add(&model, "\x12\x02\x18\x02"); /* trainer_spec.model_type: BPE */
+        assert_int_equal(dir_remove(at("spm")), 0);
+        assert_int_equal(dir_make(at("spm")), 0);
+        assert_int_equal(file_write_atomic(at("spm/config.json"), config, strlen(config)), 0);
+        assert_int_equal(file_write_atomic(at("spm/tokenizer.model"), model.s, model.n), 0);
+        if (cases[i].added)
+            assert_int_equal(file_write_atomic(at("spm/tokenizer_config.json"), cases[i].added, strlen(cases[i].added)), 0);
+        assert_int_equal(model_config_read(&f.config, at("spm")), 0);
+        f.config.head = HEAD_SCALAR;
+        fixture_open(&f, NULL, 1, 8);
+        assert_int_equal(hf_save(&f.p, at("spm_new"), at("spm"), (HfFormat){ST_F32, 0}, NULL, 0), 0);
+        assert_int_equal(json_read_file(&j, at("spm_new/config.json")), 0);
+        assert_int_equal(json_int(json_get(j, "pad_token_id"), -1), cases[i].want);
+        json_free(j);
+        fixture_close(&f);
+        str_free(&model);
+        free(config);
+    }
+}
+
 /* ---- folders that contradict themselves ----------------------------------------------------- */
 
 typedef struct {
@@ -422,7 +477,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(config_dialects), cmocka_unit_test(config_families), cmocka_unit_test(config_refusals),
         cmocka_unit_test(save_and_load),   cmocka_unit_test(scalar_from_causal),
-        cmocka_unit_test(keys_and_files),  cmocka_unit_test(shards),  cmocka_unit_test(contradictions),
+        cmocka_unit_test(keys_and_files), cmocka_unit_test(pad_of_tokenizer_model), cmocka_unit_test(shards),  cmocka_unit_test(contradictions),
     };
     return cmocka_run_group_tests_name("hf", tests, setup, teardown);
 }
