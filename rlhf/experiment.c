@@ -1,8 +1,11 @@
-/* experiment.c - reading and expanding an experiment file. Tested by tests/e2e/test_run.sh. */
+/* experiment.c - reading and expanding an experiment file. Tested by tests/unit/test_experiment.c, tests/fuzz and
+ * tests/e2e/test_run.sh. */
 #include "rlhf/experiment.h"
 
+#include "common/base/config.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/text.h"
 
 #include <libgen.h>
 #include <limits.h>
@@ -45,8 +48,20 @@ static void var_set(Experiment *e, const char *name, const char *value)
     e->vars[i].value = xstrdup(value);
 }
 
-/* Appends text with every ${name} replaced; values may hold further ones. */
-static int expand(const Experiment *e, const YamlNode *at, const char *text, Str *out, int depth)
+static const char *var_get(const Experiment *e, const char *name, size_t n)
+{
+    for (int i = 0; i < e->n_vars; i++) {
+        if (strlen(e->vars[i].name) == n && !strncmp(e->vars[i].name, name, n))
+            return e->vars[i].value;
+    }
+    return NULL;
+}
+
+/* What one text may become: variables that hold others several times grow as powers. */
+enum { DEPTH_MAX = 16, REPLACED_MAX = 10000, EXPANDED_MAX = 1 << 20 };
+
+/* Appends text with every ${name} replaced; values may hold further ones. `left`: replacements that are left. */
+static int expand(const Experiment *e, const YamlNode *at, const char *text, Str *out, int depth, int *left)
 {
     while (*text) {
         const char *open = strstr(text, "${"), *close = open ? strchr(open, '}') : NULL;
@@ -54,19 +69,17 @@ static int expand(const Experiment *e, const YamlNode *at, const char *text, Str
             str_add(out, text);
             return 0;
         }
-        if (!close || depth > 16)
+        if (!close || depth > DEPTH_MAX)
             return bad(at, close ? "variables refer to each other in a circle" : "${ without }");
         str_add_bytes(out, text, (size_t)(open - text));
-        const char *value = NULL;
+        if (--*left < 0 || out->n > EXPANDED_MAX)
+            return bad(at, "variables that hold each other many times make too long a text");
         size_t n = (size_t)(close - open - 2);
-        for (int i = 0; i < e->n_vars; i++) {
-            if (strlen(e->vars[i].name) == n && !strncmp(e->vars[i].name, open + 2, n))
-                value = e->vars[i].value;
-        }
+        const char *value = var_get(e, open + 2, n);
         if (!value)
             return error_set(ERR_CONFIG, "%s:%d:%d: unknown variable ${%.*s}; add it to vars", at->file,
                              at->line, at->column, (int)n, open + 2);
-        int rc = expand(e, at, value, out, depth + 1);
+        int rc = expand(e, at, value, out, depth + 1, left);
         if (rc < 0)
             return rc;
         text = close + 1;
@@ -77,9 +90,10 @@ static int expand(const Experiment *e, const YamlNode *at, const char *text, Str
 static int expanded(const Experiment *e, const YamlNode *n, char **out)
 {
     Str s = {0};
+    int left = REPLACED_MAX;
     if (n->kind != YAML_SCALAR)
         return bad(n, "expected a text or number");
-    int rc = expand(e, n, n->text, &s, 0);
+    int rc = expand(e, n, n->text, &s, 0, &left);
     if (rc < 0)
         str_free(&s);
     else
@@ -113,6 +127,33 @@ static void replace(const Experiment *e, char **text)
     *text = copy;
 }
 
+/* Single quotes fold line breaks, and YAML takes some characters beyond ASCII for such: texts with them are
+ * escaped in double quotes. */
+static void emit_quoted(const char *text, Str *out)
+{
+    static const char *const breaks[] = {"\xE2\x80\xA8", "\xE2\x80\xA9", "\xEF\xBB\xBF"};
+    bool escape = false;
+    for (const unsigned char *c = (const unsigned char *)text; *c; c++)
+        escape |= *c < 0x20 || *c == 0x7F || (*c == 0xC2 && c[1] < 0xA0);
+    for (size_t i = 0; i < sizeof breaks / sizeof *breaks; i++)
+        escape |= strstr(text, breaks[i]) != NULL;
+    if (escape) {
+        config_print_text(out, text);
+        return;
+    }
+    str_add(out, "'");
+    for (const char *c = text; *c; c++)
+        str_addf(out, *c == '\'' ? "''" : "%c", *c);
+    str_add(out, "'");
+}
+
+static const char plain_letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-";
+
+static bool is_plain(const char *text)
+{
+    return text[0] && text[strspn(text, plain_letters)] == 0 && strcmp(text, "-") != 0;
+}
+
 /* Prints a node as YAML with variables replaced, and notes paths it names. */
 static int emit(Experiment *e, Stage *s, const YamlNode *n, int indent, const char *key, Str *out)
 {
@@ -125,17 +166,14 @@ static int emit(Experiment *e, Stage *s, const YamlNode *n, int indent, const ch
             replace(e, &text);
             add_input(s, text);
         }
-        bool plain = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-") ==
-                     strlen(text);
         bool literal = n->quoted && !strstr(n->text, "${"); /* "${x}" is quoted only for YAML's sake */
-        if (literal || !plain || !text[0]) {
-            str_add(out, " '");
-            for (const char *c = text; *c; c++)
-                str_addf(out, *c == '\'' ? "''" : "%c", *c);
-            str_add(out, "'\n");
-        } else {
-            str_addf(out, " %s\n", text);
-        }
+        bool null = !n->quoted && (!text[0] || !strcmp(text, "~"));
+        str_add(out, " ");
+        if (!null && (literal || !is_plain(text)))
+            emit_quoted(text, out);
+        else
+            str_add(out, text);
+        str_add(out, "\n");
         free(text);
         return 0;
     }
@@ -145,10 +183,11 @@ static int emit(Experiment *e, Stage *s, const YamlNode *n, int indent, const ch
         str_add(out, "\n");
     for (const YamlNode *c = n->child; c; c = c->next) {
         str_addf(out, "%*s", indent, "");
-        if (n->kind == YAML_MAP)
-            str_addf(out, "%s:", c->key);
-        else
-            str_add(out, "-");
+        if (n->kind == YAML_MAP && is_plain(c->key))
+            str_add(out, c->key);
+        else if (n->kind == YAML_MAP)
+            emit_quoted(c->key, out);
+        str_add(out, n->kind == YAML_MAP ? ":" : "-");
         if ((rc = emit(e, s, c, indent + 2, n->kind == YAML_MAP ? c->key : key, out)) < 0)
             return rc;
     }
@@ -182,6 +221,8 @@ static bool is_trainer(const Stage *s)
 static int read_config(Experiment *e, Stage *s, const YamlNode *node, int *cap)
 {
     Str text = {0};
+    if (node->kind != YAML_MAP)
+        return bad(node, "config: expected a map of the program's keys");
     int rc = emit(e, s, node, 0, NULL, &text);
     s->config = text.s ? str_take(&text) : xstrdup("");
     if (rc < 0)
@@ -247,6 +288,19 @@ static int read_condition(Experiment *e, const YamlNode *node)
     return rc;
 }
 
+/* The stage's folder and config lie in the experiment's under this name. */
+static int check_name(const Experiment *e, const YamlNode *at, const char *name)
+{
+    if (!name[0] || name[0] == '.' || strchr(name, '/') || strspn(name, plain_letters) != strlen(name))
+        return error_set(ERR_CONFIG, "%s:%d:%d: name: found '%s', expected letters, digits, '_', '-', '.': it becomes "
+                                     "the name of a folder", at->file, at->line, at->column, name);
+    for (int i = 0; i < e->n; i++) {
+        if (!strcmp(e->stages[i].name, name))
+            return bad(at, "two stages have this name");
+    }
+    return 0;
+}
+
 static int read_stage(Experiment *e, const YamlNode *node)
 {
     const YamlNode *name, *program, *list;
@@ -259,11 +313,9 @@ static int read_stage(Experiment *e, const YamlNode *node)
         return bad(node, "a stage needs name and program");
     char *stage_name = NULL;
     TRY(expanded(e, name, &stage_name));
-    for (int i = 0; i < e->n; i++) {
-        if (!strcmp(e->stages[i].name, stage_name)) {
-            free(stage_name);
-            return bad(name, "two stages have this name");
-        }
+    if ((rc = check_name(e, name, stage_name)) < 0) {
+        free(stage_name);
+        return rc;
     }
     var_set(e, "name", stage_name);
     char *out = path_join(e->root, stage_name);
@@ -305,6 +357,8 @@ static int apply_sets(Experiment *e, const char *const *sets, int n)
 {
     for (int i = 0; i < n; i++) {
         const char *eq = strchr(sets[i], '=');
+        if (!text_is_utf8(sets[i], strlen(sets[i])))
+            return error_set(ERR_USAGE, "--set argument %d: it is not UTF-8", i + 1);
         if (eq && !strncmp(sets[i], "root=", 5)) {
             free(e->root);
             e->root = xstrdup(eq + 1);
@@ -327,6 +381,35 @@ static int apply_sets(Experiment *e, const char *const *sets, int n)
     return 0;
 }
 
+static int read_vars(Experiment *e, const YamlNode *vars)
+{
+    if (vars && vars->kind != YAML_MAP && (vars->kind == YAML_LIST || vars->text[0]))
+        return bad(vars, "vars: expected a map, name: value");
+    for (const YamlNode *c = vars ? vars->child : NULL; c; c = c->next) {
+        if (c->kind != YAML_SCALAR)
+            return bad(c, "a variable is a text or number");
+        var_set(e, c->key, c->text);
+    }
+    return 0;
+}
+
+/* May hold variables of the file itself. */
+static int read_root(Experiment *e, const YamlNode *at)
+{
+    Str root = {0};
+    int left = REPLACED_MAX, rc = expand(e, at, e->root, &root, 0, &left);
+    if (rc == 0 && !root.n)
+        rc = bad(at, "root: is empty; expected the folder of all stages");
+    if (rc < 0) {
+        str_free(&root);
+        return rc;
+    }
+    free(e->root);
+    e->root = str_take(&root);
+    var_set(e, "root", e->root);
+    return 0;
+}
+
 int experiment_read(Experiment *e, const char *path, const char *const *sets, int n_sets)
 {
     return experiment_read_stage(e, path, sets, n_sets, INT_MAX - 1, (ExperimentStandIn){0});
@@ -335,29 +418,23 @@ int experiment_read(Experiment *e, const char *path, const char *const *sets, in
 int experiment_read_stage(Experiment *e, const char *path, const char *const *sets, int n_sets, int index,
                           ExperimentStandIn stand_in)
 {
-    const YamlNode *root, *node;
+    const YamlNode *top, *root, *stages;
     int rc = 0;
     *e = (Experiment){.path = path, .stand_in = stand_in, .stand_in_at = index};
     TRY(yaml_read_file(&e->doc, path));
-    root = yaml_root(e->doc);
-    TRY(known_keys(root, top_keys, sizeof top_keys / sizeof *top_keys));
-    e->root = xstrdup((node = yaml_get(root, "root")) && node->kind == YAML_SCALAR ? node->text : "runs");
-    if ((node = yaml_get(root, "vars"))) {
-        for (const YamlNode *c = node->child; c; c = c->next) {
-            if (c->kind != YAML_SCALAR) {
-                rc = bad(c, "a variable is a text or number");
-                goto fail;
-            }
-            var_set(e, c->key, c->text);
-        }
-    }
+    top = yaml_root(e->doc);
+    TRY(known_keys(top, top_keys, sizeof top_keys / sizeof *top_keys));
+    root = yaml_get(top, "root");
+    if (root && root->kind != YAML_SCALAR)
+        return bad(root, "root: expected the name of a folder");
+    e->root = xstrdup(root ? root->text : "runs");
+    TRY(read_vars(e, yaml_get(top, "vars")));
     TRY(apply_sets(e, sets, n_sets));
-    var_set(e, "root", e->root);
-    if (!(node = yaml_get(root, "stages")) || node->kind != YAML_LIST) {
-        rc = bad(root, "expected a list of stages under 'stages'");
-        goto fail;
-    }
-    for (const YamlNode *c = node->child; c && e->n <= index; c = c->next)
+    TRY(read_root(e, root ? root : top));
+    stages = yaml_get(top, "stages");
+    if (!stages || stages->kind != YAML_LIST)
+        return bad(stages ? stages : top, "expected a list of stages under 'stages'");
+    for (const YamlNode *c = stages->child; c && e->n <= index; c = c->next)
         TRY(read_stage(e, c));
 fail:
     return rc;
