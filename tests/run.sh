@@ -148,8 +148,7 @@ run_check() {
     if build "address,undefined" SAN=address,undefined CUDA=0 all tests; then
         plain=$BUILD
         BUILD=$ROOT/build/san-address-undefined
-        { exact_job "$limit" "$plain"; binaries 'sanitized ' "$limit" | sed 's/^sanitized /sanitized_/'; } | run_jobs
-        fuzz_jobs | run_jobs
+        { exact_job "$limit" "$plain"; binaries 'sanitized ' "$limit" | sed 's/^sanitized /sanitized_/'; fuzz_jobs; } | run_jobs
         [ -z "${LONG:-}" ] || scripts 'sanitized_' "$limit" | run_jobs
         BUILD=$plain
     fi

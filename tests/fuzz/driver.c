@@ -1,7 +1,8 @@
 /* driver.c - runs a fuzz target:  fuzz_X [SECONDS [SEED]]    inputs until the time is over
  *                                 fuzz_X -i INPUT [SEED]      one input again, on standard output
- * too fuzz_X FILE...              files as inputs The inputs run in a child, whose number of the
- * input in hand lies in shared memory: when it dies, the parent says which input did it. */
+ *                   fuzz_X FILE...              files as inputs
+ * The inputs run in a child, whose number of the input in hand lies in shared memory: when it dies, the
+ * parent says which input did it. */
 #include "tests/fuzz/fuzz.h"
 
 #include "common/base/error.h"
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -130,6 +132,49 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* What the first input needed for good (a memory file) may stay. */
+typedef struct {
+    int descriptor, mapped;
+} Open;
+
+static Open count_open(void)
+{
+    return (Open){fuzz_lowest_free_descriptor(), fuzz_mapped_files()};
+}
+
+static void check_leaks(const Open *before)
+{
+    CHECK(fuzz_mapped_files() == before->mapped, "a file stays mapped, of one of the last %d inputs", LEAK_EVERY);
+    if (!__lsan_do_recoverable_leak_check || !__lsan_do_recoverable_leak_check())
+        return;
+    printf("it leaks, or one of the %d inputs before it does\n", LEAK_EVERY);
+    fflush(stdout);
+    _exit(1);
+}
+
+/* The inputs of `seconds`, by number in *at. */
+static void run_child(const Seeds *seeds, double seconds, uint64_t seed, volatile uint64_t *at)
+{
+    Str s = {0};
+    const double end = now() + seconds;
+    run_exact(str_get(&seeds->at[0]), seeds->at[0].n);
+    const Open before = count_open();
+    for (*at = 0; now() < end; ++*at) {
+        make_input(&s, seeds, seed, *at);
+        run_exact(str_get(&s), s.n);
+        CHECK(fuzz_lowest_free_descriptor() == before.descriptor, "a file stays open");
+        if (*at % LEAK_EVERY == 0)
+            check_leaks(&before);
+    }
+    check_leaks(&before);
+    str_free(&s);
+}
+
+static double seconds_of(const struct timeval *t)
+{
+    return (double)t->tv_sec + 1e-6 * (double)t->tv_usec;
+}
+
 static int run_inputs(const Seeds *seeds, double seconds, uint64_t seed)
 {
     volatile uint64_t *at =
@@ -138,29 +183,19 @@ static int run_inputs(const Seeds *seeds, double seconds, uint64_t seed)
     CHECK(at != MAP_FAILED, "no shared memory");
     const pid_t child = fork();
     if (child == 0) {
-        Str s = {0};
-        const double end = now() + seconds;
-        for (*at = 0; now() < end; ++*at) {
-            make_input(&s, seeds, seed, *at);
-            run_exact(str_get(&s), s.n);
-            if (*at % LEAK_EVERY == 0 && __lsan_do_recoverable_leak_check &&
-                __lsan_do_recoverable_leak_check()) {
-                printf("it leaks, or one of the %d inputs before it does\n", LEAK_EVERY);
-                fflush(stdout);
-                _exit(1);
-            }
-        }
-        str_free(&s);
+        run_child(seeds, seconds, seed, at);
         exit(0);
     }
-    CHECK(child > 0 && waitpid(child, &status, 0) == child, "no child");
+    struct rusage used;
+    CHECK(child > 0 && wait4(child, &status, 0, &used) == child, "no child");
     const bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     if (!good)
         printf("input %llu of seed %llu failed; again with: -i %llu %llu\n",
                (unsigned long long)*at, (unsigned long long)seed, (unsigned long long)*at,
                (unsigned long long)seed);
-    printf("%llu inputs of seed %llu in %.1f s\n", (unsigned long long)*at,
-           (unsigned long long)seed, seconds);
+    const double cpu = seconds_of(&used.ru_utime) + seconds_of(&used.ru_stime);
+    printf("%llu inputs of seed %llu in %.1f s, %.0f a second of processor time\n",
+           (unsigned long long)*at, (unsigned long long)seed, seconds, (double)*at / (cpu + 1e-3));
     printf("%d passed, %d failed, 0 skipped\n", good, !good);
     return !good;
 }
@@ -169,6 +204,7 @@ int main(int argc, char **argv)
 {
     static Seeds seeds;
     int rc = 0;
+    fuzz_folder(); /* before the child, so that it is removed even if that dies */
     while (seeds.n < SEEDS_MAX && fuzz_seed(seeds.n, &seeds.at[seeds.n]))
         seeds.n++;
     const bool one = argc > 2 && !strcmp(argv[1], "-i");
@@ -196,5 +232,6 @@ int main(int argc, char **argv)
     }
     for (int k = 0; k < seeds.n; k++)
         str_free(&seeds.at[k]);
+    fuzz_folder_remove();
     return rc < 0 ? -rc : rc;
 }

@@ -51,48 +51,13 @@ static const char *const seeds[] = {
 };
 
 const char *const fuzz_words[] = {
-    "\"\"",
-    "\" \"",
-    "\"q\"",
-    "\"a\"",
-    "7",
-    "false",
-    "[\"a\"]",
-    "{\"role\": \"user\", \"content\": \"\"}",
-    "[{\"role\": \"assistant\", \"content\": \"b\"}]",
-    "null",
-    "true",
-    "7",
-    "-3",
-    "0",
-    "\"\"",
-    "[]",
-    "{}",
-    "\"q\"",
-    "\\u0000",
-    "<extra_id_1>",
-    "<extra_id_1>User\\n",
-    "\n",
-    "[",
-    "]",
-    "{",
-    "}",
-    ",",
-    ":",
-    "\"",
-    "\\n\\nHuman:",
-    "\\n\\nAssistant:",
-    "1e300",
-    "0.25",
-    NULL,
+    FUZZ_ROW_VALUES,
+    "-3", "0", "<extra_id_1>", "<extra_id_1>User\\n", "1e300", "0.25", NULL,
 };
 
 bool fuzz_seed(int k, Str *out)
 {
-    if (k >= (int)(sizeof seeds / sizeof *seeds))
-        return false;
-    str_add(out, seeds[k]);
-    return true;
+    return fuzz_seed_text(seeds, sizeof seeds / sizeof *seeds, k, out);
 }
 
 static void check_report(ImportReport *r)

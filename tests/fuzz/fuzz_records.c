@@ -40,75 +40,18 @@ static const char *const seeds[] = {
 };
 
 const char *const fuzz_words[] = {
-    "\"\"",
-    "\" \"",
-    "\"q\"",
-    "\"a\"",
-    "7",
-    "false",
-    "[\"a\"]",
-    "{\"role\": \"user\", \"content\": \"\"}",
-    "[{\"role\": \"assistant\", \"content\": \"b\"}]",
-    "\"prompt\":",
-    "\"chosen\":",
-    "\"rejected\":",
-    "\"messages\":",
-    "\"conversations\":",
-    "\"completion\":",
-    "\"response\":",
-    "\"instruction\":",
-    "\"input\":",
-    "\"output\":",
-    "\"history\":",
-    "\"system\":",
-    "\"label\":",
-    "\"is_safe\":",
-    "\"role\":",
-    "\"content\":",
-    "\"from\":",
-    "\"value\":",
-    "\"user\"",
-    "\"assistant\"",
-    "\"system\"",
-    "\"margin\":",
-    "\"id\":",
-    "\"tags\":",
-    "\"tools\":",
-    "null",
-    "true",
-    "1e400",
-    "99999999999999999999",
-    "-0",
-    "[]",
-    "{}",
-    "[",
-    "]",
-    "{",
-    "}",
-    ",",
-    ":",
-    "\"",
-    "\\",
-    "\\u0000",
-    "\\ud83d\\ude00",
-    "\\ud800",
-    "\\n\\nHuman:",
-    "\\n\\nAssistant:",
-    "\\n",
-    " ",
-    "\xef\xbb\xbf",
-    "\xc3",
-    "\n",
-    "[[[[[[[[",
-    NULL,
+    FUZZ_ROW_VALUES,
+    "\"prompt\":", "\"chosen\":", "\"rejected\":", "\"messages\":", "\"conversations\":",
+    "\"completion\":", "\"response\":", "\"instruction\":", "\"input\":", "\"output\":",
+    "\"history\":", "\"system\":", "\"label\":", "\"is_safe\":", "\"role\":", "\"content\":",
+    "\"from\":", "\"value\":", "\"user\"", "\"assistant\"", "\"system\"", "\"margin\":", "\"id\":",
+    "\"tags\":", "\"tools\":", "1e400", "99999999999999999999", "-0", "\\", "\\ud83d\\ude00",
+    "\\ud800", "\\n", " ", "\xef\xbb\xbf", "\xc3", "[[[[[[[[", NULL,
 };
 
 bool fuzz_seed(int k, Str *out)
 {
-    if (k >= (int)(sizeof seeds / sizeof *seeds))
-        return false;
-    str_add(out, seeds[k]);
-    return true;
+    return fuzz_seed_text(seeds, sizeof seeds / sizeof *seeds, k, out);
 }
 
 /* "f:LINE:COLUMN: ..." with a place inside the text, on one line. */

@@ -1,5 +1,6 @@
 /* fuzz_streams.c - any bytes as a file: lines, the whole rest and rows agree on what they hold and
- * on whether they are damaged; nothing is read beyond it, nothing hangs. */
+ * on whether they are damaged, gzip and zstd data with what the libraries' one-shot functions make of each
+ * member and frame; nothing is read beyond it, nothing hangs. */
 #include "tests/fuzz/fuzz.h"
 
 #include "common/base/error.h"
@@ -10,6 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <zlib.h>
+#include <zstd.h>
+#include <zstd_errors.h>
 
 const char *const fuzz_words[] = {
     "\x1f\x8b",
@@ -68,6 +72,12 @@ bool fuzz_seed(int k, Str *out)
     } else if (text == 5) {
         str_add_bytes(out, "\x50\x2a\x4d\x18\3\0\0\0abc", 11);
         pack(".zst", texts[k % 3], out);
+    } else if (text == 6) { /* frames with skippable ones between and behind them; one without a checksum or size */
+        pack(".zst", texts[0], out);
+        str_add_bytes(out, "\x5f\x2a\x4d\x18\0\0\0\0", 8);
+        str_add_bytes(out, "\x28\xb5\x2f\xfd\0\x58\x21\0\0[7]\n", 13);
+        if (k % 3)
+            str_add_bytes(out, "\x53\x2a\x4d\x18\1\0\0\0x", 9);
     } else {
         return false;
     }
@@ -93,7 +103,17 @@ static int read_lines(const char *path, Str *out)
     return rc;
 }
 
-/* The same out of reader_rest: newlines alone, one at the end. */
+/* As reader_line gives them: newlines alone, one at the end. */
+static void add_lines(Str *out, const char *data, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!(data[i] == '\r' && (i + 1 == n || data[i + 1] == '\n')))
+            str_add_bytes(out, data + i, 1);
+    if (n && data[n - 1] != '\n')
+        str_add(out, "\n");
+}
+
+/* The same out of reader_rest. */
 static int read_rest(const char *path, Str *out)
 {
     Reader *r;
@@ -105,15 +125,87 @@ static int read_rest(const char *path, Str *out)
     rc = reader_peek(r, &first);
     if (rc == 0 && (rc = reader_rest(r, &data, &n)) == 0) {
         CHECK(data[n] == 0 && (first == 0 || memchr(data, first, n)), "rest");
-        for (size_t i = 0; i < n; i++)
-            if (!(data[i] == '\r' && (i + 1 == n || data[i + 1] == '\n')))
-                str_add_bytes(out, data + i, 1);
-        if (n && data[n - 1] != '\n')
-            str_add(out, "\n");
+        add_lines(out, data, n);
         free(data);
     }
     reader_close(r);
     return rc;
+}
+
+/* ---- the libraries' own word */
+
+enum { PLAIN_MAX = 1 << 20 };
+static char plain[PLAIN_MAX]; /* what one frame or member holds */
+static const uint64_t WINDOW_MAX = (uint64_t)1 << 27; /* what zstd's decoder takes unless told otherwise */
+
+typedef enum { WHOLE, DAMAGED, TOO_LARGE } Verdict;
+
+/* Bytes a decoder must keep for a frame that has `n` bytes of content. */
+static uint64_t window_of(const uint8_t *frame, size_t n)
+{
+    const bool skippable = frame[0] != 0x28, single = frame[4] & 0x20;
+    return skippable ? 0 : single ? n : ((uint64_t)1 << (10 + (frame[5] >> 3))) / 8 * (8 + (frame[5] & 7));
+}
+
+/* Frame by frame. *window: the largest. */
+static Verdict zstd_whole(const uint8_t *data, size_t n, Str *out, uint64_t *window)
+{
+    Verdict v = WHOLE;
+    for (size_t frame; n && v == WHOLE; data += frame, n -= frame) {
+        frame = ZSTD_findFrameCompressedSize(data, n);
+        const size_t got = ZSTD_isError(frame) ? frame : ZSTD_decompress(plain, PLAIN_MAX, data, frame);
+        if (ZSTD_isError(got)) {
+            v = ZSTD_getErrorCode(got) == ZSTD_error_dstSize_tooSmall ? TOO_LARGE : DAMAGED;
+            break;
+        }
+        str_add_bytes(out, plain, got);
+        if (window_of(data, got) > *window)
+            *window = window_of(data, got);
+    }
+    return v;
+}
+
+/* Member by member; zeros between and behind them are padding. */
+static Verdict gzip_whole(const uint8_t *data, size_t n, Str *out)
+{
+    Verdict v = WHOLE;
+    while (n && v == WHOLE) {
+        z_stream z = {.next_in = (uint8_t *)(uintptr_t)data, .avail_in = (unsigned)n, .next_out = (void *)plain,
+                      .avail_out = PLAIN_MAX};
+        if (!*data) {
+            data++;
+            n--;
+            continue;
+        }
+        CHECK(inflateInit2(&z, 15 + 16) == Z_OK, "zlib does not start");
+        if (inflate(&z, Z_FINISH) != Z_STREAM_END)
+            v = z.avail_out ? DAMAGED : TOO_LARGE;
+        str_add_bytes(out, plain, PLAIN_MAX - z.avail_out);
+        data += n - z.avail_in;
+        n = z.avail_in;
+        inflateEnd(&z);
+    }
+    return v;
+}
+
+/* Our reader accepts what the library accepts, but for too large windows, and finds the same bytes there. */
+static void check_library(const uint8_t *data, size_t n, int rc, const Str *rest)
+{
+    Str whole = {0}, lines = {0};
+    uint64_t window = 0;
+    const bool zstd = n >= 4 && (!memcmp(data, "\x28\xb5\x2f\xfd", 4) ||
+                                 ((data[0] & 0xf0) == 0x50 && !memcmp(data + 1, "\x2a\x4d\x18", 3)));
+    const bool gzip = n >= 2 && data[0] == 0x1f && data[1] == 0x8b;
+    const Verdict v = zstd ? zstd_whole(data, n, &whole, &window) : gzip ? gzip_whole(data, n, &whole) : TOO_LARGE;
+    CHECK(rc < 0 || v != DAMAGED, "the reader accepts what the library refuses");
+    CHECK(rc == 0 || v != WHOLE || window > WINDOW_MAX, "refused, but whole: %s", error_text());
+    if (rc == 0 && v == WHOLE) {
+        const size_t skip = whole.n >= 3 && !memcmp(whole.s, "\xef\xbb\xbf", 3) ? 3 : 0;
+        add_lines(&lines, str_get(&whole) + skip, whole.n - skip);
+        CHECK(lines.n == rest->n && !memcmp(str_get(&lines), str_get(rest), lines.n), "%zu and %zu bytes", lines.n, rest->n);
+    }
+    str_free(&whole);
+    str_free(&lines);
 }
 
 static void read_rows(const char *path, int rc_lines)
@@ -135,7 +227,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     const char *path = fuzz_file(data, n);
     const int rc_lines = read_lines(path, &lines), rc_rest = read_rest(path, &rest);
     CHECK(rc_lines == rc_rest, "lines give %d, the rest %d: %s", rc_lines, rc_rest, error_text());
-    if (rc_lines == 0)
+    check_library(data, n, rc_rest, &rest);
+    if (rc_lines < 0)
+        fuzz_refused(rc_lines, path, &lines);
+    else
         CHECK(lines.n == rest.n && !memcmp(str_get(&lines), str_get(&rest), lines.n),
               "%zu and %zu bytes", lines.n, rest.n);
     read_rows(path, rc_lines);

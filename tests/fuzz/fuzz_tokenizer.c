@@ -1,6 +1,7 @@
-/* fuzz_tokenizer.c - any bytes as a tokenizer.json or tokenizer.model, and any text through what was read:
- * what is refused is refused by name, what is read gives ids of its own tokens, and a user's text no special
- * one. An input is the file, "\n----\n" and the text; a file that begins with '{' is JSON. */
+/* fuzz_tokenizer.c - any bytes as a tokenizer.json or tokenizer.model, and as the tokenizer_config.json beside it, and
+ * any text through what was read: what is refused is refused by name, what is read gives ids of its own tokens, and a
+ * user's text no special one. An input is the file, a border, the text, and perhaps a border and the
+ * configuration; a file that begins with '{' is JSON. */
 #include "tests/fuzz/fuzz.h"
 
 #include "common/base/error.h"
@@ -10,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char border[] = "\n----\n";
-
 const char *const fuzz_words[] = {
     "null", "true", "{", "}", "[", "]", ",", "0", "-1", "99999999", "\"", "\\u2581", SPM_SPACE, "<0x0A>", "<unk>",
     "\"type\":", "\"Sequence\"", "\"Split\"", "\"ByteLevel\"", "\"Metaspace\"", "\"Digits\"", "\"Prepend\"", "\"NFC\"",
@@ -19,7 +18,8 @@ const char *const fuzz_words[] = {
     "\"first\"", "\"never\"", "\"special\":true", "\"normalized\":true", "\"lstrip\":true", "\"rstrip\":true",
     "\"single_word\":true", "\"ignore_merges\":true", "\"byte_fallback\":true", "\\\\s", "\\\\p{L}", "(?=", "(?<=a)", "(?i)",
     "*", "+", "|", "\\\\K", "^", "$", "\x0A\x04", "\x12\x04", "\x1A\x02", "\x18\x02", "\x18\x04", "\x18\x05", "\x20\x01",
-    "\x98\x02\x01", "\xCC\x81", "e\xCC\x81", "\xE1\x84\x92\xE1\x85\xA1", "\xFF", "\xF0\x9F\xA6\x99", border, NULL,
+    "\x98\x02\x01", "\xCC\x81", "\"bos_token\":", "\"eos_token\":", "\"legacy\":",
+    "\"add_eos_token\":", "\"added_tokens_decoder\":", "\"30\":{\"content\":\"q\"}", "\"chat_template\":", "e\xCC\x81", "\xE1\x84\x92\xE1\x85\xA1", "\xFF", "\xF0\x9F\xA6\x99", FUZZ_BORDER, NULL,
 };
 
 #define ADDED "\"added_tokens\":[{\"id\":0,\"content\":\"<s>\",\"special\":true,\"lstrip\":true,\"rstrip\":false}," \
@@ -43,6 +43,7 @@ static const char *const json_seeds[] = {
     "}}\n----\n a b w aw",
     "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true},{\"type\":\"Split\","
     "\"pattern\":{\"String\":\"b\"},\"behavior\":\"MergedWithPrevious\",\"invert\":true}]},\"model\":{" VOCAB "}}\n----\nab12bb",
+    "{\"model\":{\"vocab\":{\"a\":0,\"b\":-1},\"merges\":[]}}\n----\nab", /* to be refused */
 };
 
 /* Pieces as on the wire: type and text; scores fall. */
@@ -70,12 +71,22 @@ bool fuzz_seed(int k, Str *out)
     static const char *const odd[] = {"2<unk>", "3<s>", "4<sep>", "4ba", "1ab", "5abab", "1a", "1b", "1a" SPM_SPACE,
                                       "1" SPM_SPACE, "5\xC3\xA9t", NULL};
     const int n_json = sizeof json_seeds / sizeof *json_seeds;
+    static const char *const configs[] = {
+        "{\"bos_token\":\"<s>\",\"eos_token\":{\"content\":\"</s>\"},\"legacy\":false,\"add_eos_token\":true,"
+        "\"added_tokens_decoder\":{\"30\":{\"content\":\"<pad>\",\"special\":true},\"31\":{\"content\":\"w\"}}}",
+        "{\"bos_token\":null,\"eos_token\":\"<s>\",\"add_bos_token\":false,\"chat_template\":[{\"name\":\"default\","
+        "\"template\":\"{{ messages }}\"}]}",
+    };
     if (k < n_json) {
         str_add(out, json_seeds[k]);
+        if (k == 0)
+            str_addf(out, FUZZ_BORDER "%s", configs[1]);
     } else if (k < n_json + 4) {
         add_model(out, k % 2 ? odd : plain, false, k >= n_json + 2);
-        str_add(out, border);
+        str_add(out, FUZZ_BORDER);
         str_add(out, "a  abab<s> xy \xC3\xA9t\xF0\x9F\xA6\x99<sep>baba ");
+        if (k >= n_json + 2) /* `odd` has no </s> */
+            str_addf(out, FUZZ_BORDER "%s", configs[k % 2]);
     } else {
         return false;
     }
@@ -91,7 +102,7 @@ static void check_ids(const Tokenizer *t, const IdList *ids, bool user)
     }
 }
 
-static void use(Tokenizer *t, const char *text, size_t n)
+static void use(Tokenizer *t, const char *text, size_t n, Str *out)
 {
     IdList ids = {0};
     Str back = {0};
@@ -102,26 +113,47 @@ static void use(Tokenizer *t, const char *text, size_t n)
         CHECK(rc == 0 || rc == ERR_DATA, "code %d", rc);
         CHECK(rc == 0 || !text_is_utf8(text, n) || strstr(error_text(), "gives up"), "%s", error_text());
         check_ids(t, &ids, mode < 2);
+        str_add_bytes(out, ids.at, (size_t)ids.n * sizeof *ids.at);
         CHECK(tokenizer_decode(t, ids.at, ids.n, mode == 2, &back) == 0, "decode");
         CHECK(text_is_utf8(str_get(&back), back.n), "decoded text is not UTF-8");
+        str_add_bytes(out, str_get(&back), back.n);
     }
     id_list_free(&ids);
     str_free(&back);
 }
 
+/* What a folder has of the three, but for the file that begins otherwise. */
+static const char *put_folder(const FuzzPart *part)
+{
+    const bool json = part[0].n && part[0].s[0] == '{';
+    fuzz_put(json ? "tok/tokenizer.json" : "tok/tokenizer.model", part[0].s, part[0].n);
+    fuzz_put_nothing(json ? "tok/tokenizer.model" : "tok/tokenizer.json");
+    if (part[2].n)
+        fuzz_put("tok/tokenizer_config.json", part[2].s, part[2].n);
+    else
+        fuzz_put_nothing("tok/tokenizer_config.json");
+    return fuzz_path("tok");
+}
+
+static void run(const uint8_t *data, size_t n, Str *out)
+{
+    FuzzPart part[3] = {{"", 0}, {"", 0}, {"", 0}};
+    Tokenizer *t;
+    fuzz_parts(part, 3, data, n);
+    const char *folder = put_folder(part);
+    int rc = tokenizer_open(&t, folder);
+    if (rc < 0) {
+        fuzz_refused(rc, folder, out);
+        return;
+    }
+    CHECK(t->bos < t->n_pieces && t->eos < t->n_pieces, "bos %d eos %d of %d", (int)t->bos, (int)t->eos, t->n_pieces);
+    use(t, part[1].s, part[1].n, out);
+    str_addf(out, " %d %d %s", (int)t->bos, (int)t->eos, t->chat_template ? t->chat_template : "");
+    tokenizer_close(t);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    const char *cut = n ? memmem(data, n, border, sizeof border - 1) : NULL;
-    const size_t file = cut ? (size_t)(cut - (const char *)data) : n;
-    Tokenizer *t = xcalloc(1, sizeof *t);
-    int rc;
-    t->bpe.unk = t->bos = t->eos = -1;
-    t->path = xstrdup(fuzz_file(data, file));
-    rc = file && data[0] == '{' ? tokenizer_read(t) : tokenizer_read_spm(t);
-    if (rc < 0)
-        CHECK(rc == ERR_DATA && strncmp(error_text(), t->path, strlen(t->path)) == 0, "%d: %s", rc, error_text());
-    else
-        use(t, cut ? cut + sizeof border - 1 : "", cut ? n - file - (sizeof border - 1) : 0);
-    tokenizer_close(t);
+    fuzz_twice(run, data, n);
     return 0;
 }
