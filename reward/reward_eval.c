@@ -64,6 +64,27 @@ static void add_pair(EvalTable *t, const PairItem *it, double d, EvalWho who)
         count(longer > 0 ? &t->chosen_longer : &t->chosen_shorter, d, who);
 }
 
+void eval_counts(EvalTable *t, const PairSet *s, const float (*score)[2], EvalWho who)
+{
+    double loss = 0, margin = 0, reward = 0;
+    int64_t n_rewards = 0;
+    *t = (EvalTable){.min_reward = NAN, .max_reward = NAN};
+    for (int64_t i = 0; i < s->n; i++) {
+        const PairItem *it = &s->at[i];
+        if (who == EVAL_MODEL)
+            add_answers(t, it, score[i], &reward, &n_rewards);
+        double d = (double)score[i][0] - (double)score[i][1];
+        if (it->n_seqs < 2 || (who == EVAL_JUDGE && isnan(d)))
+            continue;
+        margin += d;
+        loss += d > 0 ? log1p(exp(-d)) : log1p(exp(d)) - d;
+        add_pair(t, it, d, who);
+    }
+    t->loss = t->all.n ? loss / (double)t->all.n : NAN;
+    t->margin = t->all.n ? margin / (double)t->all.n : NAN;
+    t->mean_reward = n_rewards ? reward / (double)n_rewards : NAN;
+}
+
 static void difference_by_rating(EvalTable *t, const PairSet *s, const float (*score)[2])
 {
     double *value[STRENGTH_COUNT];
@@ -84,23 +105,7 @@ static void difference_by_rating(EvalTable *t, const PairSet *s, const float (*s
 
 void eval_table(EvalTable *t, const PairSet *s, const float (*score)[2], EvalWho who, double precision)
 {
-    double loss = 0, margin = 0, reward = 0;
-    int64_t n_rewards = 0;
-    *t = (EvalTable){.min_reward = NAN, .max_reward = NAN};
-    for (int64_t i = 0; i < s->n; i++) {
-        const PairItem *it = &s->at[i];
-        if (who == EVAL_MODEL)
-            add_answers(t, it, score[i], &reward, &n_rewards);
-        double d = (double)score[i][0] - (double)score[i][1];
-        if (it->n_seqs < 2 || (who == EVAL_JUDGE && isnan(d)))
-            continue;
-        margin += d;
-        loss += d > 0 ? log1p(exp(-d)) : log1p(exp(d)) - d;
-        add_pair(t, it, d, who);
-    }
-    t->loss = t->all.n ? loss / (double)t->all.n : NAN;
-    t->margin = t->all.n ? margin / (double)t->all.n : NAN;
-    t->mean_reward = n_rewards ? reward / (double)n_rewards : NAN;
+    eval_counts(t, s, score, who);
     difference_by_rating(t, s, score);
     if (who != EVAL_LENGTH)
         reliability_of_pairs(&t->pairs, s, score);

@@ -38,6 +38,8 @@ typedef struct {
 /* score[i][0..1]: linear scores of item i's sequences; NaN: a pair that was not looked at (EVAL_JUDGE). precision:
  * reward_detect.h. */
 void eval_table(EvalTable *t, const PairSet *s, const float (*score)[2], EvalWho who, double precision);
+/* What needs no bootstrap, for the evaluations during training: all but difference, detect, pairs and labels. */
+void eval_counts(EvalTable *t, const PairSet *s, const float (*score)[2], EvalWho who);
 double accuracy_of(Accuracy a);          /* NaN when empty */
 Interval accuracy_interval(Accuracy a);  /* Wilson */
 /* Score of item i that EVAL_LENGTH gives: tokens of its answers. The longer answer is preferred, always: nothing is

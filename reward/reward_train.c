@@ -549,11 +549,15 @@ fail:
 
 /* ---- evaluation and results ----------------------------------------------------------------------- */
 
-static void evaluate(Reward *p, EvalTable *table)
+/* whole: with the intervals, which take time and go into eval.json alone. */
+static void evaluate(Reward *p, EvalTable *table, bool whole)
 {
     float(*score)[2] = xcalloc((size_t)p->eval.n + 1, sizeof *score);
     eval_score(&p->rm, &p->eval, score);
-    eval_table(table, &p->eval, (const float(*)[2])score, EVAL_MODEL, DETECT_PRECISION);
+    if (whole)
+        eval_table(table, &p->eval, (const float(*)[2])score, EVAL_MODEL, DETECT_PRECISION);
+    else
+        eval_counts(table, &p->eval, (const float(*)[2])score, EVAL_MODEL);
     free(score);
 }
 
@@ -563,7 +567,7 @@ static int reward_eval_step(Trainer *t)
     EvalTable table;
     if (!p->eval.n)
         return 0;
-    evaluate(p, &table);
+    evaluate(p, &table, false);
     metrics_set(&t->metrics, "eval_accuracy", accuracy_of(table.all));
     metrics_set(&t->metrics, "eval_loss", table.loss);
     metrics_set(&t->metrics, "eval_margin", table.margin);
@@ -636,7 +640,7 @@ static int reward_finish(Trainer *t)
     int rc = 0;
     char *folder = path_join(t->run->out_dir, "export");
     if (p->eval.n) {
-        evaluate(p, &table);
+        evaluate(p, &table, true);
         TRY(write_eval(t, &table));
     }
     Calibration k = eval_calibration(&table, p->c->safety_weight > 0);

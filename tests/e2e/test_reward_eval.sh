@@ -56,6 +56,14 @@ check "models of two tokenizers" "${ONE[@]}" compare="$TMP/other" out_dir="$TMP/
 [ "$(flat "$TMP/two/eval.json" | grep -o '"accuracy_difference":{[^}]*}' | head -n 1)" = '"accuracy_difference":{"value":0,"low":0,"high":0}' ] &&
     ok "agree where the tokens do" || not_ok "agree where the tokens do" "$(grep -A 4 accuracy_difference "$TMP/two/eval.json" | tr -d '\n')"
 
+sed -i 's/"max_position_embeddings": *[0-9]*/"max_position_embeddings": 18/' "$TMP/other/config.json"
+"${ONE[@]}" compare="$TMP/other" out_dir="$TMP/short" >/dev/null 2>"$TMP/short.log"
+"${ONE[@]}" max_length=18 out_dir="$TMP/short1" >/dev/null 2>&1
+[ "$(flat "$TMP/short/eval.json" | grep -o '"all":{[^}]*}' | head -n 1)" = "$(flat "$TMP/short1/eval.json" | grep -o '"all":{[^}]*}' | head -n 1)" ] &&
+    ok "what is too long for one of them is left out for both" || not_ok "what is too long for one of them is left out for both" "$(cat "$TMP/short.log")"
+compares "some are left out, not all" "$(values "$TMP/short/eval.json" pairs | head -n 1) < $(values "$TMP/e1/eval.json" pairs | head -n 1) && $(values "$TMP/short/eval.json" pairs | head -n 1) > 0"
+check "and it says so" grep -q "records are left out" "$TMP/short.log"
+
 # ---- the judge: the policy itself, asked with words it has
 JUDGE=(judge.model="$W/sft/export" judge.template=plain "judge.letters=[a, b]" "judge.prompt={prompt} , a is {a} , b is {b}")
 check "a judge" "${ONE[@]}" "${JUDGE[@]}" out_dir="$TMP/j1"

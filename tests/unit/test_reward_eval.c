@@ -50,6 +50,10 @@ static void table_by_hand(void **state)
     /* 3, -2, 1, 1, -1, 0.5, 0, -4, 2, 1 and -1.7: eleven answers, their sum is -0.2 */
     assert_true(fabs(t.mean_reward + 0.2 / 11) < 1e-7);
     assert_true(t.min_reward == -4 && t.max_reward == 3);
+    EvalTable quick;
+    eval_counts(&quick, &set, score, EVAL_MODEL);
+    assert_memory_equal(&quick.all, &t.all, sizeof t.all);
+    assert_true(quick.loss == t.loss && quick.margin == t.margin && quick.hit50 == t.hit50 && quick.pairs.n == 0);
 }
 
 static void text_has_wilsons_interval(void **state)
