@@ -121,11 +121,11 @@ says "and what goes on from it waits" "rejection +rlhf-rejection +waits: needs $
 # --- one program, cards, the command line
 SFT=(rlhf-sft model="$R/world/model" init=random template=plain max_length=64 micro_batch_tokens=512 threads=1 "data.train=[{path: $R/world/sft.jsonl}]" out_dir="$TMP/one")
 check "one program" "$BIN/rlhf" plan "${SFT[@]}"
-"$BIN/rlhf" plan --seconds 0 --cards --json "${SFT[@]}" dtype=bf16 >"$TMP/card.json" 2>&1
+"$BIN/rlhf" plan --seconds 0 --cards --json "${SFT[@]}" dtype=bf16 unit_tokens=512 >"$TMP/card.json" 2>&1
 compares "a card that is not here is planned for" "$(value '' card_bytes "$TMP/card.json") > 0"
-"$BIN/rlhf" plan --cards "${SFT[@]}" dtype=bf16 >"$TMP/plan.txt" 2>&1
+"$BIN/rlhf" plan --cards "${SFT[@]}" dtype=bf16 unit_tokens=512 >"$TMP/plan.txt" 2>&1
 says "which cards hold it" "rlhf-sft .* yes +yes +yes$" "$TMP/plan.txt"
-"$BIN/rlhf" plan --cards "${SFT[@]}" dtype=bf16 micro_batch_tokens=80000000 >"$TMP/plan.txt" 2>&1
+"$BIN/rlhf" plan --cards "${SFT[@]}" dtype=bf16 unit_tokens=512 micro_batch_tokens=80000000 >"$TMP/plan.txt" 2>&1
 says "and which do not" "rlhf-sft .* no +no +(no|yes)$" "$TMP/plan.txt"
 refuses "no file" 2 "no experiment file and no program given" "$BIN/rlhf" plan
 refuses "a number" 2 "--seconds: found 'x', expected a number" "$BIN/rlhf" plan --seconds x "$TMP/e.yaml"
