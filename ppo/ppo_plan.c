@@ -79,6 +79,7 @@ void ppo_plan(Trainer *t, RunPlan *plan)
     const PpoConfig *c = p->c;
     double per = (double)(c->batch_size / c->minibatch_size), iterations = (double)t->total_steps / per;
     plan->micro_batch_tokens = (double)c->micro_batch_tokens;
+    plan->recompute = c->recompute;
     plan_rollouts(plan, p, &p->prompts, iterations * (double)c->batch_size, iterations);
     plan_updates(plan, p, iterations);
     double evals = p->held_out.n ? iterations / (double)c->eval_iterations : 0;

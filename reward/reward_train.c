@@ -224,6 +224,7 @@ static void reward_plan(Trainer *t, RunPlan *plan)
     Work train = data_work(p, WORK_TRAIN, &p->train, p->order, p->n_order);
     Work eval = data_work(p, WORK_FORWARD, &p->eval, NULL, p->eval.n);
     plan->micro_batch_tokens = (double)p->c->micro_batch_tokens;
+    plan->recompute = p->c->recompute;
     run_plan_work_times(plan, &train, (double)t->total_steps / (double)p->steps_per_epoch);
     run_plan_update(plan, table, p->c->model, (double)t->total_steps);
     run_plan_work_times(plan, &eval, (double)trainer_n_evals(t) + 1); /* eval.json at the end */

@@ -109,7 +109,7 @@ static int bench_alloc(Bench *b)
         return rc;
     params_alloc(&b->params, &b->model.table, &b->weights, "model", !b->train);
     if (!b->acts)
-        b->acts = acts_new(&b->model, b->tokens, b->train, RECOMPUTE_NONE);
+        b->acts = acts_new(&b->model, b->tokens, b->train, (Recompute)b->ask->recompute);
     acts_alloc(b->acts, &b->work);
     batch_alloc(&b->batch, &b->work, b->dev, b->tokens, b->tokens);
     lm_head_alloc(&b->head, &b->model, &b->work, &b->host, b->tokens, b->train);

@@ -14,6 +14,7 @@ typedef struct {
     int64_t tokens;           /* micro_batch_tokens */
     int64_t length;           /* tokens of a sequence */
     int64_t slots;            /* answers decoded at a time; 0 = none are */
+    int recompute;            /* of the backward pass */
     bool train;               /* else forward and decoding alone */
 } CalibrateAsk;
 

@@ -335,8 +335,10 @@ static int read_stage(Experiment *e, const YamlNode *node)
         rc = bad(program, "program is empty");
         goto fail;
     }
-    if ((list = yaml_get(node, "presets")))
+    if ((list = yaml_get(node, "presets"))) {
+        s->has_presets = true;
         TRY(read_list(e, s, list, LIST_PRESETS, &cap));
+    }
     if ((list = yaml_get(node, "config")))
         TRY(read_config(e, s, list, &cap));
     else

@@ -29,6 +29,7 @@ typedef struct {
     char *config_path; /* where it goes */
     char **inputs;
     int n_inputs, cap_inputs;
+    bool has_presets; /* argv holds -c of files, which are inputs */
     bool resumable; /* a trainer: gets --resume auto, or overwrite=true when its stage changed */
     int line;
 } Stage;

@@ -32,12 +32,12 @@ static Measured *find_measured(MeasuredList *l, const RunPlan *p, const ModelCon
     for (int i = 0; i < l->n; i++) {
         CalibrateAsk *a = &l->at[i].ask;
         if (same_shape(&a->config, c) && !strcmp(a->device, p->device) && a->threads == p->threads &&
-            a->isa == p->isa && a->dtype == p->dtype)
+            a->isa == p->isa && a->dtype == p->dtype && a->recompute == p->recompute)
             return &l->at[i];
     }
     int i = VEC_GROW(l->at, l->n, l->cap);
     l->at[i] = (Measured){.ask = {.config = *c, .device = p->device, .threads = p->threads, .isa = p->isa,
-                                  .dtype = p->dtype}};
+                                  .dtype = p->dtype, .recompute = p->recompute}};
     return &l->at[i];
 }
 

@@ -121,16 +121,16 @@ static bool has_line(const char *text, const char *line)
 }
 
 /* Keys that never change a result; a line of the config with one of them is left out of the hash. unit_tokens is
- * one where products are not in bf16. */
-static bool changes_results(const char *line, const char *config)
+ * one where products are not in bf16; a preset may say that they are. */
+static bool changes_results(const char *line, const Stage *s)
 {
     static const char *const keys[] = {"threads:", "isa:", "device:", "slots:", "micro_batch_tokens:",
-                                       "save_steps:", "keep:", "log_steps:"};
+                                       "save_steps:", "keep:", "log_steps:", "gradient_checkpointing:"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         if (!strncmp(line, keys[i], strlen(keys[i])))
             return false;
     }
-    return strncmp(line, "unit_tokens:", 12) != 0 || has_line(config, "dtype: bf16");
+    return strncmp(line, "unit_tokens:", 12) != 0 || s->has_presets || has_line(s->config, "dtype: bf16");
 }
 
 /* A copy of text with every `root` replaced, so that a moved or copied experiment keeps its done stages. */
@@ -151,7 +151,7 @@ static int stage_hash(const Experiment *e, const Stage *s, char hex[33])
         str_addf(&all, "%s\n", s->argv[i]);
     for (const char *line = s->config; *line;) {
         size_t n = strcspn(line, "\n");
-        if (changes_results(line, s->config))
+        if (changes_results(line, s))
             str_add_bytes(&all, line, n + (line[n] == '\n'));
         line += n + (line[n] == '\n');
     }

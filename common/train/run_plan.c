@@ -182,6 +182,7 @@ static const Member top_members[] = {
     {"threads", M_I64, offsetof(RunPlan, threads)},
     {"isa", M_INT, offsetof(RunPlan, isa)},
     {"dtype", M_INT, offsetof(RunPlan, dtype)},
+    {"recompute", M_INT, offsetof(RunPlan, recompute)},
     NUM(RunPlan, have),
     NUM(RunPlan, micro_batch_tokens),
     NUM(RunPlan, steps),

@@ -67,6 +67,7 @@ typedef struct {
     char *device_text;
     int64_t threads;
     int isa, dtype;
+    int recompute;         /* of a backward pass: a Recompute */
     double have;           /* bytes of memory of the card, or of the machine where there is none */
     double micro_batch_tokens;
     double steps;

@@ -155,6 +155,7 @@ static void sft_plan(Trainer *t, RunPlan *plan)
     Work train = data_work(p, WORK_TRAIN, &p->train, p->order, p->n_order, &answers);
     Work eval = data_work(p, WORK_FORWARD, &p->eval, NULL, p->eval.examples.n, &ignored);
     plan->micro_batch_tokens = (double)p->c->micro_batch_tokens;
+    plan->recompute = p->c->recompute;
     plan->answer_tokens = p->c->pretrain || answers == 0 ? 0 : train.rows / answers;
     run_plan_work_times(plan, &train, epochs);
     run_plan_update(plan, &p->model.table, p->c->model, (double)t->total_steps);

@@ -47,9 +47,9 @@ for side in chosen rejected; do
     "$BIN/rlhf-reward" score helpful="$W/helpful/export" in="$TMP/$side.jsonl" out="$TMP/$side.scored" template=zephyr >/dev/null 2>&1
     grep -o '"reward_helpful": *[-0-9.e]*' "$TMP/$side.scored" | sed 's/.*: *//' >"$TMP/$side.scores"
 done
-"$BIN/rlhf-reward" eval model="$W/helpful/export" "data=[{path: $TMP/pairs.jsonl}]" out="$TMP/zephyr.json" template=zephyr >/dev/null 2>&1
+"$BIN/rlhf-reward" eval model="$W/helpful/export" "data=[{path: $TMP/pairs.jsonl}]" out_dir="$TMP/zephyr" template=zephyr >/dev/null 2>&1
 loss=$(paste "$TMP/chosen.scores" "$TMP/rejected.scores" | awk '{ s += log(1 + exp($2 - $1)); n++ } END { printf "%.9g", s / n }')
-compares "score and eval read an answer at the same token" "($loss - $(first_metric "$TMP/zephyr.json" loss))^2 < 1e-10"
+compares "score and eval read an answer at the same token" "($loss - $(first_metric "$TMP/zephyr/eval.json" loss))^2 < 1e-10"
 cp -r "$TMP/ref/export" "$TMP/stranger"; echo >>"$TMP/stranger/tokenizer.json"
 refuses "two models with two tokenizers" 65 "stranger/tokenizer.json: differs" "$BIN/rlhf-reward" score helpful="$W/helpful/export" \
     safety="$TMP/stranger" in="$W/a.jsonl" out="$TMP/s3.jsonl" template=plain

@@ -41,7 +41,7 @@ static void there_and_back(void **state)
 {
     (void)state;
     RunPlan p = {.program = strdup("rlhf-sft"), .out = strdup("runs/\"x\""), .device = strdup("cpu"),
-                 .device_text = strdup("cpu, 1 thread"), .threads = 2, .isa = 3, .dtype = 1, .have = 1e10,
+                 .device_text = strdup("cpu, 1 thread"), .threads = 2, .isa = 3, .dtype = 1, .recompute = 2, .have = 1e10,
                  .micro_batch_tokens = 4096, .steps = 12.5, .checkpoint = 7, .save_steps = 500, .keep = 3,
                  .keeps_best = true, .answer_tokens = 9.25};
     RunPlan q;
@@ -60,7 +60,7 @@ static void there_and_back(void **state)
     assert_string_equal(q.program, "rlhf-sft");
     assert_string_equal(q.out, "runs/\"x\"");
     assert_string_equal(q.device_text, "cpu, 1 thread");
-    assert_true(q.threads == 2 && q.isa == 3 && q.dtype == 1 && q.have == 1e10 && q.steps == 12.5);
+    assert_true(q.threads == 2 && q.isa == 3 && q.dtype == 1 && q.recompute == 2 && q.have == 1e10 && q.steps == 12.5);
     assert_true(q.checkpoint == 7 && q.save_steps == 500 && q.keep == 3 && q.keeps_best && q.answer_tokens == 9.25);
     assert_int_equal(q.n_work, 2);
     Work *v = &q.work[0];
