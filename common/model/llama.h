@@ -84,7 +84,9 @@ void model_backward(const Model *m, const ParamSet *p, const Adapter *lora, cons
 
 /* ---- heads ---------------------------------------------------------------------------------- */
 
-/* Rows of logits that exist at a time, for up to max_rows: never changes a bit, so a device has its own. */
+/* Rows of logits that exist at a time, for up to max_rows, so a device has its own. Changes no bit, except where
+ * device_sums_by_unit that it is a sum of the head's gradient: there it is a matter of V alone, or at least
+ * as many as a unit's rows. */
 int64_t lm_head_chunk(const Model *m, int64_t max_rows);
 
 typedef enum {
