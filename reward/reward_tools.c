@@ -19,7 +19,7 @@ int tool_open_device(Device **dev, const ToolConfig *c, bool dry_run)
 {
     DeviceOptions o = {c->device, (int)c->threads, (CpuIsa)c->isa};
     int rc = dry_run ? device_open_to_plan(dev, &o) : device_open(dev, &o);
-    return rc < 0 ? rc : device_set_dtype(*dev, (DType)c->dtype, config_where(c->config, "dtype"));
+    return rc < 0 ? rc : device_check_dtype(*dev, (DType)c->dtype, config_where(c->config, "dtype"));
 }
 
 int tool_load(LoadedModel *l, const char *folder, const Tokenizer *tok, Device *dev, const ToolConfig *c, bool dry_run)

@@ -280,7 +280,7 @@ static int open_inputs(Chat *t)
     const ChatConfig *c = t->c;
     int rc = 0;
     TRY(device_open(&t->dev, &(DeviceOptions){c->device, (int)c->threads, (CpuIsa)c->isa}));
-    TRY(device_set_dtype(t->dev, (DType)c->dtype, t->dtype_where));
+    TRY(device_check_dtype(t->dev, (DType)c->dtype, t->dtype_where));
     TRY(tokenizer_open(&t->tok, c->model));
     TRY(model_config_read(&t->config, c->model));
     if (t->config.head != HEAD_LM)

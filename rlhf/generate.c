@@ -150,7 +150,7 @@ static int open_inputs(Generate *g, bool dry_run)
     int rc = 0;
     DeviceOptions o = {c->device, (int)c->threads, (CpuIsa)c->isa};
     TRY(dry_run ? device_open_to_plan(&g->dev, &o) : device_open(&g->dev, &o));
-    TRY(device_set_dtype(g->dev, (DType)c->dtype, g->dtype_where));
+    TRY(device_check_dtype(g->dev, (DType)c->dtype, g->dtype_where));
     TRY(tokenizer_open(&g->tok, c->model));
     TRY(model_config_read(&g->config, c->model));
     if (g->config.head != HEAD_LM) {

@@ -58,12 +58,12 @@ DType model_acts_dtype(const Model *m)
 /* A card's bf16 attention is made for heads of some widths. */
 static int check_heads(const ModelConfig *c, DType dtype, const Device *dev)
 {
-    if (dtype != DTYPE_BF16 || !device_can_bf16(dev) || c->D <= device_bf16_head_dim(dev))
+    if (dtype != DTYPE_BF16 || !device_can_bf16(dev) || c->D <= BF16_HEAD_DIM_MAX)
         return 0;
-    return error_set(ERR_CONFIG, "%s%sconfig.json: head_dim: heads of %lld, but with dtype: bf16 %s takes up to %lld; "
+    return error_set(ERR_CONFIG, "%s%sconfig.json: head_dim: heads of %lld, but with dtype: bf16 %s takes up to %d; "
                                  "set dtype: f32, or device: cpu",
                      c->folder ? c->folder : "", c->folder ? "/" : "", (long long)c->D, device_text(dev),
-                     (long long)device_bf16_head_dim(dev));
+                     BF16_HEAD_DIM_MAX);
 }
 
 int model_init(Model *m, const ModelConfig *c, DType dtype, Device *dev, Arena *a, int64_t max_positions)
@@ -79,6 +79,8 @@ int model_init(Model *m, const ModelConfig *c, DType dtype, Device *dev, Arena *
     if (!m->table.def)
         param_table_init(&m->table, c, dtype, device_can_bf16(dev));
     m->dev = dev;
+    if (model_acts_dtype(m) == DTYPE_BF16)
+        device_use_bf16(dev);
     m->max_positions = max_positions;
     m->rope = arena_rows2(a, DTYPE_REAL, max_positions, c->D);
     if (m->rope.data)

@@ -28,7 +28,6 @@ typedef struct {
     void (*close)(void *d);
     const char *(*text)(const void *d);    /* "cuda:0, NVIDIA H200, sm_90" */
     bool (*can_bf16)(const void *d);       /* ops take bf16 ROWS where ops.h says so */
-    int bf16_head_dim;                     /* the widest heads that bf16 attention takes */
     void (*choose_products)(void *d, int choice); /* a ProductsChoice of device.h */
     /* A line for each shape of bf16 products so far: which kernels serve it, and why. */
     void (*products)(const void *d, void (*line)(void *ctx, const char *text), void *ctx);

@@ -18,12 +18,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum {
-    HUGE_PAGE = 2 << 20,
-    SCRATCH_UNIT = 64 << 10,
-    THREADS_MAX = 1024,
-    PLANNED_HEAD_DIM = 128, /* BF16_HEAD_DIM_MAX of runtime/cuda */
-};
+enum { HUGE_PAGE = 2 << 20, SCRATCH_UNIT = 64 << 10, THREADS_MAX = 1024 };
 
 typedef struct DeviceScratch {
     void *p;
@@ -172,9 +167,8 @@ void device_close(Device *dev)
     free(dev);
 }
 
-int device_set_dtype(Device *dev, DType dtype, const char *where)
+int device_check_dtype(const Device *dev, DType dtype, const char *where)
 {
-    dev->bf16 = dtype == DTYPE_BF16;
     if (dtype != DTYPE_BF16 || !dev->cuda || device_can_bf16(dev))
         return 0;
     return error_set(ERR_CONFIG, "%s: dtype: bf16, which %s cannot multiply; set dtype: f32, or device: cpu", where,
@@ -377,10 +371,9 @@ bool device_sums_by_unit(const Device *dev, DType operands)
     return operands == DTYPE_BF16 && device_can_bf16(dev);
 }
 
-int64_t device_bf16_head_dim(const Device *dev)
+void device_use_bf16(Device *dev)
 {
-    CHECK(device_can_bf16(dev), "%s has no bf16 attention", dev->text);
-    return dev->planned ? PLANNED_HEAD_DIM : dev->cuda->bf16_head_dim;
+    dev->bf16 = true;
 }
 
 void device_choose_products(Device *dev, ProductsChoice choice)

@@ -24,14 +24,14 @@ int device_open(Device **dev, const DeviceOptions *options); /* 0, ERR_UNAVAILAB
 int device_open_to_plan(Device **dev, const DeviceOptions *options);
 void device_close(Device *dev);                              /* NULL is fine */
 
-/* What the products of this run multiply (f32 until it is said): on a card bf16 takes a GiB from
- * device_memory_bytes, for the vendor's library. ERR_CONFIG, in one line that begins with `where`, when
- * models cannot run in this dtype there. */
-int device_set_dtype(Device *dev, DType dtype, const char *where);
+/* ERR_CONFIG, in one line that begins with `where`, when models cannot run in this dtype there. */
+int device_check_dtype(const Device *dev, DType dtype, const char *where);
 DeviceKind device_kind(const Device *dev);
 const char *device_text(const Device *dev); /* "cpu, 2 threads, avx512" */
 int device_threads(const Device *dev);
-size_t device_memory_bytes(const Device *dev); /* of the machine; of the card what arenas may take, 0: one that is not there */
+size_t device_memory_bytes(const Device *dev); /* of the machine or card; 0: a card that is not there */
+/* bf16 products are to run here: on a card device_memory_bytes is a GiB less from now on, the vendor's library's. */
+void device_use_bf16(Device *dev);
 
 typedef struct OpTable OpTable;
 const OpTable *device_ops(const Device *dev);
@@ -73,8 +73,6 @@ bool device_can_bf16(const Device *dev);
 /* Whether op_linear_dw of operands of this dtype is a sum of its own that is then added, so that it matters
  * where rows are cut into calls, and not one chain from what is stored. */
 bool device_sums_by_unit(const Device *dev, DType operands);
-/* The widest heads that attention takes in bf16 ROWS. */
-int64_t device_bf16_head_dim(const Device *dev);
 /* Who makes a card's bf16 products: AUTO takes the vendor's library where a probe finds that rows keep
  * their bits for every number of rows, else the kernels of runtime/cuda; OWN: these alone; LIBRARY: the
  * library alone, without the promise about rows. The others than AUTO are for measurements.

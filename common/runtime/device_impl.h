@@ -10,7 +10,7 @@ struct DeviceScratch;
 
 struct Device {
     DeviceKind kind;
-    bool bf16; /* what device_set_dtype said */
+    bool bf16; /* device_use_bf16 was called */
     const OpTable *ops;
     char text[BACKEND_TEXT];
 

@@ -126,7 +126,7 @@ void op_scatter_rows(Tensor *y, const Tensor *x, const Tensor *rows);
  * o, q: (T, H * D); k, v: (T, K * D); lse: (T, H); starts: i32 (S + 1).
  *
  * A device that device_can_bf16 takes q, k, v, o, their gradients and KV pages in bf16 too, all of them, with
- * lse and delta real and heads of up to 128: sums are f32 in the steps of an mma, weights are rounded to
+ * lse and delta real and heads of up to BF16_HEAD_DIM_MAX: sums are f32 in the steps of an mma, weights are rounded to
  * bf16 for the products with v, d_o, q and k. The walk over tiles and chunks is the same
  * (cuda/attention_bf16.h has the rest), a row's bits depend on the row alone, and a paged row has
  * the bits of the packed one; what a masked weight is multiplied with must be finite. */

@@ -33,6 +33,7 @@ enum {
     PANEL_N = 32,    /* width of a weight panel, in output columns */
     KV_TILE = 64,    /* keys per tile and per page */
     KV_CHUNK = 512,  /* keys per chunk: 8 tiles */
+    BF16_HEAD_DIM_MAX = 128, /* of attention in bf16 */
     VOCAB_TILE = 512, /* entries per tile of log-sum-exp and sampling */
     SUM_LANES = 32,   /* interleaved accumulators of a row reduction */
     NORM_BLOCK = 64,  /* tokens per partial sum of norm and bias gradients, from a sequence's start */

@@ -137,7 +137,7 @@ static int stage_devices(Run *r)
         }
     }
     TRY(t->dry_run ? device_open_to_plan(&t->dev, &o) : device_open(&t->dev, &o));
-    TRY(device_set_dtype(t->dev, trainer_dtype(t), config_where(t->cli.config, "dtype")));
+    TRY(device_check_dtype(t->dev, trainer_dtype(t), config_where(t->cli.config, "dtype")));
 fail:
     return rc;
 }

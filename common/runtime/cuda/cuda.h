@@ -26,7 +26,6 @@ extern const OpTable cuda_table;
 enum {
     WARP = 32, /* = SUM_LANES: a row reduction is one warp, lane j holds accumulator j */
     CUDA_SCRATCH_BYTES = 32 << 20,
-    BF16_HEAD_DIM_MAX = 128, /* the widest tile of attention_bf16.h */
 };
 
 struct Blas;

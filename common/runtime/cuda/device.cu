@@ -224,8 +224,8 @@ static void graph_free(void *p, void *graph)
 }
 
 static const CudaBackend backend = {
-    &cuda_table, count, open_device, close_device, device_name, can_bf16, BF16_HEAD_DIM_MAX,
-    choose_products, products, memory_bytes, alloc, release, upload, download, sync, record, wait, event_free, graph_begin,
+    &cuda_table, count, open_device, close_device, device_name, can_bf16, choose_products, products,
+    memory_bytes, alloc, release, upload, download, sync, record, wait, event_free, graph_begin,
     graph_end, graph_launch, graph_free};
 
 extern "C" __attribute__((visibility("default"))) const CudaBackend *
