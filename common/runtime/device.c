@@ -371,11 +371,6 @@ bool device_sums_by_unit(const Device *dev, DType operands)
     return operands == DTYPE_BF16 && device_can_bf16(dev);
 }
 
-void device_use_bf16(Device *dev)
-{
-    dev->bf16 = true;
-}
-
 void device_choose_products(Device *dev, ProductsChoice choice)
 {
     if (dev->cuda)
@@ -386,4 +381,9 @@ void device_products(const Device *dev, void (*line)(void *ctx, const char *text
 {
     if (dev->cuda)
         dev->cuda->products(dev->handle, line, ctx);
+}
+
+void device_use_bf16(Device *dev)
+{
+    dev->bf16 = true;
 }

@@ -30,8 +30,6 @@ DeviceKind device_kind(const Device *dev);
 const char *device_text(const Device *dev); /* "cpu, 2 threads, avx512" */
 int device_threads(const Device *dev);
 size_t device_memory_bytes(const Device *dev); /* of the machine or card; 0: a card that is not there */
-/* bf16 products are to run here: on a card device_memory_bytes is a GiB less from now on, the vendor's library's. */
-void device_use_bf16(Device *dev);
 
 typedef struct OpTable OpTable;
 const OpTable *device_ops(const Device *dev);
@@ -81,5 +79,7 @@ typedef enum { PRODUCTS_AUTO, PRODUCTS_OWN, PRODUCTS_LIBRARY } ProductsChoice;
 void device_choose_products(Device *dev, ProductsChoice choice);
 /* What serves each shape of bf16 products so far, a line each; none on the CPU. */
 void device_products(const Device *dev, void (*line)(void *ctx, const char *text), void *ctx);
+/* bf16 products are to run here: on a card device_memory_bytes is a GiB less from now on, the vendor's library's. */
+void device_use_bf16(Device *dev);
 
 #endif
