@@ -40,8 +40,7 @@ PROMPTS = [
     "Complete: The quick brown fox", "What's the difference between a virus and a bacterium?",
     "Convert 3.5 km to miles; show your steps.", "¿Qué es una ballena?\n\nAnswer in English, please  (two spaces).",
 ]
-TURNS = ["My name is Alice and I live in Rome. Suggest one dish that I could cook tonight.", "What is my name, and where do I live?",
-         "Write one sentence about that city."]
+TURNS = ["What is the capital of France?", "How many people live there?", "Name one famous building in that city."]
 
 
 def prompt_ids(tok, text):
@@ -116,7 +115,7 @@ def run_chat(folder, work):
     for m in messages:
         print(f"{'>' if m['role'] == 'user' else ' '} {m['content']}")
     check("three turns", said == want, "what rlhf chat says is what transformers says" if said == want else said)
-    check("context", "Alice" in messages[3]["content"] and "Rome" in messages[3]["content"], "the second answer has name and city of the first turn")
+    check("context", all("Paris" in m["content"] for m in messages[1::2]), "the later answers speak of the city of the first")
 
 
 # ---- speed ------------------------------------------------------------------------------------------------------------
@@ -189,6 +188,11 @@ def check_weights(what, model, dtype, first):
     check(f"{what}: weights", same and state.keys() == first.keys(), "those of the f32 export" + (", rounded" if dtype == "bf16" else ""))
 
 
+def their_logits(model, sequences):
+    with torch.no_grad():
+        return torch.cat([model(torch.tensor([s])).logits[0] for s in sequences]).numpy()
+
+
 def relative(a, b):
     return (abs(a - b).max() / abs(b).max()).item()
 
@@ -212,8 +216,10 @@ def run_export(folder, work):
         check_weights(what, model, dtype, first)
         moved = max((model.state_dict()[k] - base[k]).abs().max().item() for k in base)
         x = np.concatenate(our_logits(out, sequences, work, 2))
-        with torch.no_grad():
-            y = torch.cat([model(torch.tensor([s])).logits[0] for s in sequences]).numpy()
+        y = their_logits(model, sequences)
+        if shard > 1:
+            exact = their_logits(model.double(), sequences)
+            print(f"       of double precision's logits, {relative(x, exact):.1e} of the largest apart here, {relative(y, exact):.1e} in transformers")
         check(f"{what}: logits", relative(x, y) < 2e-5 and moved > 0,
               f"{abs(x - y).max():.1e} apart, {relative(x, y):.1e} of the largest, {abs(y).max():.1f}; weights moved by {moved:.1e}")
 

@@ -3,7 +3,7 @@
 same ids, order and AdamW; compared step by step, then on held-out pairs.
 
     python tests/golden/make_smollm2.py build/smollm2
-    make && python tests/golden/check_smollm2_reward.py COMMAND build/smollm2 WORK        (WORK: a scratch folder)
+    make && python tests/golden/check_smollm2_reward.py COMMAND build/smollm2 WORK [SIZE]     (WORK: a scratch folder)
 
   prepare   training and held-out pairs, the start, ids and order
   ours      rlhf-reward train, then eval on the held-out pairs
@@ -11,7 +11,8 @@ same ids, order and AdamW; compared step by step, then on held-out pairs.
   compare   what `ours` and `trl` left in WORK
   all       one after another
 
-Half of the training pairs are helpful-base, half harmless-base; all are short, so that a run takes minutes on two cores. What is set alike where the
+Half of the training pairs are helpful-base, half harmless-base; all are short, so that a run takes minutes on two cores. SIZE
+is small, middle (unless said) or large; THREADS=1 in the environment where other work shares the cores. What is set alike where the
 programs' defaults differ: constant learning rate, decay 0.1 on matrices alone, beta2 0.95, eps, clipping at 1, no margin.
 TRL is given our ids in our order; that they are those of its own tokenization, without the line end behind the token that closes
 an answer, is checked. The order is that of one step of a
@@ -35,7 +36,9 @@ from torch.utils.data import SequentialSampler
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 from trl import RewardConfig, RewardTrainer
 
-STEPS, PAIRS, MAX_LENGTH, HELD_OUT, THREADS = 30, 8, 160, 200, 2
+THREADS = int(os.environ.get("THREADS", "2"))
+SIZES = {"small": (10, 4, 80, 50), "middle": (20, 8, 112, 200), "large": (40, 8, 256, 200)}
+STEPS, PAIRS, MAX_LENGTH, HELD_OUT = SIZES[sys.argv[4] if len(sys.argv) > 4 else "middle"]
 PAD = "<|endoftext|>"
 OPTIM = {"learning_rate": 1e-5, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "eps": 1e-5, "max_grad_norm": 1.0}
 SETS = {"helpful": "helpful-base.test.jsonl.gz", "harmless": "harmless-base.test.jsonl.gz"}
@@ -178,7 +181,7 @@ def compare(folder, work):
     mine, losses, logs = np.array([m["loss"] for m in metrics]), np.array(trl["losses"]), trl["logs"]
     assert len(mine) == len(losses) == len(logs) == STEPS
     gap = abs(mine - losses)
-    for i in [*range(0, STEPS, 5), STEPS - 1]:
+    for i in range(0, STEPS, STEPS // 10):
         print(f"       step {i + 1:3d}: loss {mine[i]:.6f} and {losses[i]:.6f}, grad_norm {metrics[i]['grad_norm']:.4f} and {logs[i]['grad_norm']:.4f}")
     check("loss of every step", gap.max() < 1e-4, f"{STEPS} steps, {gap.max():.1e} apart at most (step {gap.argmax() + 1})")
     accuracy = [100 * np.mean([m["accuracy"] for m in rows]) for rows in (metrics, logs)]
