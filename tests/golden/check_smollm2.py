@@ -243,7 +243,7 @@ def run_export(folder, work):
 
 
 def run_gguf(folder, work, llama_cpp):
-    env = dict(os.environ, PYTHONPATH=f"{llama_cpp}/gguf-py")
+    env = dict(os.environ, PYTHONPATH=f"{llama_cpp}/gguf-py:{os.environ.get('PYTHONPATH', '')}")
     sys.path.insert(0, f"{llama_cpp}/gguf-py")
     import gguf
     import make_smollm2
