@@ -129,7 +129,7 @@ run_cuda() {
 
 # Equal bits in random cases, of gcc's build and of clang's; with LONG the full counts.
 exact_job() { # LIMIT GCC-BUILD
-    counts="-n 40"
+    counts="-n 30"
     [ -z "${LONG:-}" ] || counts="-n 2000 -t 1000000"
     [ ! -x "$ROOT/build/clang/tests/test_exact" ] || echo "exact $1 tests/exact/same.sh $2 $ROOT/build/clang $counts"
 }
@@ -152,7 +152,7 @@ run_check() {
         [ -z "${LONG:-}" ] || scripts 'sanitized_' "$limit" | run_jobs
         BUILD=$plain
     fi
-    { [ ! -f tests/mutants/run.sh ] || echo "mutants $((limit * 2)) env -u WERROR sh tests/mutants/run.sh"
+    { [ ! -f tests/mutants/run.sh ] || echo "mutants $((limit * 2)) env -u WERROR SAMPLE=$([ -n "${LONG:-}" ] || echo 20) sh tests/mutants/run.sh"
       scripts '' "$limit"; } | run_jobs
     run_cuda
     run_emu
@@ -189,7 +189,7 @@ run_emu() {
     fi
     if build "emu address,undefined" SAN=address,undefined emu-tests; then
         dir=$ROOT/build/san-address-undefined/emu
-        { emu_own emu_sanitized_ "$dir" "$limit"; emu_ops emu_sanitized_ "$dir" "$limit" "$([ -n "${LONG:-}" ] && echo 1 || echo 2)" random:3; } | run_jobs
+        { emu_own emu_sanitized_ "$dir" "$limit"; emu_ops emu_sanitized_ "$dir" "$limit" "$([ -n "${LONG:-}" ] && echo 1 || echo 3)" random:3; } | run_jobs
     fi
     if build "emu races" BUILD="$given" RACES=1 emu-tests; then
         dir=$BUILD/emu-races

@@ -1,7 +1,7 @@
 #!/bin/sh
 # run.sh - seeded bugs: every NAME.patch of this folder breaks one rule of the method, and the test that its
 # first line names must fail. Works on a scratch copy of the tree; the real one is never touched.
-#   tests/mutants/run.sh               all of them
+#   tests/mutants/run.sh               all of them; with SAMPLE=N only N, others for every commit
 #   tests/mutants/run.sh NAME...       these
 # BUILD names a finished build, which is taken over so that only changed files are compiled.
 # Prints `ok NAME: killed by TEST` or `not ok NAME: why` for each and `N passed, N failed, N skipped` last.
@@ -66,9 +66,15 @@ not_ok() {
 every=$(cd "$here" && ls ./*.patch | sed 's|^\./||; s|\.patch$||')
 if [ $# -gt 0 ]; then
     names=$*
+elif [ -n "${SAMPLE:-}" ]; then
+    seed=$(git -C "$root" rev-parse HEAD 2>/dev/null || echo none)
+    names=$(for n in $every; do echo "$(printf '%s' "$seed $n" | md5sum | cut -c1-8) $n"; done | sort | head -n "$SAMPLE" | cut -d' ' -f2)
 else
     names=$every
 fi
+for name in $every; do # the others too are to be of use when their turn comes
+    git apply --check "$here/$name.patch" >"$log" 2>&1 || not_ok "$name" "patch does not apply"
+done
 
 # ---- a test that fails anyway would kill everything
 for test in $(for n in $names; do killer "$n" | sed 's/ .*//'; done | sort -u); do
@@ -89,10 +95,7 @@ done
 
 for name in $names; do
     command=$(killer "$name")
-    if ! git apply "$here/$name.patch" >"$log" 2>&1; then
-        not_ok "$name" "patch does not apply"
-        continue
-    fi
+    git apply "$here/$name.patch" >"$log" 2>&1 || continue # counted above
     # shellcheck disable=SC2086  # words
     if ! make_test "${command%% *}"; then
         not_ok "$name" "does not build"
