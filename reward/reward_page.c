@@ -275,17 +275,21 @@ static void put_heading(Str *out, const char *title, const char *text)
 
 static void put_plots(Str *out, const RewardReport *e)
 {
-    put_heading(
-        out, "Accuracy",
-        "How often the chosen answer has the higher score, by what the annotators said of the pair.");
+    Str bins = {0};
     for (int k = 0; k < e->n_sets; k++) {
         if (e->set[k].n_pairs) {
-            plot_bins(out, e, k, false);
-            plot_bins(out, e, k, true);
+            plot_bins(&bins, e, k, false);
+            plot_bins(&bins, e, k, true);
         }
     }
+    if (bins.n) {
+        put_heading(
+            out, "Accuracy",
+            "How often the chosen answer has the higher score, by what the annotators said of the pair.");
+        str_addf(out, "%s</div>\n", str_get(&bins));
+    }
+    str_free(&bins);
     if (e->n_curve) {
-        str_add(out, "</div>\n");
         put_heading(out, "Accuracy against training-set size",
                     "Each point is a training of its own. Bands are 95 % intervals.");
         for (int k = 0; k < e->n_sets; k++) {
@@ -295,8 +299,8 @@ static void put_plots(Str *out, const RewardReport *e)
             if (e->row[0].table[k].strength[STRENGTH_SIGNIFICANT].n)
                 plot_curve(out, e, k, true);
         }
+        str_add(out, "</div>\n");
     }
-    str_add(out, "</div>\n");
     put_heading(
         out, "Calibration",
         "Below the diagonal a model is surer than it should be; each point is a tenth of the range, "

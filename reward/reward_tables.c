@@ -342,9 +342,9 @@ static void grid_curve(GridList *l, const RewardReport *e)
 
 void reward_report_grids(const RewardReport *e, GridList *out)
 {
-    bool labels = false, pairs = sets_with_pairs(e) > 0;
+    bool labelled_pairs = false, pairs = sets_with_pairs(e) > 0;
     for (int k = 0; k < e->n_sets; k++)
-        labels = labels || e->row[0].table[k].n_labels;
+        labelled_pairs = labelled_pairs || (e->set[k].n_pairs && e->row[0].table[k].n_labels);
     grid_sets(out, e);
     if (pairs) {
         grid_accuracy(out, e);
@@ -353,7 +353,7 @@ void reward_report_grids(const RewardReport *e, GridList *out)
         if (has_ratings(e))
             grid_ratings(out, e);
     }
-    if (labels && pairs)
+    if (labelled_pairs)
         grid_safety(out, e);
     for (int k = 0; k < e->n_sets; k++) {
         if (e->row[0].table[k].n_labels)

@@ -118,7 +118,7 @@ def run_ours(folder, work):
                           **{f"optim.{k}": v for k, v in OPTIM.items()}})
     print(f"       ours: {seconds:.0f} s with starting up, {THREADS} threads, {before}")
     for name in SETS:
-        ours("rlhf-reward", "eval", model=f"{out}/export", data=f"[{{path: {work}/{name}.jsonl}}]", out=f"{out}/{name}.json", threads=THREADS)
+        ours("rlhf-reward", "eval", model=f"{out}/export", data=f"[{{path: {work}/{name}.jsonl}}]", out_dir=f"{out}/{name}", threads=THREADS)
 
 
 # ---- TRL --------------------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def compare(folder, work):
     for name in SETS:
         two = np.array(trl["held_out"][name]).reshape(-1, 2)
         good, loss = 100 * (two[:, 0] > two[:, 1]).mean(), np.logaddexp(0, two[:, 1] - two[:, 0]).mean()
-        table = json.load(open(f"{work}/ours/{name}.json"))
+        table = json.load(open(f"{work}/ours/{name}/eval.json"))["models"][0]["sets"][0]
         check(f"held out, {name}", table["all"]["n"] == len(two) == HELD_OUT and abs(100 * table["all"]["accuracy"] - good) < 1,
               f"{len(two)} pairs: accuracy {100 * table['all']['accuracy']:.1f} % and {good:.1f} %, loss {table['loss']:.5f} and {loss:.5f}")
 
