@@ -25,6 +25,7 @@ for t in 2 3 4; do
         "$TMP/t1/export/model.safetensors" "$TMP/t$t/export/model.safetensors"
 done
 same "their metrics" "$TMP/t1/metrics.jsonl" "$TMP/t4/metrics.jsonl"
+compares "answers to read in the report" "$(sed -n '/<h2>samples/,/<.table>/p' "$TMP/ref/report.html" | grep -c "^<tr><td>") > 3"
 kills_in rlhf-ppo "$TMP/ref" "export/model.safetensors best/model.safetensors samples.jsonl metrics.jsonl STATUS" \
 "rollout_run step_run in a rollout
 - ppo_gradients between minibatches

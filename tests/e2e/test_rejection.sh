@@ -14,6 +14,7 @@ same "samples: other slots, blocks, threads, packs" "$TMP/ref/samples.jsonl" "$T
 same "selected: the same" "$TMP/ref/selected.jsonl" "$TMP/other/selected.jsonl"
 n=$(grep -c . "$W/prompts.jsonl")
 compares "k answers per prompt" "$(grep -c . "$TMP/ref/samples.jsonl") == 4 * $n"
+compares "answers to read in the report" "$(sed -n '/<h2>samples/,/<.table>/p' "$TMP/ref/report.html" | grep -c "^<tr><td>") == 16"
 compares "at most one choice per prompt" "$(grep -c . "$TMP/ref/selected.jsonl") <= $n && $(grep -c . "$TMP/ref/selected.jsonl") > 0"
 check "an unfinished answer is never selected" sh -c "! grep '\"finished\": *false' $TMP/ref/samples.jsonl | grep -q '\"selected\": *true'"
 # curves: one a temperature, against the samples. An answer without an end counts as the lowest finished one
