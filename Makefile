@@ -111,8 +111,7 @@ $(BUILD)/f64/common/base/version.o: CFLAGS_ALL += -DRLHF_VERSION='"$(VERSION) ($
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	$(call compile,)
 # reference bodies are vectorised by the compiler alone: no fast-math, so lanes cannot change a bit
-# (sanitizers: -O1, which compiles products six times as fast)
-CPUFLAGS := $(if $(SAN),-O1,-O3) -fno-semantic-interposition
+CPUFLAGS := -O3 -fno-semantic-interposition
 $(BUILD)/%__plain.o: %.c $(BUILD)/flags
 	$(call compile,$(CPUFLAGS) -DCPU_ISA=plain)
 $(BUILD)/%__avx2.o: %.c $(BUILD)/flags
