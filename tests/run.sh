@@ -152,7 +152,7 @@ run_check() {
         [ -z "${LONG:-}" ] || scripts 'sanitized_' "$limit" | run_jobs
         BUILD=$plain
     fi
-    { [ ! -f tests/mutants/run.sh ] || echo "mutants $((limit * 2)) env -u WERROR SAMPLE=$([ -n "${LONG:-}" ] || echo 20) sh tests/mutants/run.sh"
+    { [ ! -f tests/mutants/run.sh ] || echo "mutants $((limit * 2)) env -u WERROR SAMPLE=$([ -n "${LONG:-}" ] || echo 14) sh tests/mutants/run.sh"
       scripts '' "$limit"; } | run_jobs
     run_cuda
     run_emu
