@@ -14,13 +14,13 @@
 #include "common/model/hf.h"
 #include "common/runtime/device.h"
 #include "common/text/tokenizer.h"
+#include "tests/unit/scratch_folder.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/test_malformed.XXXXXX"; /* also the working folder */
 static Device *folder_dev;
 
 static const char good_config[] = "{\n"
@@ -185,9 +185,8 @@ static void assert_refused(const char *what, int code, const char *message)
 
 static int folder_enter(void **state)
 {
-    (void)state;
     const DeviceOptions o = {.name = "cpu", .threads = 1};
-    if (!mkdtemp(folder) || chdir(folder) != 0 || device_open(&folder_dev, &o) < 0)
+    if (enter(state) < 0 || device_open(&folder_dev, &o) < 0)
         return -1;
     put_good_folder();
     if (folder_load() == 0)
@@ -198,9 +197,8 @@ static int folder_enter(void **state)
 
 static int folder_leave(void **state)
 {
-    (void)state;
     device_close(folder_dev);
-    return chdir("/") == 0 && dir_remove(folder) == 0 ? 0 : -1;
+    return leave(state);
 }
 
 #endif

@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/base/progress.h"
 #include "common/base/text.h"
+#include "tests/unit/scratch_folder.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -18,20 +19,6 @@
 // clang-format off
 #include <cmocka.h>
 // clang-format on
-
-static char folder[] = "/tmp/test_base.XXXXXX";
-
-static int enter(void **state)
-{
-    (void)state;
-    return mkdtemp(folder) && chdir(folder) == 0 ? 0 : -1;
-}
-
-static int leave(void **state)
-{
-    (void)state;
-    return chdir("/") == 0 && dir_remove(folder) == 0 ? 0 : -1;
-}
 
 static int half_way(int code)
 {

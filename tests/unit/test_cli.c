@@ -3,6 +3,7 @@
 #include "common/base/cli.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "tests/unit/scratch_folder.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -40,20 +41,6 @@ static const CliSpec spec = {.program = "prog",
                              .config_bytes = sizeof(Settings),
                              .options = options,
                              .max_args = 1};
-
-static char folder[] = "/tmp/test_cli.XXXXXX";
-
-static int enter(void **state)
-{
-    (void)state;
-    return mkdtemp(folder) && chdir(folder) == 0 ? 0 : -1;
-}
-
-static int leave(void **state)
-{
-    (void)state;
-    return chdir("/") == 0 && dir_remove(folder) == 0 ? 0 : -1;
-}
 
 enum { WORDS_MAX = 16 };
 

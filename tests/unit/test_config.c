@@ -3,6 +3,7 @@
 #include "common/base/config.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "tests/unit/scratch_folder.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -54,20 +55,6 @@ static const CfgField fields[] = {
     {0},
 };
 #undef S
-
-static char folder[] = "/tmp/test_config.XXXXXX";
-
-static int enter(void **state)
-{
-    (void)state;
-    return mkdtemp(folder) && chdir(folder) == 0 ? 0 : -1;
-}
-
-static int leave(void **state)
-{
-    (void)state;
-    return chdir("/") == 0 && dir_remove(folder) == 0 ? 0 : -1;
-}
 
 static void put(const char *path, const char *text)
 {

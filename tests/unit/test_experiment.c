@@ -9,24 +9,11 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "rlhf/experiment.h"
+#include "tests/unit/scratch_folder.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static char folder[] = "/tmp/test_experiment.XXXXXX";
-
-static int enter(void **state)
-{
-    (void)state;
-    return mkdtemp(folder) && chdir(folder) == 0 ? 0 : -1;
-}
-
-static int leave(void **state)
-{
-    (void)state;
-    return chdir("/") == 0 && dir_remove(folder) == 0 ? 0 : -1;
-}
 
 static int read_text(Experiment *e, const char *text, const char *const *sets, int n_sets)
 {

@@ -1,6 +1,7 @@
 /* test_file.c - atomic replacement, also when the disk is full; folders; names. */
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "tests/unit/scratch_folder.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -13,20 +14,6 @@
 // clang-format off
 #include <cmocka.h>
 // clang-format on
-
-static char folder[] = "/tmp/test_file.XXXXXX";
-
-static int enter(void **state)
-{
-    (void)state;
-    return mkdtemp(folder) && chdir(folder) == 0 ? 0 : -1;
-}
-
-static int leave(void **state)
-{
-    (void)state;
-    return chdir("/") == 0 && dir_remove(folder) == 0 ? 0 : -1;
-}
 
 static void put(const char *path, const char *text)
 {

@@ -11,25 +11,12 @@
 #include "common/base/file.h"
 #include "common/base/stream.h"
 #include "common/data/record.h"
+#include "tests/unit/scratch_folder.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static char folder[] = "/tmp/test_malformed.XXXXXX";
-
-static int enter(void **state)
-{
-    (void)state;
-    return mkdtemp(folder) && chdir(folder) == 0 ? 0 : -1;
-}
-
-static int leave(void **state)
-{
-    (void)state;
-    return chdir("/") == 0 && dir_remove(folder) == 0 ? 0 : -1;
-}
 
 static void put(const char *path, const char *text, size_t n)
 {

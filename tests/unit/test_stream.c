@@ -4,6 +4,7 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/base/stream.h"
+#include "tests/unit/scratch_folder.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,20 +15,6 @@
 // clang-format off
 #include <cmocka.h>
 // clang-format on
-
-static char folder[] = "/tmp/test_stream.XXXXXX";
-
-static int enter(void **state)
-{
-    (void)state;
-    return mkdtemp(folder) && chdir(folder) == 0 ? 0 : -1;
-}
-
-static int leave(void **state)
-{
-    (void)state;
-    return chdir("/") == 0 && dir_remove(folder) == 0 ? 0 : -1;
-}
 
 static const char *const names[] = {"plain.txt", "packed.gz", "packed.zst"};
 enum { KINDS = 3, LINES = 30000 };
