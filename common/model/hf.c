@@ -38,9 +38,38 @@ static bool can_pad(const ModelConfig *c, int64_t id)
     return id >= 0 && id < c->V && id != c->bos && !is_eos(c, id);
 }
 
-static int64_t added_token_id(const Json *tokenizer, const char *content)
+/* The tokens of a folder by id and by name: tokenizer.json as it is written, or a tokenizer.model and what
+ * tokenizer_config.json adds to it. Neither where the folder has none. */
+typedef struct {
+    Json *json;
+    Tokenizer *model;
+} TokenNames;
+
+static int names_open(TokenNames *n, const char *folder)
 {
-    const Json *added = json_get(tokenizer, "added_tokens");
+    char *path = path_join(folder, "tokenizer.json");
+    int rc = 0;
+    *n = (TokenNames){0};
+    if (file_exists(path))
+        rc = json_read_file(&n->json, path);
+    else if (tokenizer_open(&n->model, folder) < 0)
+        n->model = NULL;
+    free(path);
+    return rc;
+}
+
+static void names_close(TokenNames *n)
+{
+    json_free(n->json);
+    tokenizer_close(n->model);
+}
+
+/* Of added tokens alone, in a tokenizer.json; -1: there is none. */
+static int64_t names_id(const TokenNames *n, const char *content)
+{
+    if (n->model)
+        return tokenizer_id(n->model, content);
+    const Json *added = json_get(n->json, "added_tokens");
     for (size_t i = 0; i < json_len(added); i++) {
         const char *text = json_str(json_get(json_at(added, i), "content"));
         if (text && !strcmp(text, content))
@@ -49,9 +78,23 @@ static int64_t added_token_id(const Json *tokenizer, const char *content)
     return -1;
 }
 
-/* A token that is meant for padding, by name: of tokenizer.json's added tokens, or of a tokenizer.model and what
- * tokenizer_config.json adds to it. -1: there is none. */
-static int64_t named_pad(const ModelConfig *c, const char *base_folder)
+/* NULL: there is none. */
+static const char *names_text(const TokenNames *n, int64_t id)
+{
+    if (n->model)
+        return id < tokenizer_vocab_size(n->model) ? tokenizer_piece(n->model, (int32_t)id) : NULL;
+    const Json *added = json_get(n->json, "added_tokens"), *vocab = json_get(json_get(n->json, "model"), "vocab");
+    for (size_t i = 0; i < json_len(added); i++)
+        if (json_int(json_get(json_at(added, i), "id"), -1) == id)
+            return json_str(json_get(json_at(added, i), "content"));
+    for (void *it = json_kind(vocab) == JSON_OBJ ? json_iter(vocab) : NULL; it; it = json_iter_next(vocab, it))
+        if (json_int(json_iter_value(it), -1) == id)
+            return json_iter_key(it);
+    return NULL;
+}
+
+/* A token that is meant for padding, by name. -1: there is none. */
+static int64_t named_pad(const ModelConfig *c, const TokenNames *names)
 {
     static const char *const wanted[] = {"<pad>",
                                          "[PAD]",
@@ -60,30 +103,23 @@ static int64_t named_pad(const ModelConfig *c, const char *base_folder)
                                          "<unk>",
                                          "<|endoftext|>",
                                          "<|reserved_special_token_0|>"};
-    int64_t found = -1;
-    Json *json = NULL;
-    Tokenizer *model = NULL;
-    char *path = path_join(base_folder, "tokenizer.json");
-    bool read = file_exists(path) ? json_read_file(&json, path) == 0 : tokenizer_open(&model, base_folder) == 0;
-    for (size_t w = 0; read && w < sizeof wanted / sizeof *wanted && found < 0; w++) {
-        int64_t id = json ? added_token_id(json, wanted[w]) : tokenizer_id(model, wanted[w]);
-        found = can_pad(c, id) ? id : -1;
+    for (size_t w = 0; w < sizeof wanted / sizeof *wanted; w++) {
+        int64_t id = names_id(names, wanted[w]);
+        if (can_pad(c, id))
+            return id;
     }
-    json_free(json);
-    tokenizer_close(model);
-    free(path);
-    return found;
+    return -1;
 }
 
 /* transformers pools a sequence at its last token before padding, so the padding id of a scalar
  * model must not be one that ends or fills answers. The base's own pad_token_id if it is no eos;
  * else a token of the tokenizer that is meant for it, by name; else the lowest id that is
  * neither bos nor eos (0, <unk>, in the Llama 2 vocabulary). */
-static int64_t scalar_pad(const ModelConfig *c, const char *base_folder)
+static int64_t scalar_pad(const ModelConfig *c, const TokenNames *names)
 {
     if (c->pad >= 0 && c->pad < c->V && !is_eos(c, c->pad))
         return c->pad;
-    int64_t found = named_pad(c, base_folder);
+    int64_t found = named_pad(c, names);
     for (int64_t id = 0; found < 0 && id < c->V; id++)
         found = can_pad(c, id) ? id : -1;
     return found < 0 ? 0 : found;
@@ -112,7 +148,7 @@ static bool is_ours(const char *key, bool scalar)
     return false;
 }
 
-static void scalar_keys(JsonWriter *w, const ModelConfig *c, const char *base_folder)
+static void scalar_keys(JsonWriter *w, int64_t pad)
 {
     jw_key(w, "id2label");
     jw_object(w);
@@ -123,7 +159,7 @@ static void scalar_keys(JsonWriter *w, const ModelConfig *c, const char *base_fo
     jw_kint(w, "LABEL_0", 0);
     jw_object_end(w);
     jw_kstr(w, "problem_type", "regression");
-    jw_kint(w, "pad_token_id", scalar_pad(c, base_folder));
+    jw_kint(w, "pad_token_id", pad);
 }
 
 /* transformers 4 does not look into rope_parameters: what is there alone is said in its words too. */
@@ -161,7 +197,8 @@ static int extra_keys(JsonWriter *w, const HfExtra *extra, int n)
     return 0;
 }
 
-static int config_write(const ModelConfig *c, const char *folder, const char *base_folder, int dtype,
+/* pad: of a scalar model. */
+static int config_write(const ModelConfig *c, const char *folder, const char *base_folder, int dtype, int64_t pad,
                         const HfExtra *extra, int n_extra)
 {
     bool scalar = c->head == HEAD_SCALAR;
@@ -197,7 +234,7 @@ static int config_write(const ModelConfig *c, const char *folder, const char *ba
     rope_keys(&w, c, base);
     jw_kstr(&w, "torch_dtype", dtype_text);
     if (scalar)
-        scalar_keys(&w, c, base_folder);
+        scalar_keys(&w, pad);
     TRY(extra_keys(&w, extra, n_extra));
     jw_object_end(&w);
     str_add(&text, "\n");
@@ -289,27 +326,6 @@ static int tokenizer_copy(const char *folder, const char *base_folder)
     return 0;
 }
 
-/* Token `id` as tokenizer.json writes it; NULL where that does not say. Caller frees. */
-static int token_text(char **text, const char *folder, int64_t id)
-{
-    char *path = path_join(folder, "tokenizer.json");
-    Json *root = NULL;
-    const char *found = NULL;
-    int rc = file_exists(path) ? json_read_file(&root, path) : 0;
-    const Json *added = json_get(root, "added_tokens"), *vocab = json_get(json_get(root, "model"), "vocab");
-    for (size_t i = 0; i < json_len(added) && !found; i++)
-        if (json_int(json_get(json_at(added, i), "id"), -1) == id)
-            found = json_str(json_get(json_at(added, i), "content"));
-    for (void *it = json_kind(vocab) == JSON_OBJ ? json_iter(vocab) : NULL; it && !found;
-         it = json_iter_next(vocab, it))
-        if (json_int(json_iter_value(it), -1) == id)
-            found = json_iter_key(it);
-    *text = found ? xstrdup(found) : NULL;
-    json_free(root);
-    free(path);
-    return rc;
-}
-
 /* The JSON object in a file, with another pad_token; a file that is not there, or has it, stays as it is. */
 static int pad_token_write(const char *folder, const char *name, const char *token)
 {
@@ -341,28 +357,31 @@ fail:
     return rc;
 }
 
-/* What the tokenizer pads a batch with must be what a scalar model takes for padding: at another token
+/* What the tokenizer pads a batch with must be what a scalar model takes for padding, *pad: at another token
  * transformers reads the score among the padding. */
-static int tokenizer_pad(const ModelConfig *c, const char *folder, const char *base_folder)
+static int choose_pad(int64_t *pad, const ModelConfig *c, const char *folder)
 {
     static const char *const files[] = {"tokenizer_config.json", "special_tokens_map.json"};
-    char *token = NULL;
-    int rc = token_text(&token, folder, scalar_pad(c, base_folder));
+    TokenNames names;
+    int rc = names_open(&names, folder);
+    *pad = scalar_pad(c, &names);
+    const char *token = names_text(&names, *pad);
     for (size_t i = 0; i < sizeof files / sizeof *files && rc == 0 && token; i++)
         rc = pad_token_write(folder, files[i], token);
-    free(token);
+    names_close(&names);
     return rc;
 }
 
 int hf_save_shape(const ModelConfig *c, const char *folder, const char *base_folder, StDType dtype,
                   const HfExtra *extra, int n_extra)
 {
+    int64_t pad = -1;
     int rc = tokenizer_copy(folder, base_folder);
     if (rc == 0 && c->head == HEAD_SCALAR)
-        rc = tokenizer_pad(c, folder, base_folder);
+        rc = choose_pad(&pad, c, folder);
     if (rc == 0 && !has_file(folder, "generation_config.json"))
         rc = generation_config_write(c, folder);
-    return rc < 0 ? rc : config_write(c, folder, base_folder, (int)dtype, extra, n_extra);
+    return rc < 0 ? rc : config_write(c, folder, base_folder, (int)dtype, pad, extra, n_extra);
 }
 
 int hf_save(const ParamSet *p, const char *folder, const char *base_folder, HfFormat format,

@@ -357,6 +357,11 @@ static void pad_of_tokenizer_model(void **state)
         assert_int_equal(json_read_file(&j, at("spm_new/config.json")), 0);
         assert_int_equal(json_int(json_get(j, "pad_token_id"), -1), cases[i].want);
         json_free(j);
+        if (cases[i].added) { /* and the tokenizer's own file says the same */
+            assert_int_equal(json_read_file(&j, at("spm_new/tokenizer_config.json")), 0);
+            assert_string_equal(json_str(json_get(j, "pad_token")), "[PAD]");
+            json_free(j);
+        }
         fixture_close(&f);
         str_free(&model);
         free(config);
