@@ -73,19 +73,6 @@ static int same_tokenizer(const Ppo *p, const char *folder)
     return rc;
 }
 
-static int open_policy(Ppo *p)
-{
-    const PpoConfig *c = p->c;
-    const ModelConfig *m = &p->policy_config;
-    int rc = model_config_read(&p->policy_config, c->model);
-    if (rc < 0)
-        return rc;
-    if (m->head != HEAD_LM)
-        return error_set(ERR_DATA, "%s/config.json: architectures: found a scalar head, expected a "
-                                   "causal model as policy", c->model);
-    return tokenizer_check_vocab(p->tok, c->model, m->V);
-}
-
 static int open_reference(const Ppo *p)
 {
     const char *folder = ppo_reference_folder(p->c);
@@ -119,7 +106,7 @@ static int open_models(Ppo *p, Device *dev)
     const PpoConfig *c = p->c;
     const char *hash = tokenizer_hash(p->tok);
     int rc = 0;
-    TRY(open_policy(p));
+    TRY(hf_read_causal(&p->policy_config, c->model, p->tok, " as policy"));
     TRY(open_reference(p));
     TRY(reward_model_open(&p->helpful, c->reward_helpful, dev, hash));
     p->has_safety = c->switch_on;

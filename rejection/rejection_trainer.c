@@ -40,13 +40,7 @@ static int check_models(Rejection *p, Device *dev)
 {
     const RejectionConfig *c = p->c;
     int rc = 0;
-    TRY(model_config_read(&p->policy_config, c->model));
-    if (p->policy_config.head != HEAD_LM) {
-        rc = error_set(ERR_DATA, "%s/config.json: architectures: found a scalar head, expected a causal "
-                                 "model that can answer", c->model);
-        goto fail;
-    }
-    TRY(tokenizer_check_vocab(p->tok, c->model, p->policy_config.V));
+    TRY(hf_read_causal(&p->policy_config, c->model, p->tok, " that can answer"));
     TRY(reward_model_open(&p->helpful, c->reward_helpful, dev, tokenizer_hash(p->tok)));
     p->has_safety = c->reward_safety[0] != 0;
     if (p->has_safety) {

@@ -6,6 +6,7 @@
 #include "common/base/progress.h"
 #include "common/base/rng.h"
 #include "common/generate/logp.h"
+#include "reward/reward_tools.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -112,15 +113,7 @@ static int open_model(Judge *j, const JudgeConfig *c, const JudgeTask *task)
     int rc = 0;
     TRY(tokenizer_open(&j->tok, c->model));
     TRY(template_init(&j->chat, (TemplateKind)c->template_kind, j->tok));
-    TRY(model_config_read(&j->config, c->model));
-    if (j->config.head != HEAD_LM) {
-        rc = error_set(
-            ERR_DATA,
-            "%s/config.json: architectures: found a scalar head, expected a causal model as judge",
-            c->model);
-        goto fail;
-    }
-    TRY(tokenizer_check_vocab(j->tok, c->model, j->config.V));
+    TRY(hf_read_causal(&j->config, c->model, j->tok, " as judge"));
     for (int k = 0; k < 2; k++)
         TRY(first_token(j, c->letters.at[k], &j->letter[k]));
     if (j->letter[0] == j->letter[1]) {
@@ -130,9 +123,7 @@ static int open_model(Judge *j, const JudgeConfig *c, const JudgeTask *task)
                        c->letters.at[0], c->letters.at[1], c->model);
         goto fail;
     }
-    j->max_length = c->max_length                   ? c->max_length
-                    : j->config.max_position < 4096 ? j->config.max_position
-                                                    : 4096;
+    j->max_length = c->max_length ? c->max_length : tool_default_length(&j->config);
     arena_init(&j->weights, j->dev, ARENA_DEVICE, "judge: weights");
     arena_init(&j->acts, j->dev, ARENA_DEVICE, "judge: activations");
     arena_init(&j->host, j->dev, ARENA_HOST, "judge: host");

@@ -4,6 +4,11 @@
 #include "common/base/error.h"
 #include "common/base/log.h"
 
+int64_t tool_default_length(const ModelConfig *c)
+{
+    return c->max_position < 4096 ? c->max_position : 4096;
+}
+
 int tool_resolve_max_length(ToolConfig *c, const char *folder)
 {
     ModelConfig config;
@@ -11,7 +16,7 @@ int tool_resolve_max_length(ToolConfig *c, const char *folder)
         return 0;
     int rc = model_config_read(&config, folder);
     if (rc == 0)
-        c->max_length = config.max_position < 4096 ? config.max_position : 4096;
+        c->max_length = tool_default_length(&config);
     return rc;
 }
 

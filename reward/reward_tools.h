@@ -31,6 +31,7 @@ typedef struct {
 /* max_length: 0 becomes what the model in the folder was made for: a tool has no reason to ask for more, and one
  * number cannot be right for every model. */
 int tool_resolve_max_length(ToolConfig *c, const char *folder);
+int64_t tool_default_length(const ModelConfig *c); /* that number: what it was made for, at most 4096 */
 int tool_open_device(Device **dev, const ToolConfig *c, bool dry_run);
 /* Command line, config, run(config struct, dry_run), exit code. */
 int tool_main(const CliSpec *spec, int (*run)(void *config, bool dry_run), int argc, char **argv);

@@ -282,12 +282,7 @@ static int open_inputs(Chat *t)
     TRY(device_open(&t->dev, &(DeviceOptions){c->device, (int)c->threads, (CpuIsa)c->isa}));
     TRY(device_check_dtype(t->dev, (DType)c->dtype, t->dtype_where));
     TRY(tokenizer_open(&t->tok, c->model));
-    TRY(model_config_read(&t->config, c->model));
-    if (t->config.head != HEAD_LM)
-        return error_set(ERR_DATA, "%s/config.json: architectures: found a scalar head, expected a causal "
-                                   "model",
-                         c->model);
-    TRY(tokenizer_check_vocab(t->tok, c->model, t->config.V));
+    TRY(hf_read_causal(&t->config, c->model, t->tok, ""));
     TRY(template_init(&t->chat, (TemplateKind)c->template_kind, t->tok));
     t->n_stop = generate_stop_ids(t->stop, t->chat.end, &t->config);
     t->length = c->max_length < t->config.max_position ? c->max_length : t->config.max_position;

@@ -152,13 +152,7 @@ static int open_inputs(Generate *g, bool dry_run)
     TRY(dry_run ? device_open_to_plan(&g->dev, &o) : device_open(&g->dev, &o));
     TRY(device_check_dtype(g->dev, (DType)c->dtype, g->dtype_where));
     TRY(tokenizer_open(&g->tok, c->model));
-    TRY(model_config_read(&g->config, c->model));
-    if (g->config.head != HEAD_LM) {
-        rc = error_set(ERR_DATA, "%s/config.json: architectures: found a scalar head, expected a causal "
-                                 "model", c->model);
-        goto fail;
-    }
-    TRY(tokenizer_check_vocab(g->tok, c->model, g->config.V));
+    TRY(hf_read_causal(&g->config, c->model, g->tok, ""));
     if (!c->raw)
         TRY(template_init(&g->chat, (TemplateKind)c->template_kind, g->tok));
     g->n_stop = generate_stop_ids(g->stop, c->raw ? -1 : g->chat.end, &g->config);

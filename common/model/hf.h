@@ -9,6 +9,7 @@
 #include "common/base/json.h"
 #include "common/model/params.h"
 #include "common/model/weights.h"
+#include "common/text/tokenizer.h"
 
 typedef enum { HEAD_AS_STORED, HEAD_FRESH_SCALAR } HeadInit;
 
@@ -42,6 +43,9 @@ int hf_save_shape(const ModelConfig *c, const char *folder, const char *base_fol
                   const HfExtra *extra, int n_extra);
 /* A folder with config.json alone describes a model to be trained from scratch. */
 bool hf_has_weights(const char *folder);
+/* config.json of a language model with this tokenizer. ERR_DATA for a scalar head ("expected a causal model" and
+ * role, such as " as policy"; "" is fine), and for a tokenizer with ids beyond the model's. */
+int hf_read_causal(ModelConfig *c, const char *folder, const Tokenizer *tok, const char *role);
 /* A value that hf_save put into config.json, a copy for the caller to json_free; 0 with *out = NULL when
  * absent. */
 int hf_read_extra(const char *folder, const char *key, Json **out);

@@ -11,6 +11,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+int hf_read_causal(ModelConfig *c, const char *folder, const Tokenizer *tok, const char *role)
+{
+    int rc = model_config_read(c, folder);
+    if (rc < 0)
+        return rc;
+    if (c->head != HEAD_LM)
+        return error_set(ERR_DATA,
+                         "%s/config.json: architectures: found a scalar head, expected a causal model%s", folder,
+                         role);
+    return tokenizer_check_vocab(tok, folder, c->V);
+}
+
 static char *shape_text(int n_dims, const int64_t *dim)
 {
     Str s = {0};

@@ -29,11 +29,7 @@ static int open_model(Sft *p)
     if (c->pretrain && kind == TEMPLATE_AUTO)
         kind = TEMPLATE_PLAIN; /* a text has no turns; only BOS and EOS are used */
     TRY(template_init(&p->chat, kind, p->tok));
-    TRY(model_config_read(&p->config, c->model));
-    if (p->config.head != HEAD_LM)
-        return error_set(ERR_DATA, "%s/config.json: architectures: found a scalar head, expected a causal "
-                                   "model", c->model);
-    TRY(tokenizer_check_vocab(p->tok, c->model, p->config.V));
+    TRY(hf_read_causal(&p->config, c->model, p->tok, ""));
     if (c->init == INIT_CHECKPOINT && !hf_has_weights(c->model))
         return error_set(ERR_NOINPUT, "%s: no model.safetensors; give a folder with weights, or set init: "
                                       "random to train from scratch", c->model);
