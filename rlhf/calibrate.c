@@ -67,6 +67,7 @@ void calibrate_slice(ModelConfig *c, double params)
     c->max_position = PROMPT + MOST_TOKENS; /* no weight depends on it */
 }
 
+/* xorshift over [-0.05, 0.05): the spread of a usual initialization. */
 static void fill_run(void *ctx, int64_t first, int64_t n, real_t *dst)
 {
     uint32_t x = *(uint32_t *)ctx;
@@ -80,7 +81,7 @@ static void fill_run(void *ctx, int64_t first, int64_t n, real_t *dst)
     *(uint32_t *)ctx = x;
 }
 
-static void fill_params(ParamSet *p)
+void calibrate_fill(ParamSet *p)
 {
     uint32_t state = 2463534242U;
     for (int i = 0; i < p->table->n; i++) {
@@ -176,7 +177,7 @@ static int bench_open(Bench *b)
     TRY(arena_commit(&b->work));
     TRY(arena_commit(&b->host));
     TRY(bench_alloc(b));
-    fill_params(&b->params);
+    calibrate_fill(&b->params);
     if (b->train)
         grads_zero(&b->grads);
     else

@@ -18,6 +18,11 @@ typedef struct {
     bool train;               /* else forward and decoding alone */
 } CalibrateAsk;
 
+/* Small random values wherever the parameter is a matrix, ones in a vector: what they are does not
+ * matter to a clock as long as no number is denormal or infinite, and this is quicker than
+ * params_init_random. */
+void calibrate_fill(ParamSet *p);
+
 /* Measures for about `seconds`. ERR_UNAVAILABLE when the device is not there, or half of its memory would not
  * hold a slice of the model. */
 int calibrate(Rates *r, const CalibrateAsk *ask, double seconds);

@@ -27,18 +27,26 @@ static bool same_shape(const ModelConfig *a, const ModelConfig *b)
            a->D == b->D && a->qkv_bias == b->qkv_bias && a->o_bias == b->o_bias && a->qk_norm == b->qk_norm;
 }
 
-static Measured *find_measured(MeasuredList *l, const RunPlan *p, const ModelConfig *c)
+/* *m: of this work's model in this plan's setting, added where there is none. Good until the next call. */
+static int find_measured(MeasuredList *l, const RunPlan *p, const Work *w, Measured **m)
 {
-    for (int i = 0; i < l->n; i++) {
-        CalibrateAsk *a = &l->at[i].ask;
-        if (same_shape(&a->config, c) && !strcmp(a->device, p->device) && a->threads == p->threads &&
+    ModelConfig c;
+    int rc = model_config_read(&c, w->model), i = 0;
+    if (rc < 0)
+        return rc;
+    for (; i < l->n; i++) {
+        const CalibrateAsk *a = &l->at[i].ask;
+        if (same_shape(&a->config, &c) && !strcmp(a->device, p->device) && a->threads == p->threads &&
             a->isa == p->isa && a->dtype == p->dtype && a->recompute == p->recompute)
-            return &l->at[i];
+            break;
     }
-    int i = VEC_GROW(l->at, l->n, l->cap);
-    l->at[i] = (Measured){.ask = {.config = *c, .device = p->device, .threads = p->threads, .isa = p->isa,
-                                  .dtype = p->dtype, .recompute = p->recompute}};
-    return &l->at[i];
+    if (i == l->n) {
+        i = VEC_GROW(l->at, l->n, l->cap);
+        l->at[i] = (Measured){.ask = {.config = c, .device = p->device, .threads = p->threads, .isa = p->isa,
+                                      .dtype = p->dtype, .recompute = p->recompute}};
+    }
+    *m = &l->at[i];
+    return 0;
 }
 
 static void grow(int64_t *at, double v)
@@ -51,11 +59,11 @@ static int ask_rates(MeasuredList *l, const PlannedStage *p)
 {
     for (int i = 0; i < p->plan.n_work; i++) {
         const Work *w = &p->plan.work[i];
-        ModelConfig c;
-        int rc = model_config_read(&c, w->model);
+        Measured *m;
+        int rc = find_measured(l, &p->plan, w, &m);
         if (rc < 0)
             return rc;
-        CalibrateAsk *a = &find_measured(l, &p->plan, &c)->ask;
+        CalibrateAsk *a = &m->ask;
         a->train = a->train || w->kind == WORK_TRAIN || w->kind == WORK_UPDATE;
         grow(&a->tokens, p->plan.micro_batch_tokens);
         if (w->kind != WORK_UPDATE && w->sequences > 0)
@@ -71,11 +79,11 @@ static int sum_seconds(MeasuredList *l, PlannedStage *p)
     p->seconds = p->startup;
     for (int i = 0; i < p->plan.n_work; i++) {
         const Work *w = &p->plan.work[i];
-        ModelConfig c;
-        int rc = model_config_read(&c, w->model);
+        Measured *m;
+        int rc = find_measured(l, &p->plan, w, &m);
         if (rc < 0)
             return rc;
-        p->seconds += work_seconds(w, &c, &find_measured(l, &p->plan, &c)->rates, p->answer);
+        p->seconds += work_seconds(w, &m->ask.config, &m->rates, p->answer);
     }
     return 0;
 }

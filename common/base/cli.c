@@ -79,6 +79,12 @@ static const struct {
 static const char *const common_names[] = {"--config",       "--set",  "--resume", "--dry-run", "--plan",
                                            "--print-config", "--help", "--version"};
 
+/* --plan is an option of those that can plan. */
+static bool has_common(const CliSpec *spec, const char *name)
+{
+    return spec->plans || strcmp(name, "--plan") != 0;
+}
+
 static const CliOption *find_option(const CliSpec *spec, const char *name, size_t n)
 {
     for (const CliOption *o = spec->options; o && o->name; o++) {
@@ -108,7 +114,7 @@ static int fail_unknown(const Parse *p, const char *arg, size_t n)
     char *name = xstrndup(arg, n);
     text_nearest_init(&near, name);
     for (size_t i = 0; i < sizeof common_names / sizeof *common_names; i++)
-        if (p->spec->plans || strcmp(common_names[i], "--plan") != 0)
+        if (has_common(p->spec, common_names[i]))
             text_nearest_try(&near, common_names[i]);
     for (const CliOption *o = p->spec->options; o && o->name; o++)
         text_nearest_try(&near, o->name);
@@ -264,7 +270,7 @@ static void print_help(const CliSpec *spec)
     for (const CliOption *o = spec->options; o && o->name; o++)
         help_option(&b, o->name, o->value, o->help);
     for (size_t i = 0; i < sizeof common_options / sizeof *common_options; i++)
-        if (spec->plans || strcmp(common_options[i].name, "--plan") != 0)
+        if (has_common(spec, common_options[i].name))
             help_option(&b, common_options[i].name, common_options[i].placeholder,
                         common_options[i].help);
     if (spec->fields && spec->fields->key) {

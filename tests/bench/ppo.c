@@ -3,6 +3,7 @@
 #include "tests/bench/rig.h"
 
 #include "common/base/error.h"
+#include "rlhf/calibrate.h"
 #include "common/base/mem.h"
 #include "common/generate/logp.h"
 #include "ppo/ppo.h"
@@ -89,7 +90,7 @@ static void alloc_all(PpoBench *g, Device *dev)
     logp_alloc(&g->logp, &p->model, &g->work, &g->host, tokens);
     ParamSet *sets[] = {&p->policy, &p->reference, &p->critic, &p->helpful.params, &p->safety.params};
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
-        rig_fill_params(sets[i]);
+        calibrate_fill(sets[i]);
     grads_zero(&p->policy_grads);
     grads_zero(&p->critic_grads);
 }

@@ -2,6 +2,7 @@
 #include "tests/bench/rig.h"
 
 #include "common/base/error.h"
+#include "rlhf/calibrate.h"
 
 #include <stdlib.h>
 
@@ -15,33 +16,6 @@ void rig_random_ids(int32_t *ids, int64_t n, int64_t V, uint64_t seed)
     Rng r = rng_make(seed, RNG_TEST, 0, 0, 0);
     for (int64_t i = 0; i < n; i++)
         ids[i] = (int32_t)rng_next_below(&r, (uint64_t)V);
-}
-
-/* xorshift over [-0.05, 0.05): the spread of a usual initialization. */
-static void fill_run(void *ctx, int64_t first, int64_t n, real_t *dst)
-{
-    uint32_t *state = ctx;
-    (void)first;
-    for (int64_t i = 0; i < n; i++) {
-        *state ^= *state << 13;
-        *state ^= *state >> 17;
-        *state ^= *state << 5;
-        dst[i] = (real_t)(0.1 * ((double)*state / 4294967296.0 - 0.5));
-    }
-}
-
-void rig_fill_params(ParamSet *p)
-{
-    uint32_t state = 2463534242U;
-    for (int i = 0; i < p->table->n; i++) {
-        if (p->table->def[i].tied_to >= 0)
-            continue;
-        if (p->w[i].n_dims == 1)
-            op_fill(&p->w[i], 1);
-        else
-            param_store(&p->w[i], fill_run, &state);
-    }
-    params_refresh(p);
 }
 
 static void begin(Rig *r, const Bench *b, const Shape *s, int threads)
@@ -88,7 +62,7 @@ void rig_open_training(Rig *r, const Bench *b, const Shape *s, HeadKind head, in
         if (!pass)
             commit(r);
     }
-    rig_fill_params(&r->params);
+    calibrate_fill(&r->params);
     grads_zero(&r->grads);
 }
 
@@ -104,7 +78,7 @@ void rig_open_generation(Rig *r, const Bench *b, const Shape *s, int64_t slots, 
         if (!pass)
             commit(r);
     }
-    rig_fill_params(&r->params);
+    calibrate_fill(&r->params);
 }
 
 void rig_close(Rig *r)

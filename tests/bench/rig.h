@@ -60,10 +60,6 @@ void decoding_close(Decoding *d);
 
 /* n ids below V, others for every seed. */
 void rig_random_ids(int32_t *ids, int64_t n, int64_t V, uint64_t seed);
-/* Small random values wherever the parameter is a matrix, ones in a vector: what they are does not
- * matter to a clock as long as no number is denormal or infinite, and this is quicker than
- * params_init_random. */
-void rig_fill_params(ParamSet *p);
 
 extern const OptimConfig rig_optim_config;
 
