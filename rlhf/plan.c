@@ -129,18 +129,6 @@ static bool plans(const Stage *s)
            (!strcmp(command, "train") || !strcmp(command, "eval") || !strcmp(command, "score"));
 }
 
-/* A copy of `text` with `from` replaced wherever it stands. */
-static char *replaced(const char *text, const char *from, const char *to)
-{
-    Str out = {0};
-    for (const char *at; (at = strstr(text, from)); text = at + strlen(from)) {
-        str_add_bytes(&out, text, (size_t)(at - text));
-        str_add(&out, to);
-    }
-    str_add(&out, text);
-    return out.s ? str_take(&out) : xstrdup("");
-}
-
 /* The last line of its errors, without "PROGRAM: error: ", and with the config's name as `rlhf run` has it. */
 static char *last_error(const char *path, const char *config, const char *config_path)
 {
@@ -153,10 +141,11 @@ static char *last_error(const char *path, const char *config, const char *config
     line = strrchr(text, '\n');
     line = line ? line + 1 : text;
     char *error = strstr(line, ": error: ");
-    char *out = replaced(error ? error + 9 : *line ? line : "it failed without a word", config,
-                         config_path ? config_path : config);
+    Str out = {0};
+    str_add_replaced(&out, error ? error + 9 : *line ? line : "it failed without a word", config,
+                     config_path ? config_path : config);
     free(text);
-    return out;
+    return str_take(&out);
 }
 
 /* Starts argv with standard output thrown away and errors into a file; its exit code, or a negative error. */

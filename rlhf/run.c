@@ -133,16 +133,6 @@ static bool changes_results(const char *line, const Stage *s)
     return strncmp(line, "unit_tokens:", 12) != 0 || s->has_presets || has_line(s->config, "dtype: bf16");
 }
 
-/* A copy of text with every `root` replaced, so that a moved or copied experiment keeps its done stages. */
-static void add_without_root(Str *out, const char *text, const char *root)
-{
-    for (const char *at; (at = strstr(text, root)); text = at + strlen(root)) {
-        str_add_bytes(out, text, (size_t)(at - text));
-        str_add(out, "${root}");
-    }
-    str_add(out, text);
-}
-
 static int stage_hash(const Experiment *e, const Stage *s, char hex[33])
 {
     Str all = {0}, moved = {0};
@@ -157,7 +147,7 @@ static int stage_hash(const Experiment *e, const Stage *s, char hex[33])
     }
     for (int i = 0; i < s->n_inputs; i++)
         TRY(hash_input(s->inputs[i], &all));
-    add_without_root(&moved, str_get(&all), e->root);
+    str_add_replaced(&moved, str_get(&all), e->root, "${root}"); /* so that a moved experiment keeps its done stages */
     hash128_hex(hash128(str_get(&moved), moved.n), hex);
 fail:
     str_free(&all);

@@ -89,6 +89,15 @@ void str_add(Str *b, const char *s)
     str_add_bytes(b, s, strlen(s));
 }
 
+void str_add_replaced(Str *b, const char *s, const char *from, const char *to)
+{
+    for (const char *at; (at = strstr(s, from)); s = at + strlen(from)) {
+        str_add_bytes(b, s, (size_t)(at - s));
+        str_add(b, to);
+    }
+    str_add(b, s);
+}
+
 void str_addv(Str *b, const char *fmt, va_list ap)
 {
     va_list again;

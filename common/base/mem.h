@@ -33,6 +33,8 @@ typedef struct {
 
 void str_add(Str *b, const char *s);
 void str_add_bytes(Str *b, const void *s, size_t n);
+/* `s` with `to` wherever `from`, which is not empty, stands in it. */
+void str_add_replaced(Str *b, const char *s, const char *from, const char *to);
 void str_addf(Str *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void str_addv(Str *b, const char *fmt, va_list ap);
 void str_add_double(Str *b, double v); /* shortest text that reads back to the same number */

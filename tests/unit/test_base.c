@@ -87,6 +87,11 @@ static void test_numbers(void **state)
 {
     (void)state;
     Str b = {0};
+    str_add_replaced(&b, "/a/b:/a/b/c", "/a", "${r}");
+    str_add_replaced(&b, " none", "/a", "x");
+    str_add_replaced(&b, "", "/a", "x");
+    assert_string_equal(str_get(&b), "${r}/b:${r}/b/c none");
+    str_clear(&b);
     str_add_double(&b, 0.1);
     str_add(&b, " ");
     str_add_double(&b, 0.1 + 0.2); /* needs all 17 digits */
