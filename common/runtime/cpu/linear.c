@@ -91,16 +91,16 @@ static Ahead block_ahead(const Linear *op, const Piece *s, Step step, int64_t n_
     if (op->kind == DW) {
         const int64_t stride = op->b->stride, each = step_elements(op->bf16);
         return (Ahead){real_data(op->b) + s->from * stride + q * PANEL_N, stride * each,
-                       each > 1 ? stride : LINE, 2};
+                       each > 1 ? stride : LINE, 2, false};
     }
     const real_t *at = weight_block(op, s, q);
     if (op->kind == DX) {
         const int64_t words = (op->bf16 ? PANEL_N / 2 : PANEL_N) * PANEL_N;
-        return (Ahead){at, words / J_MAX + 1, panel_rows(op->b) * PANEL_N, s->n / PANEL_N};
+        return (Ahead){at, words / J_MAX + 1, panel_rows(op->b) * PANEL_N, s->n / PANEL_N, false};
     }
     const int64_t n_tiles = tiles_of(s->n_rows), words = step == STEP_FLUSH ? PANEL_N / 2 : PANEL_N;
     const int64_t each = (words + n_tiles - 1) / n_tiles;
-    return (Ahead){at, each, n_j * each, words / each};
+    return (Ahead){at, each, n_j * each, words / each, each > LINE};
 }
 
 /* What pack_a will read for the next piece, to be asked for during n_products; not for few rows, which

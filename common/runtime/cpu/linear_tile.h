@@ -56,6 +56,7 @@ enum { PAIRS = 0 };
 typedef struct {
     const real_t *at;
     int64_t step, tile, tiles;
+    bool both; /* and the line behind, each time */
 } Ahead;
 
 /* Lines to be asked for during products, a share before each tile: `per_row` lines of each row. */
@@ -116,6 +117,7 @@ K_INLINE void tile(const Product *p, int rows, int n_vec, int64_t v0, int a_row,
                             : vf_zero();
     const real_t *a = p->a, *ahead = p->ahead.at;
     const int64_t ahead_step = p->ahead.step;
+    const bool both = p->ahead.both;
     for (int64_t j = p->n_j; j > 0; j--) {
         vf bj[VECS], second[VECS];
         for (int v = 0; v < n_vec; v++)
@@ -126,6 +128,8 @@ K_INLINE void tile(const Product *p, int rows, int n_vec, int64_t v0, int a_row,
         }
         if (rows > FEW_ROWS) {
             __builtin_prefetch(ahead, 0, 2);
+            if (both)
+                __builtin_prefetch(ahead + LINE, 0, 2);
             ahead += ahead_step;
         }
         for (int i = 0; i < rows; i++) {
