@@ -34,10 +34,19 @@ void decoding_close(Decoding *g)
     free(g->res);
 }
 
+static void take_token(void *ctx, int64_t request, int32_t id)
+{
+    Decoding *g = ctx;
+    (void)request, (void)id;
+    if (g->first_at == 0)
+        g->first_at = bench_now(g->threads);
+}
+
 double decoding_run(Decoding *g, int n_new, bool shared)
 {
     Load l = g->load;
-    GenOptions o = {.seed = 1, .temperature = 1, .max_new_tokens = n_new};
+    GenOptions o = {.seed = 1, .temperature = 1, .max_new_tokens = n_new, .on_token = take_token, .ctx = g};
+    g->first_at = 0;
     for (int i = 0; i < l.B; i++) {
         g->req[i] = (GenRequest){.prompt = g->prompts + (shared ? 0 : (size_t)i * (size_t)l.n_prompt),
                                  .n_prompt = l.n_prompt,

@@ -22,7 +22,7 @@ for side in a b; do
     [ $side = a ] && commit=$a || commit=$b
     git -C "$root" worktree add --quiet --detach "$base/$side" "$commit"
     ln -s "$root/../shared" "$base/shared" 2>/dev/null || true
-    make -s -C "$base/$side" -j"$(nproc)" programs >"$base/build.log" 2>&1 || { tail -n 5 "$base/build.log" >&2; exit 1; }
+    make -s -C "$base/$side" -j"$(nproc)" CUDA=0 all >"$base/build.log" 2>&1 || { tail -n 5 "$base/build.log" >&2; exit 1; }
 done
 
 # run SIDE: "wall cpu" of one demo from nothing

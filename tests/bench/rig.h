@@ -51,6 +51,7 @@ typedef struct {
     int32_t *prompts, *answers;
     GenRequest *req;
     GenResult *res;
+    double first_at; /* when the last run drew its first token, as bench_now() */
 } Decoding;
 
 void decoding_open(Decoding *d, const Bench *b, const Shape *s, Load l, int threads);

@@ -63,6 +63,34 @@ static void gaps_and_degenerate_data(void **state)
     str_free(&out);
 }
 
+/* Where the first circle behind `at` stands. */
+static double circle_after(const char **at)
+{
+    *at = strstr(*at, "cx=\"");
+    assert_non_null(*at);
+    *at += strlen("cx=\"");
+    return strtod(*at, NULL);
+}
+
+/* Whiskers of the same categories stand side by side; a series with its own places stands there. */
+static void categories_beside_each_other(void **state)
+{
+    (void)state;
+    const double x[] = {0}, own[] = {0}, y[] = {1};
+    static const char *const ticks[] = {"only"};
+    PlotSeries s[] = {{"a", x, y, y, y, 1}, {"b", x, y, y, y, 1}, {"c", own, y, NULL, NULL, 1}};
+    for (int beside = 0; beside < 2; beside++) {
+        Str out = {0};
+        s[1].x = beside ? x : own;
+        plot_svg(&out, &(Plot){.title = "t", .series = s, .n_series = 3, .x_ticks = ticks, .n_x_ticks = 1});
+        const char *at = str_get(&out);
+        const double a = circle_after(&at), b = circle_after(&at), c = circle_after(&at);
+        assert_true(fabs(b - a - (beside ? 9 : 0)) < 0.11);
+        assert_true(fabs((a + b) / 2 - c) < 0.11); /* one decimal is written */
+        str_free(&out);
+    }
+}
+
 static void groups_of_a_metrics_file(void **state)
 {
     (void)state;
@@ -92,6 +120,7 @@ static void groups_of_a_metrics_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(ticks_are_round), cmocka_unit_test(gaps_and_degenerate_data),
+                                       cmocka_unit_test(categories_beside_each_other),
                                        cmocka_unit_test(groups_of_a_metrics_file)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
