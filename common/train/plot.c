@@ -307,7 +307,7 @@ void plot_svg(Str *out, const Plot *p)
     legend(out, p, left, 38, right - left);
     draw_y_axis(out, &x, &y);
     draw_x_axis(out, p, &x, &y, slanted);
-    int n_beside = 0;
+    int n_beside = 0, beside = 0;
     for (int k = 0; k < p->n_series; k++)
         n_beside += p->series[k].x == p->series[0].x;
     for (int k = 0; k < p->n_series; k++) {
@@ -315,8 +315,9 @@ void plot_svg(Str *out, const Plot *p)
         const char *colour = colours[k % N_COLOURS];
         Axis own = x;
         if (p->x_ticks && s->x == p->series[0].x) { /* same categories: side by side */
-            own.from += 9 * (k - 0.5 * (n_beside - 1));
-            own.to += 9 * (k - 0.5 * (n_beside - 1));
+            const double moved = 9 * (beside++ - 0.5 * (n_beside - 1));
+            own.from += moved;
+            own.to += moved;
         }
         if (p->x_ticks)
             draw_whiskers(out, s, &own, &y, colour);

@@ -88,6 +88,11 @@ static void categories_beside_each_other(void **state)
         assert_true(fabs(b - a - (beside ? 9 : 0)) < 0.11);
         assert_true(fabs((a + b) / 2 - c) < 0.11); /* one decimal is written */
         str_free(&out);
+        PlotSeries between[] = {s[0], s[2], s[1]}; /* another order, the same places */
+        plot_svg(&out, &(Plot){.title = "t", .series = between, .n_series = 3, .x_ticks = ticks, .n_x_ticks = 1});
+        at = str_get(&out);
+        assert_true(circle_after(&at) == a && circle_after(&at) == c && circle_after(&at) == b);
+        str_free(&out);
     }
 }
 
