@@ -1,5 +1,6 @@
 /* decode.c - generation. A call of generate() for one new token runs the prompts, a call for all of them
- * the prompts and the decoding; the difference of the two, taken in one repetition, is decoding alone.
+ * the prompts and the decoding; the difference of the two, taken in one repetition, is decoding alone. With
+ * one sequence the clock of the second call at its first token says the same, and behind a long prompt better.
  *
  * On a device that records graphs also with every op launched by itself.
  *
@@ -23,6 +24,7 @@ void decoding_open(Decoding *g, const Bench *b, const Shape *s, Load l, int thre
     g->req = xcalloc((size_t)l.B, sizeof *g->req);
     g->res = xcalloc((size_t)l.B, sizeof *g->res);
     rig_random_ids(g->prompts, (int64_t)l.B * l.n_prompt, s->config.V, 7);
+    decoding_run(g, 2, false); /* touches all memory but the end of the cache */
 }
 
 void decoding_close(Decoding *g)
@@ -38,25 +40,33 @@ static void take_token(void *ctx, int64_t request, int32_t id)
 {
     Decoding *g = ctx;
     (void)request, (void)id;
-    if (g->first_at == 0)
-        g->first_at = bench_now(g->threads);
+    if (g->first == 0)
+        g->first = bench_now(g->threads) - g->started;
 }
 
 double decoding_run(Decoding *g, int n_new, bool shared)
 {
     Load l = g->load;
     GenOptions o = {.seed = 1, .temperature = 1, .max_new_tokens = n_new, .on_token = take_token, .ctx = g};
-    g->first_at = 0;
     for (int i = 0; i < l.B; i++) {
         g->req[i] = (GenRequest){.prompt = g->prompts + (shared ? 0 : (size_t)i * (size_t)l.n_prompt),
                                  .n_prompt = l.n_prompt,
                                  .prompt_id = (uint64_t)i};
         g->res[i] = (GenResult){.ids = g->answers + (size_t)i * (size_t)l.n_new};
     }
-    double started = bench_now(g->threads);
+    g->first = 0;
+    g->started = bench_now(g->threads);
     CHECK(generate(g->rig.gen, &g->rig.params, g->req, l.B, &o, g->res, NULL, NULL, NULL) == 0, "%s",
           error_text());
-    return bench_now(g->threads) - started;
+    return bench_now(g->threads) - g->started;
+}
+
+double decoding_alone(Decoding *g, double *prompts)
+{
+    const double all = decoding_run(g, g->load.n_new, false);
+    /* one sequence: the same run; of several the first tokens come one after another, so a run for these */
+    *prompts = g->load.B == 1 ? g->first : decoding_run(g, 1, false);
+    return all > *prompts ? all - *prompts : all;
 }
 
 static double decode_roof(const Shape *s, const Ceiling *c, DType dtype, Load l)
@@ -95,18 +105,17 @@ static void measure(Bench *b, const Shape *s, int which, Load l)
         return;
     Decoding g;
     decoding_open(&g, b, s, l, b->threads[which]);
-    decoding_run(&g, 2, false); /* touches all memory but the end of the cache */
     bench_share(b, which);
     for (double from = bench_now(0); bench_again(b, decode.n, from);) {
-        double first = decoding_run(&g, 1, false), all = decoding_run(&g, l.n_new, false), share = bench_share(b, which);
+        double first, alone = decoding_alone(&g, &first), share = bench_share(b, which);
         bench_take(&prompt, (double)l.B * l.n_prompt / first, share);
-        bench_take(&decode, (double)l.B * (l.n_new - 1) / (all > first ? all - first : all), share);
+        bench_take(&decode, (double)l.B * (l.n_new - 1) / alone, share);
         if (generator_launches(g.rig.gen) == 0)
             continue;
         generator_graphs(g.rig.gen, false);
-        first = decoding_run(&g, 1, false), all = decoding_run(&g, l.n_new, false);
+        alone = decoding_alone(&g, &first);
         generator_graphs(g.rig.gen, true);
-        bench_take(&by_op, (double)l.B * (l.n_new - 1) / (all > first ? all - first : all), share);
+        bench_take(&by_op, (double)l.B * (l.n_new - 1) / alone, share);
     }
     if (l.n_prompt >= 256 || b->quick)
         row_add(&b->rows, prompt);
@@ -132,10 +141,9 @@ static void measure_shared(Bench *b, const Shape *s, int which, Load l)
         return;
     Decoding g;
     decoding_open(&g, b, s, l, b->threads[which]);
-    decoding_run(&g, 2, false);
     for (double from = bench_now(0); bench_again(b, row.n, from);) {
-        double first = decoding_run(&g, 1, false), all = decoding_run(&g, l.n_new, false), shared = decoding_run(&g, l.n_new, true);
-        bench_take(&row, shared / (all > first ? all - first : all), 1);
+        double first, alone = decoding_alone(&g, &first), shared = decoding_run(&g, l.n_new, true);
+        bench_take(&row, shared / alone, 1);
     }
     decoding_close(&g);
     row_add(&b->rows, row);

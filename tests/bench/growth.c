@@ -97,12 +97,9 @@ static void measure_decode(Bench *b, const Shape *s, int threads, Point *p)
 {
     Decoding d;
     decoding_open(&d, b, s, (Load){s->S, s->T, NEW}, threads);
-    decoding_run(&d, 2, false); /* touches memory */
     for (double from = bench_now(0); bench_again(b, p->n, from);) {
-        double begin = bench_now(threads), all = decoding_run(&d, NEW, false), first = d.first_at - begin;
-        if (s->S > 1) /* their first tokens come one after another: a call for these alone */
-            first = decoding_run(&d, 1, false);
-        take_rate(p, (double)s->S * (NEW - 1) / (all > first ? all - first : all));
+        double prompts, alone = decoding_alone(&d, &prompts);
+        take_rate(p, (double)s->S * (NEW - 1) / alone);
     }
     p->planned = planned_bytes(&d.rig);
     decoding_close(&d);

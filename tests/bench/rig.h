@@ -51,12 +51,14 @@ typedef struct {
     int32_t *prompts, *answers;
     GenRequest *req;
     GenResult *res;
-    double first_at; /* when the last run drew its first token, as bench_now() */
+    double started, first; /* of the last run: when, and seconds to its first token */
 } Decoding;
 
 void decoding_open(Decoding *d, const Bench *b, const Shape *s, Load l, int threads);
 /* Seconds of B answers of n_new tokens; shared: to one prompt. Nothing ends an answer early. */
 double decoding_run(Decoding *d, int n_new, bool shared);
+/* Seconds of that without the prompts: all but the first token of each answer; *prompts: those of the rest. */
+double decoding_alone(Decoding *d, double *prompts);
 void decoding_close(Decoding *d);
 
 /* n ids below V, others for every seed. */
