@@ -161,33 +161,41 @@ class Peer:
     # ---- generation
 
     @torch.no_grad()
-    def generate(self, model, prompt, n_new):
-        B, n = prompt.shape
-        cache = torch.zeros(model.L, 2, B, model.K, n + n_new, model.D, device=self.device, dtype=model.embed.dtype)
-        out, logps, hidden = [], [], model(prompt, cache, 0)
+    def generate(self, model, prompt, n_new, forward=None, room=0):
+        """Answers (B, n_new), their log-probabilities, and when the first tokens stood there (self.now). The
+        cache has room for as many tokens, or more: a compiled model is compiled for its length."""
+        forward, (B, n) = forward or model, prompt.shape
+        size = (model.L, 2, B, model.K, n + max(n_new, room), model.D)
+        cache = torch.zeros(size, device=self.device, dtype=model.embed.dtype)
+        out, logps, first, hidden = [], [], None, forward(prompt, cache, 0)
         for t in range(n_new):
             logits = model.head(hidden[:, -1]).float()
             out.append(torch.multinomial(logits.softmax(-1), 1))
             logps.append(logits.log_softmax(-1).gather(1, out[-1]))
+            first = first or self.now()
             if t + 1 < n_new:
-                hidden = model(out[-1], cache, n + t)
-        return torch.cat(out, 1), torch.cat(logps, 1)
+                hidden = forward(out[-1], cache, n + t)
+        return torch.cat(out, 1), torch.cat(logps, 1), first
 
     def decode(self, name, shape, variant):
-        model = self.model(shape, dtype=torch.bfloat16 if "bf16" in variant else None)
+        model, compiled = self.model(shape, dtype=torch.bfloat16 if "bf16" in variant else None), "compile" in variant
         loads = [(1, 16, 64), (16, 16, 64), (64, 16, 64), (1, 256, 256), (16, 256, 256), (64, 256, 256)]
         if shape[0] > 512 and not self.o.full:
             loads = [(1, 16, 32), (16, 16, 32), (64, 16, 32), (1, 256, 32), (16, 256, 32)]
         for B, n, new in [(1, 16, 16), (4, 16, 16)] if self.o.quick else loads:
-            prompt = self.ids(shape, B, n)
-            self.generate(model, prompt, 2)
-            once = lambda: (self.clock(lambda: self.generate(model, prompt, 1)),
-                            self.clock(lambda: self.generate(model, prompt, new)))
+            torch._dynamo.reset()  # else it gives up compiling after eight shapes, and says so nowhere
+            prompt, forward = self.ids(shape, B, n), torch.compile(model) if compiled else None
+            self.generate(model, prompt, 4, forward, new)
+
+            def once():
+                started = self.now()
+                first = self.generate(model, prompt, new, forward)[2]
+                return first - started, self.now() - first
+
             got = self.repeat(once)
             if n >= 256:
-                self.row(f"prompt {name} B={B} {n}", "tok/s", [B * n / first for first, _ in got], variant)
-            self.row(f"decode {name} B={B} {n}+{new}", "tok/s",
-                     [B * (new - 1) / (both - first) for first, both in got if both > first], variant)
+                self.row(f"prompt {name} B={B} {n}", "tok/s", [B * n / prompts for prompts, _ in got], variant)
+            self.row(f"decode {name} B={B} {n}+{new}", "tok/s", [B * (new - 1) / alone for _, alone in got], variant)
 
     # ---- one PPO iteration
 
@@ -239,7 +247,7 @@ class Peer:
 
             mark()
             with torch.no_grad(), self.autocast(bf16):
-                answer, logp = self.generate(policy, prompt, M)
+                answer, logp, _ = self.generate(policy, prompt, M)
                 seq = torch.cat((prompt, answer), 1)
                 mark()
                 scores = [chunks(lambda s: m.head(m(s)[:, -1])[:, 0].float(), seq) for m in (safety, helpful)]
@@ -282,7 +290,7 @@ def main():
     p.add_argument("--only", default="ops,steps,decode,ppo")
     p.add_argument("--shapes", default="15m,135m")
     p.add_argument("--variants", default="f32,bf16")
-    p.add_argument("--compile", action="store_true", help="training steps with torch.compile too")
+    p.add_argument("--compile", action="store_true", help="training steps and decoding with torch.compile too")
     p.add_argument("--repeat", type=int, default=5)
     p.add_argument("--seconds", type=float, default=8)
     p.add_argument("--quick", action="store_true")
@@ -299,16 +307,15 @@ def main():
             peer.ops(f"{kind} eager")
         for name in o.shapes.split(","):
             shape = SHAPES[name]
-            if "steps" in only:
-                for mode in ("eager", "compile") if o.compile else ("eager",):
-                    try:
-                        peer.steps(name, shape, f"{kind} {mode}")
-                    except Exception as e:  # no compiler, no such backend: said, and the rest goes on
-                        if mode == "eager":
-                            raise
-                        print(f"peer_torch.py: {name} {kind}: torch.compile does not work here: {e}", file=sys.stderr)
-            if "decode" in only:
-                peer.decode(name, shape, f"{kind} eager")
+            for mode in ("eager", "compile") if o.compile else ("eager",):
+                try:
+                    for section in (peer.steps, peer.decode):
+                        if section.__name__ in only:
+                            section(name, shape, f"{kind} {mode}")
+                except Exception as e:  # no compiler, no such backend: said, and the rest goes on
+                    if mode == "eager":
+                        raise
+                    print(f"peer_torch.py: {name} {kind}: torch.compile does not work here: {e}", file=sys.stderr)
             if "ppo" in only and (name != "135m" or o.full):
                 peer.ppo(name, shape, f"{kind} eager")
 

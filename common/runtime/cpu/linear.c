@@ -8,14 +8,21 @@
  * the one of f32. Tested by tests/ops/linear.c and tests/unit/test_bf16.c. */
 #include "common/runtime/cpu/linear_pack.h"
 
-/* A part goes through its share in pieces of rows x panels whose c stays in the second cache, and
- * for each through the chain in blocks: rows of a are packed for a block, panels of b one after the
- * other. */
+/* A part goes through its share in pieces of rows x panels, and for each through the chain in blocks: rows
+ * of a are packed for a block, panels of b one after the other, and the c of a piece stays in the second
+ * cache meanwhile. Few rows are packed for the whole chain and the panels done one by one: so a weight
+ * is read from its first byte to its last, as the processor prefetches. Where y and weights pass through
+ * the second cache together, writing its scattered rows takes a third off the rate of that reading: a
+ * panel of c is summed in a place of its own and leaves past the caches. */
 enum {
     A_WORDS = ROWS_FIT * A_ROW, /* 371 KiB in f32 */
     B_BLOCK = J_MAX * PANEL_N,
-    SCRATCH_WORDS = A_WORDS + FEW_PANELS * B_BLOCK,
+    B_WORDS = FEW_PANELS * B_BLOCK,
     PIECE_PANELS = 20, /* 780 KiB of c */
+    WHOLE_TILES = 6,   /* up to so many are packed for the whole chain if that fits */
+    PAST_BYTES = 1 << 20, /* of a weight from which on its y is gone from the second cache at its next use */
+    C_WORDS = WHOLE_TILES * ROWS_MAX * PANEL_N,
+    SCRATCH_WORDS = A_WORDS + B_WORDS + C_WORDS,
     WIDEN_TILES = 3,   /* for more, a bf16 panel is widened once and not in each tile */
 };
 
@@ -30,10 +37,34 @@ typedef struct {
     int64_t rows, lanes, chain;
 } Linear;
 
-/* A piece of it: rows [row, row + n_rows), panels [panel, end), and a block of the chain. */
+/* A piece of it: rows [row, row + n_rows), panels [panel, end), and a part of the chain. */
 typedef struct {
     int64_t row, n_rows, panel, end, from, n;
 } Piece;
+
+/* The chain's blocks: whole panels of n, which dx needs, and as even as these allow. */
+static int64_t block_length(const Linear *op)
+{
+    const int64_t most = J_MAX * step_elements(op->bf16), n_blocks = (op->chain + most - 1) / most;
+    return n_blocks > 1 ? panels_of((op->chain + n_blocks - 1) / n_blocks) * PANEL_N : most;
+}
+
+static int64_t blocks_of(const Linear *op, int64_t n)
+{
+    return (n + block_length(op) - 1) / block_length(op);
+}
+
+static bool takes_whole_chain(const Linear *op, int64_t n_rows)
+{
+    return op->kind != DW && tiles_of(n_rows) <= WHOLE_TILES &&
+           blocks_of(op, op->chain) * n_rows * A_ROW <= A_WORDS;
+}
+
+/* How far a piece of so many rows goes along the chain from an element on. */
+static int64_t piece_length(const Linear *op, int64_t n_rows, int64_t from)
+{
+    return least(takes_whole_chain(op, n_rows) ? op->chain : block_length(op), op->chain - from);
+}
 
 static Step step_of(const Linear *op, const Piece *s)
 {
@@ -120,28 +151,77 @@ static Later source_of_a(const Linear *op, const Piece *s, int64_t n_products)
                    .n_products = n_products};
 }
 
-static void run_piece(const Linear *op, real_t *a, real_t *b, const Piece *s, const Piece *next)
+/* The block of a piece that begins at element `from` of the chain. */
+static Piece block_of(const Linear *op, const Piece *s, int64_t from)
 {
-    const Step step = step_of(op, s);
-    const bool packed = op->kind != FORWARD || step == STEP_FLUSH;
+    Piece t = *s;
+    t.from = from;
+    t.n = least(block_length(op), s->from + s->n - from);
+    return t;
+}
+
+/* A panel of c to its place. */
+static void move_out(real_t *c, int64_t c_row, const real_t *from, int64_t rows, int64_t lanes)
+{
+    const bool vectors = lanes % VF_LANES == 0 && ((uintptr_t)c | (uintptr_t)c_row * sizeof *c) % sizeof(vf) == 0;
+    for (int64_t i = 0; i < rows; i++, c += c_row, from += PANEL_N) {
+        if (!vectors)
+            memcpy(c, from, (size_t)lanes * sizeof *c);
+        for (int64_t l = 0; vectors && l < lanes; l += VF_LANES)
+            vf_store_past(c + l, vf_load(from + l));
+    }
+}
+
+/* All blocks of a piece for the panels [q, end). */
+static void run_panels(const Linear *op, Product *p, real_t *b, const Piece *s, int64_t q, int64_t end)
+{
+    const bool packed = op->kind != FORWARD || p->step == STEP_FLUSH;
+    const int64_t lanes = least(op->lanes, end * PANEL_N) - q * PANEL_N, after = s->from + s->n;
+    const real_t *a = p->a;
+    int64_t from = s->from;
+    do { /* once at least: no chain is a zero */
+        const Piece t = block_of(op, s, from);
+        const bool last = from + t.n == after;
+        const Piece follows = block_of(op, s, last ? s->from : from + t.n);
+        if (packed) /* just before use: the block is still in the first cache */
+            pack_b(op, b, &t, q, end);
+        p->n_j = p->step >= STEP_WIDEN ? (t.n + 1) / 2 : t.n;
+        p->accumulate = op->accumulate || from > 0;
+        p->b = packed ? b : weight_block(op, &t, q);
+        p->b_panel = packed ? B_BLOCK : panel_rows(op->b) * PANEL_N;
+        p->ahead = block_ahead(op, &follows, p->step, p->n_j, last ? end : q);
+        product(p, s->n_rows, lanes);
+        p->later.product++;
+        p->a += s->n_rows * A_ROW;
+        from += t.n;
+    } while (from < after);
+    p->a = a;
+}
+
+static void run_piece(const Linear *op, real_t *scratch, const Piece *s, const Piece *next)
+{
+    real_t *a = scratch, *b = a + A_WORDS, *c = b + B_WORDS;
+    const int64_t n_blocks = blocks_of(op, s->n);
     const int64_t group = s->n_rows <= FEW_ROWS ? FEW_PANELS : 1;
+    const bool apart = group == 1 && !op->accumulate && takes_whole_chain(op, s->n_rows) &&
+                       tensor_bytes(op->b) >= PAST_BYTES;
     Product p = {.a = a,
-                 .step = step,
-                 .n_j = step >= STEP_WIDEN ? (s->n + 1) / 2 : s->n,
-                 .accumulate = op->accumulate || s->from > 0,
+                 .step = step_of(op, s),
                  .along_j = op->kind != DW,
-                 .later = next ? source_of_a(op, next, s->end - s->panel) : (Later){0}};
-    pack_a(op, a, s);
+                 .later = next ? source_of_a(op, next, (s->end - s->panel) * n_blocks) : (Later){0}};
+    for (int64_t i = 0; i < n_blocks; i++) {
+        const Piece t = block_of(op, s, s->from + i * block_length(op));
+        pack_a(op, a + i * s->n_rows * A_ROW, &t);
+    }
     for (int64_t q = s->panel; q < s->end; q += group) {
         const int64_t end = least(q + group, s->end);
-        if (packed) /* just before use: the block is still in the first cache */
-            pack_b(op, b, s, q, end);
         set_destination(op, &p, s->row, q);
-        p.b = packed ? b : weight_block(op, s, q);
-        p.b_panel = packed ? B_BLOCK : panel_rows(op->b) * PANEL_N;
-        p.ahead = block_ahead(op, s, step, p.n_j, end);
-        p.later.product = q - s->panel;
-        product(&p, s->n_rows, least(op->lanes, end * PANEL_N) - q * PANEL_N);
+        const Product to = p;
+        if (apart)
+            p.c = c, p.c_row = PANEL_N, p.c_panel = 0;
+        run_panels(op, &p, b, s, q, end);
+        if (apart)
+            move_out(to.c, to.c_row, c, s->n_rows, least(PANEL_N, op->lanes - q * PANEL_N));
     }
 }
 
@@ -159,8 +239,11 @@ static Share share_of(const Linear *op, int part, int n_parts)
     const int64_t fit = ROWS_FIT / ROWS_MAX;
     h.tiles = tiles_of(h.row[1] - h.row[0]);
     h.n_panels = h.panel[1] - h.panel[0];
+    if (!h.tiles || !h.n_panels)
+        return h;
     h.by_rows = (h.tiles + fit - 1) / fit;
-    h.by_panels = h.tiles == 1 ? 1 : (h.n_panels + PIECE_PANELS - 1) / PIECE_PANELS;
+    const bool whole = h.by_rows == 1 && takes_whole_chain(op, h.row[1] - h.row[0]);
+    h.by_panels = whole || h.tiles == 1 ? 1 : (h.n_panels + PIECE_PANELS - 1) / PIECE_PANELS;
     return h;
 }
 
@@ -180,23 +263,23 @@ static void linear_part(int part, int n_parts, void *ctx)
     const Linear *op = ctx;
     const Share h = share_of(op, part, n_parts);
     const int64_t n = h.by_rows * h.by_panels;
-    const int64_t block = J_MAX * step_elements(op->bf16); /* whole panels of n, which dx needs */
-    real_t *a = device_scratch(op->dst->dev, part, SCRATCH_WORDS * sizeof *a), *b = a + A_WORDS;
+    real_t *scratch = device_scratch(op->dst->dev, part, SCRATCH_WORDS * sizeof *scratch);
     Bf16Scope scope = bf16_begin(op->bf16);
     for (int64_t i = 0; i < n; i++) {
         Piece s = piece_of(&h, i), next;
         do {
-            s.n = least(block, op->chain - s.from);
+            s.n = piece_length(op, s.n_rows, s.from);
             next = s;
-            next.from += block;
+            next.from += s.n;
             if (next.from >= op->chain && i + 1 < n)
                 next = piece_of(&h, i + 1);
-            next.n = least(block, op->chain - next.from);
-            run_piece(op, a, b, &s, next.n > 0 ? &next : NULL);
-            s.from += block;
+            next.n = piece_length(op, next.n_rows, next.from);
+            run_piece(op, scratch, &s, next.n > 0 ? &next : NULL);
+            s.from += s.n;
         } while (s.from < op->chain);
     }
     bf16_end(scope);
+    vf_fence();
 }
 
 /* Multiply-adds at 50 a nanosecond, and the weight's bytes at 20. */

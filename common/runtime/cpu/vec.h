@@ -32,6 +32,10 @@ K_INLINE void vf_store(real_t *p, vf x)
 {
     _mm512_storeu_ps(p, x);
 }
+K_INLINE void vf_store_past(real_t *p, vf x) /* past the caches; p aligned to a vector */
+{
+    _mm512_stream_ps(p, x);
+}
 K_INLINE vf vf_add(vf a, vf b)
 {
     return _mm512_add_ps(a, b);
@@ -77,6 +81,10 @@ K_INLINE vf vf_load(const real_t *p)
 K_INLINE void vf_store(real_t *p, vf x)
 {
     _mm256_storeu_ps(p, x);
+}
+K_INLINE void vf_store_past(real_t *p, vf x) /* past the caches; p aligned to a vector */
+{
+    _mm256_stream_ps(p, x);
 }
 K_INLINE vf vf_add(vf a, vf b)
 {
@@ -126,6 +134,10 @@ K_INLINE void vf_store(real_t *p, vf x)
 {
     *p = x;
 }
+K_INLINE void vf_store_past(real_t *p, vf x)
+{
+    *p = x;
+}
 K_INLINE vf vf_add(vf a, vf b)
 {
     return a + b;
@@ -149,5 +161,13 @@ K_INLINE vf vf_lower_half(vf a)
 #endif
 
 enum { PANEL_VF = PANEL_N / VF_LANES }; /* vectors in one row of a panel */
+
+/* Before others may read what vf_store_past wrote. */
+K_INLINE void vf_fence(void)
+{
+#ifdef __AVX2__
+    _mm_sfence();
+#endif
+}
 
 #endif
