@@ -26,7 +26,7 @@ ifneq ($(strip $(DEPS_DIR)),)
 DEPS_FLAGS := -I$(strip $(DEPS_DIR))/include
 DEPS_LIBS  := -L$(strip $(DEPS_DIR))/lib -Wl,-rpath,$(abspath $(DEPS_DIR))/lib
 endif
-CFLAGS_ALL := -std=gnu11 $(OPT) -g -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+CFLAGS_ALL := -std=gnu11 $(OPT) -g$(if $(SAN),1) -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
               $(if $(WERROR),-Werror) -ffp-contract=off -fno-math-errno -fno-trapping-math -I. -D_GNU_SOURCE -pthread $(SANFLAGS) $(DEPS_FLAGS) $(CFLAGS)
 LIBS       := $(DEPS_LIBS) -lyaml -ljansson -lzstd -lz -lpcre2-8 -lutf8proc -lxxhash -lm -pthread
 PACKAGES   := gcc g++ make pkgconf git libyaml-dev libjansson-dev libzstd-dev zlib1g-dev libpcre2-dev libutf8proc-dev libxxhash-dev libcmocka-dev
@@ -158,7 +158,7 @@ EMU       := $(BUILD)/emu$(if $(COV),-cov)$(if $(RACES),-races)
 EMU_SAN   := $(if $(RACES),thread,$(SAN))
 EMU_LD    := -pthread $(if $(EMU_SAN),-fsanitize=$(EMU_SAN)) $(if $(COV),--coverage)
 EMU_MFMA  := $(shell grep -qw fma /proc/cpuinfo 2>/dev/null && echo -mfma)
-EMU_BASE  := -std=c++17 -O2 -g -Wall -Wextra -Wno-unknown-pragmas $(if $(WERROR),-Werror) -ffp-contract=off -fno-math-errno \
+EMU_BASE  := -std=c++17 -O2 -g$(if $(EMU_SAN),1) -Wall -Wextra -Wno-unknown-pragmas $(if $(WERROR),-Werror) -ffp-contract=off -fno-math-errno \
              -fno-trapping-math -fno-strict-aliasing -fPIC -fvisibility=hidden -pthread -D_GNU_SOURCE -DRLHF_EMU -Itests/emu -I. $(EMU_MFMA) \
              -DBACKEND_HASH=$(BACKEND_HASH) $(if $(findstring address,$(EMU_SAN)),-DEMU_ASAN) $(if $(findstring thread,$(EMU_SAN)),-DEMU_TSAN)
 EMU_FLAGS := $(EMU_BASE) $(if $(EMU_SAN),-fsanitize=$(EMU_SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all) \

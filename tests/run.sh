@@ -65,7 +65,17 @@ fi
 
 # ---- lists of jobs: one a line, "NAME LIMIT COMMAND..."
 
-run_jobs() { xargs -P "$JOBS" -I '{}' sh -c "exec sh '$self' job {}"; }
+# The longest first, so that the last to end has no core to itself.
+LONGEST='mutants emu_programs sanitized_test_ops test_real.sh emu_lines emu_test_generate exact test_sft.sh
+         sanitized_test_hashes emu_test_units emu_sanitized_ops_random:3 emu_races_test_faults sanitized_test_exact'
+run_jobs() {
+    awk -v longest="$LONGEST" 'BEGIN { n = split(longest, name); for (i = 1; i <= n; i++) place[name[i]] = i }
+        { print ($1 in place ? place[$1] : n + 1), $0 }' | sort -s -n -k1,1 | cut -d' ' -f2- |
+        xargs -P "$JOBS" -I '{}' sh -c "exec sh '$self' job {}"
+}
+
+# What check runs when everything is built: in one list, both cores have work to the end.
+later() { cat >>"$SCRATCH/jobs"; }
 
 # binaries PREFIX LIMIT: the test programs of BUILD
 binaries() {
@@ -74,7 +84,7 @@ binaries() {
         case ${t##*/} in
         test_ops) echo "$1${t##*/} $(($2 * 3)) $t test" ;;
         test_grad) echo "$1${t##*/} $(($2 * 3)) $t grad" ;;
-        *) echo "$1${t##*/} $2 $t" ;;
+        *) echo "$1${t##*/} $2 env BUILD=$BUILD $t" ;;
         esac
     done
 }
@@ -89,7 +99,7 @@ fuzz_jobs() {
 
 scripts() { # PREFIX LIMIT
     for t in "${E2E_DIR:-tests/e2e}"/test_*.sh; do
-        [ -x "$t" ] && echo "$1${t##*/} $2 $t"
+        [ -x "$t" ] && echo "$1${t##*/} $2 env BUILD=$BUILD $t"
     done
 }
 
@@ -123,7 +133,7 @@ run_cuda() {
     fi
     rm -rf build/cuda
     if build "cuda" CUDA=1 WERROR=1 RESOURCES=1 BUILD=build/cuda build/cuda/bin/librlhf_cuda.so; then
-        echo "cuda_resources 60 sh tests/gpu/resources.sh $SCRATCH/build_cuda.log build/cuda/bin/librlhf_cuda.so" | run_jobs
+        echo "cuda_resources 60 sh tests/gpu/resources.sh $SCRATCH/build_cuda.log build/cuda/bin/librlhf_cuda.so" | later
     fi
 }
 
@@ -148,12 +158,12 @@ run_check() {
     if build "address,undefined" SAN=address,undefined CUDA=0 all tests; then
         plain=$BUILD
         BUILD=$ROOT/build/san-address-undefined
-        { exact_job "$limit" "$plain"; binaries 'sanitized ' "$limit" | sed 's/^sanitized /sanitized_/'; fuzz_jobs; } | run_jobs
-        [ -z "${LONG:-}" ] || scripts 'sanitized_' "$limit" | run_jobs
+        { exact_job "$limit" "$plain"; binaries sanitized_ "$limit"; fuzz_jobs; } | later
+        [ -z "${LONG:-}" ] || scripts sanitized_ "$limit" | later
         BUILD=$plain
     fi
     { [ ! -f tests/mutants/run.sh ] || echo "mutants $((limit * 2)) env -u WERROR SAMPLE=$([ -n "${LONG:-}" ] || echo 14) sh tests/mutants/run.sh"
-      scripts '' "$limit"; } | run_jobs
+      scripts '' "$limit"; } | later
     run_cuda
     run_emu
 }
@@ -177,27 +187,27 @@ emu_ops() { # PREFIX DIR LIMIT EVERY ORDER...
 run_emu() {
     limit=${TIMEOUT:-400}
     lines=
-    build "emu lines" BUILD="$given" COV=1 emu-tests && lines="emu_lines $limit tests/emu/coverage.sh $BUILD" # forward
-    if build "emu" BUILD="$given" emu emu-tests; then
+    build "emu lines" BUILD="$given" WERROR=1 COV=1 emu-tests && lines="emu_lines $limit tests/emu/coverage.sh $BUILD" # forward
+    if build "emu" BUILD="$given" WERROR=1 emu emu-tests; then
         { [ -z "$lines" ] || echo "$lines"
           emu_own emu_ "$BUILD/emu" "$limit"
           echo "emu_test_generate $limit env EMU_PROTECT=1 $BUILD/emu/tests/test_generate"
           echo "emu_test_units $limit env EMU_PROTECT=1 $BUILD/emu/tests/test_units"
           echo "emu_protected_test_cuda $limit env EMU_PROTECT=1 $BUILD/emu/tests/test_cuda"
           emu_ops emu_ "$BUILD/emu" "$limit" 1 reverse ${LONG:+random:1 random:2}
-          echo "emu_programs $limit env BUILD=$BUILD/emu tests/e2e/test_cuda.sh"; } | run_jobs
+          echo "emu_programs $limit env BUILD=$BUILD/emu tests/e2e/test_cuda.sh"; } | later
     fi
     if build "emu address,undefined" SAN=address,undefined emu-tests; then
         dir=$ROOT/build/san-address-undefined/emu
-        { emu_own emu_sanitized_ "$dir" "$limit"; emu_ops emu_sanitized_ "$dir" "$limit" "$([ -n "${LONG:-}" ] && echo 1 || echo 3)" random:3; } | run_jobs
+        { emu_own emu_sanitized_ "$dir" "$limit"; emu_ops emu_sanitized_ "$dir" "$limit" "$([ -n "${LONG:-}" ] && echo 1 || echo 3)" random:3; } | later
     fi
-    if build "emu races" BUILD="$given" RACES=1 emu-tests; then
+    if build "emu races" BUILD="$given" WERROR=1 RACES=1 emu-tests; then
         dir=$BUILD/emu-races
         { emu_own emu_races_ "$dir" "$limit"
           # the large ones: one variant in five, all of them with LONG
           "$dir/tests/test_ops" list | awk -v dir="$dir" -v limit="$limit" -v long="${LONG:-}" '/ cpu: / {
               every = $1 ~ /^(attention|linear)/ && long == "" ? 5 : 1
-              print "emu_races_" $1, limit, dir "/tests/test_ops -b cuda -e", every, "-o", $1, "test" }'; } | run_jobs
+              print "emu_races_" $1, limit, dir "/tests/test_ops -b cuda -e", every, "-o", $1, "test" }'; } | later
     fi
 }
 
@@ -225,6 +235,7 @@ test) run_test ;;
 check-emu) run_emu ;;
 *) run_check ;;
 esac
+[ ! -f "$SCRATCH/jobs" ] || run_jobs <"$SCRATCH/jobs"
 
 total=$(cat "$SCRATCH"/*.counts 2>/dev/null | awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }')
 # shellcheck disable=SC2086  # three words

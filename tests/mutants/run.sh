@@ -29,6 +29,10 @@ case $build in
             tar -C "$root/$build" --exclude='tests/test_*' -cf - tests | tar -C "$tree/$build" -xf -
         ! [ -d "$root/$build/emu/common" ] ||
             tar -C "$root/$build" -cf - emu/common emu/flags emu/tests/emu | tar -C "$tree/$build" -xf -
+        # what was compiled with -Werror serves those that may warn
+        for flags in "$tree/$build/flags" "$tree/$build/emu/flags"; do
+            [ ! -f "$flags" ] || { sed 's/-Werror//' "$flags" >"$log" && touch -r "$flags" "$log" && cp -p "$log" "$flags"; }
+        done
     fi ;;
 esac
 # git must not take a repository around the copy for the tree
