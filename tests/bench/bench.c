@@ -393,10 +393,10 @@ static int run_torch(const Bench *b, const char *section)
     for (int i = 0; i < b->n_threads; i++) {
         bool all = b->full || i == b->n_threads - 1;
         char *command = xasprintf("'%s' tests/bench/peer_torch.py --device '%s' --threads %d --only %s --shapes %s --compile "
-                                  "--repeat %d --seconds %g%s%s >>'%s/peer.jsonl'",
+                                  "--variants %s --repeat %d --seconds %g --match '%s'%s%s >>'%s/peer.jsonl'",
                                   b->torch, b->device_name, b->threads[i], section,
-                                  b->shapes ? b->shapes : all ? "15m,135m" : "15m", b->repeat, b->seconds,
-                                  b->full ? " --full" : "", b->quick ? " --quick" : "", b->out);
+                                  b->shapes ? b->shapes : all ? "15m,135m" : "15m", b->dtypes, b->repeat, b->seconds,
+                                  b->match ? b->match : "", b->full ? " --full" : "", b->quick ? " --quick" : "", b->out);
         fflush(NULL);
         int status = system(command);
         free(command);

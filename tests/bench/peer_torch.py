@@ -2,7 +2,8 @@
 """PyTorch on the shapes of `make bench`: JSON lines with the same row names.
 
     python3 tests/bench/peer_torch.py [--device cpu|cuda] [--threads N] [--only steps,decode,ppo,ops]
-        [--shapes 15m,135m] [--variants f32,bf16] [--compile] [--repeat 5] [--seconds 8] [--quick] > peer.jsonl
+        [--shapes 15m,135m] [--variants f32,bf16] [--compile] [--repeat 5] [--seconds 8] [--quick]
+        [--match TEXT] > peer.jsonl
     build/tests/bench --from build/bench.jsonl --peer peer.jsonl
 
 The model is written here with torch.nn.functional alone (scaled_dot_product_attention, fused AdamW, a KV
@@ -136,6 +137,8 @@ class Peer:
     def steps(self, name, shape, variant):
         S, T = shape[6:]
         for kind in ("sft", "reward"):
+            if self.o.match not in f"{kind} {name} {S}x{T}":
+                continue
             model = self.model(shape, kind == "reward")
             optimizer, ids = self.optimizer(model), self.ids(shape, S, T)
 
@@ -183,6 +186,8 @@ class Peer:
         if shape[0] > 512 and not self.o.full:
             loads = [(1, 16, 32), (16, 16, 32), (64, 16, 32), (1, 256, 32), (16, 256, 32)]
         for B, n, new in [(1, 16, 16), (4, 16, 16)] if self.o.quick else loads:
+            if self.o.match not in f"decode {name} B={B} {n}+{new}":
+                continue
             torch._dynamo.reset()  # else it gives up compiling after eight shapes, and says so nowhere
             prompt, forward = self.ids(shape, B, n), torch.compile(model) if compiled else None
             self.generate(model, prompt, 4, forward, new)
@@ -291,6 +296,7 @@ def main():
     p.add_argument("--shapes", default="15m,135m")
     p.add_argument("--variants", default="f32,bf16")
     p.add_argument("--compile", action="store_true", help="training steps and decoding with torch.compile too")
+    p.add_argument("--match", default="", help="of steps and decode only rows whose name holds it")
     p.add_argument("--repeat", type=int, default=5)
     p.add_argument("--seconds", type=float, default=8)
     p.add_argument("--quick", action="store_true")
