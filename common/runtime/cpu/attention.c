@@ -388,6 +388,35 @@ static void keys_write(real_t *dst, const real_t *src, int64_t stride, int64_t n
             dst[d * KV_TILE + i] = src[i * stride + d];
 }
 
+/* Where row r goes in head 0: a column of keys, a row of values; NULL: there is no such row. */
+typedef struct {
+    real_t *k, *v;
+} Place;
+
+static Place place_of(const KvWrite *w, int64_t r)
+{
+    if (w->row_seq[r] < 0)
+        return (Place){0};
+    const int64_t K = w->k_pages->dim[1], D = w->k_pages->dim[2];
+    const int64_t lane = w->row_pos[r] % KV_TILE, tile = w->row_pos[r] / KV_TILE;
+    const int64_t page = i32_data(w->page_table)[w->row_seq[r] * w->page_table->stride + tile];
+    const int64_t at_page = page * K * D * KV_TILE;
+    return (Place){real_data(w->k_pages) + at_page + lane, real_data(w->v_pages) + at_page + lane * D};
+}
+
+/* One row in decoding, each element into a cache line of its own: it is a third faster when those of `next`
+ * are asked for in between, one for one, and not when they are asked for all at once or to be written. */
+static void head_write(Place to, const real_t *k, const real_t *v, Place next, int64_t D)
+{
+    for (int64_t d = 0; d < D; d++) {
+        __builtin_prefetch(next.k + d * KV_TILE);
+        to.k[d * KV_TILE] = k[d];
+    }
+    for (int64_t d = 0; d < D; d += 64 / (int64_t)sizeof *v)
+        __builtin_prefetch(next.v + d);
+    memcpy(to.v, v, (size_t)D * sizeof *v);
+}
+
 static void kv_write_part(int part, int n_parts, void *ctx)
 {
     const KvWrite *w = ctx;
@@ -395,18 +424,22 @@ static void kv_write_part(int part, int n_parts, void *ctx)
     int64_t r, end, to;
     for (part_range(w->k->dim[0], 1, part, n_parts, &r, &end); r < end; r = to) {
         to = page_run(w, r, end);
-        if (w->row_seq[r] < 0)
+        Place at = place_of(w, r), next = place_of(w, to < end ? to : r);
+        if (!at.k)
             continue;
-        const int64_t lane = w->row_pos[r] % KV_TILE, tile = w->row_pos[r] / KV_TILE;
-        const int64_t page = i32_data(w->page_table)[w->row_seq[r] * w->page_table->stride + tile];
-        for (int64_t h = 0; h < K; h++) {
-            const int64_t at_page = (page * K + h) * D * KV_TILE;
-            keys_write(real_data(w->k_pages) + at_page + lane,
-                       real_data(w->k) + r * w->k->stride + h * D, w->k->stride, to - r, D);
-            for (int64_t i = 0; i < to - r; i++)
-                memcpy(real_data(w->v_pages) + at_page + (lane + i) * D,
-                       real_data(w->v) + (r + i) * w->v->stride + h * D,
-                       (size_t)D * sizeof(real_t));
+        if (!next.k)
+            next = at;
+        const real_t *k = real_data(w->k) + r * w->k->stride, *v = real_data(w->v) + r * w->v->stride;
+        for (int64_t h = 0; h < K; h++, k += D, v += D) {
+            if (to == r + 1) {
+                head_write(at, k, v, next, D);
+            } else {
+                keys_write(at.k, k, w->k->stride, to - r, D);
+                for (int64_t i = 0; i < to - r; i++)
+                    memcpy(at.v + i * D, v + i * w->v->stride, (size_t)D * sizeof *v);
+            }
+            at.k += D * KV_TILE, at.v += D * KV_TILE;
+            next.k += D * KV_TILE, next.v += D * KV_TILE;
         }
     }
 }

@@ -173,11 +173,10 @@ static void move_out(real_t *c, int64_t c_row, const real_t *from, int64_t rows,
 }
 
 /* All blocks of a piece for the panels [q, end). */
-static void run_panels(const Linear *op, Product *p, real_t *b, const Piece *s, int64_t q, int64_t end)
+static void run_panels(const Linear *op, Product *p, const real_t *a, real_t *b, const Piece *s, int64_t q, int64_t end)
 {
     const bool packed = op->kind != FORWARD || p->step == STEP_FLUSH;
     const int64_t lanes = least(op->lanes, end * PANEL_N) - q * PANEL_N, after = s->from + s->n;
-    const real_t *a = p->a;
     int64_t from = s->from;
     do { /* once at least: no chain is a zero */
         const Piece t = block_of(op, s, from);
@@ -187,15 +186,15 @@ static void run_panels(const Linear *op, Product *p, real_t *b, const Piece *s, 
             pack_b(op, b, &t, q, end);
         p->n_j = p->step >= STEP_WIDEN ? (t.n + 1) / 2 : t.n;
         p->accumulate = op->accumulate || from > 0;
+        p->a = a;
         p->b = packed ? b : weight_block(op, &t, q);
         p->b_panel = packed ? B_BLOCK : panel_rows(op->b) * PANEL_N;
         p->ahead = block_ahead(op, &follows, p->step, p->n_j, last ? end : q);
         product(p, s->n_rows, lanes);
         p->later.product++;
-        p->a += s->n_rows * A_ROW;
+        a += s->n_rows * A_ROW;
         from += t.n;
     } while (from < after);
-    p->a = a;
 }
 
 static void run_piece(const Linear *op, real_t *scratch, const Piece *s, const Piece *next)
@@ -205,8 +204,7 @@ static void run_piece(const Linear *op, real_t *scratch, const Piece *s, const P
     const int64_t group = s->n_rows <= FEW_ROWS ? FEW_PANELS : 1;
     const bool apart = group == 1 && !op->accumulate && takes_whole_chain(op, s->n_rows) &&
                        tensor_bytes(op->b) >= PAST_BYTES;
-    Product p = {.a = a,
-                 .step = step_of(op, s),
+    Product p = {.step = step_of(op, s),
                  .along_j = op->kind != DW,
                  .later = next ? source_of_a(op, next, (s->end - s->panel) * n_blocks) : (Later){0}};
     for (int64_t i = 0; i < n_blocks; i++) {
@@ -216,12 +214,13 @@ static void run_piece(const Linear *op, real_t *scratch, const Piece *s, const P
     for (int64_t q = s->panel; q < s->end; q += group) {
         const int64_t end = least(q + group, s->end);
         set_destination(op, &p, s->row, q);
-        const Product to = p;
+        real_t *to = p.c;
+        const int64_t to_row = p.c_row;
         if (apart)
             p.c = c, p.c_row = PANEL_N, p.c_panel = 0;
-        run_panels(op, &p, b, s, q, end);
+        run_panels(op, &p, a, b, s, q, end);
         if (apart)
-            move_out(to.c, to.c_row, c, s->n_rows, least(PANEL_N, op->lanes - q * PANEL_N));
+            move_out(to, to_row, c, s->n_rows, least(PANEL_N, op->lanes - q * PANEL_N));
     }
 }
 
