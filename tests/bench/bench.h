@@ -105,7 +105,7 @@ struct Bench {
     bool quick, full;
     bool profile;                 /* of every row of steps and decode, not only where a target is missed */
     const char *only, *shapes;    /* comma lists; NULL = all */
-    const char *match;            /* of steps, decode and text: rows whose name holds it; of growth: axes; NULL = all */
+    const char *match;            /* what --match says; NULL = all */
     Rows rows;
     double rate_before;           /* of bench_share */
     Ceiling ceiling[THREADS_MAX]; /* by index of threads; n_points = 0: not measured yet */

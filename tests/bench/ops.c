@@ -53,7 +53,7 @@ static bool read_case(OpCase *c, const char *line)
     return c->seconds > 0;
 }
 
-/* The best cases of a run: the largest of each op, or all. */
+/* Cases of one run: the largest of each op, or all. */
 typedef struct {
     OpCase *at;
     int n, cap;
@@ -79,8 +79,10 @@ static void keep_case(OpCases *cases, const OpCase *c, bool all)
     cases->at[i] = *c;
 }
 
-static void add_case(Bench *b, int which, const OpCase *c, double share)
+/* The row of the i-th case, which each of the n runs has measured. */
+static void add_case(Bench *b, int which, const OpCases *runs, int n, int i, const double *share)
 {
+    const OpCase *c = &runs[0].at[i];
     const Ceiling *top = bench_ceiling(b, which);
     double rate = ceiling_read(top, c->bytes), flops = ceiling_flops(top, c->bf16 ? DTYPE_BF16 : DTYPE_F32);
     bool by_flops = c->flops / flops >= c->bytes / rate;
@@ -91,28 +93,47 @@ static void add_case(Bench *b, int which, const OpCase *c, double share)
     snprintf(row.name, sizeof row.name, "op %s %s", c->op, c->shape);
     if (product)
         row.target = c->bf16 ? 0.85 : 0.87; /* 0.90 of the best library, at a steady clock */
-    bench_take(&row, 1e-9 * (by_flops ? c->flops : c->bytes) / c->seconds, share);
+    for (int k = 0; k < n; k++) {
+        const OpCase *again = &runs[k].at[i];
+        CHECK(i < runs[k].n && strcmp(c->op, again->op) == 0 && strcmp(c->shape, again->shape) == 0,
+              "test_ops perf printed other cases of %s the second time", c->op);
+        bench_take(&row, 1e-9 * (by_flops ? again->flops : again->bytes) / again->seconds, share[k]);
+    }
     row_add(&b->rows, row);
 }
 
-/* The rows are added when the other program is gone: nothing may run beside a measured rate. */
-void ops_run(Bench *b, int which)
+static OpCases run_once(const Bench *b, const char *command)
 {
-    char command[4096], line[512];
+    char line[512];
     OpCases cases = {0};
     OpCase c;
-    bench_share(b, which);
-    snprintf(command, sizeof command, "'%s' -t %d%s perf", b->test_ops, b->threads[which],
-             bench_is_cuda(b) ? " -b cuda" : "");
     FILE *f = popen(command, "r");
     CHECK(f, "%s cannot be started", b->test_ops);
     while (fgets(line, sizeof line, f))
         if (read_case(&c, line))
             keep_case(&cases, &c, b->full);
     CHECK(pclose(f) == 0 && cases.n, "%s failed; run it by hand", command);
-    double share = bench_share(b, which);
-    for (int i = 0; i < cases.n; i++)
-        add_case(b, which, &cases.at[i], share);
+    return cases;
+}
+
+/* The rows are added when the other program is gone: nothing may run beside a measured rate. */
+void ops_run(Bench *b, int which)
+{
+    char command[4096];
+    OpCases runs[REPEATS_MAX];
+    double share[REPEATS_MAX], started = bench_now(0);
+    int n = 0;
+    snprintf(command, sizeof command, "'%s' -t %d%s%s%s%s perf", b->test_ops, b->threads[which],
+             bench_is_cuda(b) ? " -b cuda" : "", b->match ? " -o '" : "", b->match ? b->match : "",
+             b->match ? "'" : "");
+    for (; bench_again(b, n, started); n++) {
+        bench_share(b, which);
+        runs[n] = run_once(b, command);
+        share[n] = bench_share(b, which);
+    }
+    for (int i = 0; i < runs[0].n; i++)
+        add_case(b, which, runs, n, i, share);
     b->dtype = DTYPE_F32;
-    free(cases.at);
+    for (int k = 0; k < n; k++)
+        free(runs[k].at);
 }

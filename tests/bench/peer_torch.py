@@ -314,14 +314,16 @@ def main():
         for name in o.shapes.split(","):
             shape = SHAPES[name]
             for mode in ("eager", "compile") if o.compile else ("eager",):
-                try:
-                    for section in (peer.steps, peer.decode):
-                        if section.__name__ in only:
-                            section(name, shape, f"{kind} {mode}")
-                except Exception as e:  # no compiler, no such backend: said, and the rest goes on
-                    if mode == "eager":
-                        raise
-                    print(f"peer_torch.py: {name} {kind}: torch.compile does not work here: {e}", file=sys.stderr)
+                for section in (peer.steps, peer.decode):
+                    if section.__name__ not in only:
+                        continue
+                    try:
+                        section(name, shape, f"{kind} {mode}")
+                    except Exception as e:  # no compiler, no such backend: said, and the rest goes on
+                        if mode == "eager":
+                            raise
+                        print(f"peer_torch.py: {section.__name__} {name} {kind}: torch.compile does not work here: {e}",
+                              file=sys.stderr)
             if "ppo" in only and (name != "135m" or o.full):
                 peer.ppo(name, shape, f"{kind} eager")
 
