@@ -188,7 +188,7 @@ class Peer:
         for B, n, new in [(1, 16, 16), (4, 16, 16)] if self.o.quick else loads:
             if self.o.match not in f"decode {name} B={B} {n}+{new}":
                 continue
-            torch._dynamo.reset()  # else it gives up compiling after eight shapes, and says so nowhere
+            torch._dynamo.reset()
             prompt, forward = self.ids(shape, B, n), torch.compile(model) if compiled else None
             self.generate(model, prompt, 4, forward, new)
 
@@ -209,11 +209,14 @@ class Peer:
         policy, reference = self.model(shape), self.model(shape)
         critic, helpful, safety = (self.model(shape, True) for _ in range(3))
         opt_p, opt_c = self.optimizer(policy), self.optimizer(critic)
+        compiled = "compile" in variant
+        torch._dynamo.reset()
+        call = {m: torch.compile(m) if compiled else m for m in (policy, reference, critic, helpful, safety)}
         prompt, micro, bf16 = self.ids(shape, B, n), max(1, 2048 // (n + M)), "bf16" in variant
         phases = ("rollout", "scoring", "reference", "values", "update", "iteration")
 
         def logp_of(model, seq):
-            logits = model.head(model(seq)[:, n - 1:-1]).float()
+            logits = model.head(call[model](seq)[:, n - 1:-1]).float()
             return logits.log_softmax(-1).gather(2, seq[:, n:, None])[..., 0]
 
         def chunks(fn, seq):
@@ -237,7 +240,7 @@ class Peer:
                     loss = -torch.min(ratio * adv[at], ratio.clamp(0.8, 1.2) * adv[at]).sum() / (B * M)
                 loss.backward()
                 with self.autocast(bf16):
-                    v = critic.head(critic(seq[at])[:, n - 1:-1])[..., 0].float()
+                    v = critic.head(call[critic](seq[at])[:, n - 1:-1])[..., 0].float()
                     near = value[at] + (v - value[at]).clamp(-0.2, 0.2)
                     loss = 0.5 * torch.max((v - ret[at]) ** 2, (near - ret[at]) ** 2).sum() / (B * M)
                 loss.backward()
@@ -252,14 +255,14 @@ class Peer:
 
             mark()
             with torch.no_grad(), self.autocast(bf16):
-                answer, logp, _ = self.generate(policy, prompt, M)
+                answer, logp, _ = self.generate(policy, prompt, M, call[policy])
                 seq = torch.cat((prompt, answer), 1)
                 mark()
-                scores = [chunks(lambda s: m.head(m(s)[:, -1])[:, 0].float(), seq) for m in (safety, helpful)]
+                scores = [chunks(lambda s: m.head(call[m](s)[:, -1])[:, 0].float(), seq) for m in (safety, helpful)]
                 mark()
                 ref = chunks(lambda s: logp_of(reference, s), seq)
                 mark()
-                value = chunks(lambda s: critic.head(critic(s)[:, n - 1:-1])[..., 0].float(), seq)
+                value = chunks(lambda s: critic.head(call[critic](s)[:, n - 1:-1])[..., 0].float(), seq)
                 adv, ret = advantages(value, logp, ref, scores[1])
                 mark()
             learn(seq, logp, adv, ret, value)
@@ -267,6 +270,8 @@ class Peer:
             return [b - a for a, b in zip(at, at[1:])] + [at[-1] - at[0]]
 
         iteration()
+        if compiled:
+            iteration()  # what was compiled for lengths that change
         got = self.repeat(iteration)
         for i, phase in enumerate(phases):
             self.row(f"ppo {phase} {name} {B}x({n}+{M})", "s", [g[i] for g in got], variant)
@@ -295,7 +300,7 @@ def main():
     p.add_argument("--only", default="ops,steps,decode,ppo")
     p.add_argument("--shapes", default="15m,135m")
     p.add_argument("--variants", default="f32,bf16")
-    p.add_argument("--compile", action="store_true", help="training steps and decoding with torch.compile too")
+    p.add_argument("--compile", action="store_true", help="training, decoding and PPO with torch.compile too")
     p.add_argument("--match", default="", help="of steps and decode only rows whose name holds it")
     p.add_argument("--repeat", type=int, default=5)
     p.add_argument("--seconds", type=float, default=8)
@@ -307,6 +312,7 @@ def main():
     if o.quick:
         o.shapes, o.repeat, o.seconds = "tiny", 2, 1
     torch.manual_seed(1)
+    torch._dynamo.config.cache_size_limit = 64  # behind it a shape runs uncompiled, without a word
     peer, only = Peer(o), o.only.split(",")
     for kind in o.variants.split(","):
         if "ops" in only:
@@ -314,8 +320,9 @@ def main():
         for name in o.shapes.split(","):
             shape = SHAPES[name]
             for mode in ("eager", "compile") if o.compile else ("eager",):
-                for section in (peer.steps, peer.decode):
-                    if section.__name__ not in only:
+                for section in (peer.steps, peer.decode, peer.ppo):
+                    costly = section == peer.ppo and name == "135m" and not o.full
+                    if section.__name__ not in only or costly:
                         continue
                     try:
                         section(name, shape, f"{kind} {mode}")
@@ -324,8 +331,6 @@ def main():
                             raise
                         print(f"peer_torch.py: {section.__name__} {name} {kind}: torch.compile does not work here: {e}",
                               file=sys.stderr)
-            if "ppo" in only and (name != "135m" or o.full):
-                peer.ppo(name, shape, f"{kind} eager")
 
 
 main()
