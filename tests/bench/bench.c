@@ -31,6 +31,7 @@ static const char usage_text[] =
     "  --out DIR                  where bench.jsonl and bench.svg go (build)\n"
     "  --from FILE                rows of an earlier bench.jsonl instead of measuring\n"
     "  --torch PYTHON             peer_torch.py beside every section, into DIR/peer.jsonl, then as --peer\n"
+    "  --llama DIR                peer_llama.py beside decode, on the CPU: DIR is a checkout of llama.cpp, built there\n"
     "  --peer FILE                JSON lines of peer_torch.py: prints ratios\n";
 
 double bench_now(int threads)
@@ -233,7 +234,7 @@ static void run_growth(Bench *b)
 static const struct {
     const char *name;
     void (*run)(Bench *b);
-    bool in_torch; /* peer_torch.py has it */
+    bool has_peer; /* peer_torch.py has it */
 } sections[] = {{"ceilings", run_ceilings, false}, {"ops", run_ops, true}, {"steps", run_steps, true},
                 {"decode", run_decode, true}, {"ppo", run_ppo, true}, {"growth", run_growth, false},
                 {"text", text_run, false}, {"products", products_run, false}, {"attention", attention_run, false}};
@@ -302,7 +303,8 @@ static bool read_option(Bench *b, Files *f, const char *name, const char *value)
         const char *name, **text;
     } texts[] = {{"--device", &b->device_name}, {"--only", &b->only}, {"--shapes", &b->shapes}, {"--dtypes", &b->dtypes}, {"--match", &b->match},
                  {"--recompute", &b->recompute},
-                 {"--out", &b->out}, {"--from", &f->from}, {"--peer", &f->peer}, {"--point", &b->point}, {"--torch", &b->torch}};
+                 {"--out", &b->out}, {"--from", &f->from}, {"--peer", &f->peer}, {"--point", &b->point}, {"--torch", &b->torch},
+                 {"--llama", &b->llama}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (strcmp(name, texts[i].name) == 0) {
             *texts[i].text = value;
@@ -342,6 +344,8 @@ static int read_arguments(Bench *b, Files *f, int argc, char **argv)
         b->repeat = b->repeat < 2 ? b->repeat : 2;
         b->seconds = 1;
     }
+    if (bench_is_cuda(b) && b->llama)
+        return error_set(ERR_USAGE, "--llama: llama.cpp is measured on the CPU alone; leave out --device %s", b->device_name);
     if (bench_is_cuda(b)) { /* the host's threads do nothing */
         b->n_threads = 1;
         b->threads[0] = 0;
@@ -387,23 +391,39 @@ static int describe(Bench *b)
     return 0;
 }
 
-/* PyTorch on a section's rows, next to ours in time: a shared machine is another one an hour later. */
-static int run_torch(const Bench *b, const char *section)
+/* A peer on a section's rows, next to ours in time: a shared machine is another one an hour later. */
+static int run_peer(const Bench *b, const char *script, const char *options)
 {
+    const char *python = b->torch ? b->torch : "python3";
     for (int i = 0; i < b->n_threads; i++) {
         bool all = b->full || i == b->n_threads - 1;
-        char *command = xasprintf("'%s' tests/bench/peer_torch.py --device '%s' --threads %d --only %s --shapes %s --compile "
-                                  "--variants %s --repeat %d --seconds %g --match '%s'%s%s >>'%s/peer.jsonl'",
-                                  b->torch, b->device_name, b->threads[i], section,
+        char *command = xasprintf("'%s' tests/bench/%s %s --threads %d --shapes %s --variants %s --repeat %d --seconds %g "
+                                  "--match '%s'%s%s >>'%s/peer.jsonl'",
+                                  python, script, options, b->threads[i],
                                   b->shapes ? b->shapes : all ? "15m,135m" : "15m", b->dtypes, b->repeat, b->seconds,
                                   b->match ? b->match : "", b->full ? " --full" : "", b->quick ? " --quick" : "", b->out);
         fflush(NULL);
         int status = system(command);
         free(command);
         if (status != 0)
-            return error_set(ERR_UNAVAILABLE, "%s: peer_torch.py failed; what it said stands above", b->torch);
+            return error_set(ERR_UNAVAILABLE, "%s: %s failed; what it said stands above", python, script);
     }
     return 0;
+}
+
+static int run_peers(const Bench *b, const char *section)
+{
+    int rc = 0;
+    char *torch = xasprintf("--device '%s' --only %s --compile", b->device_name, section);
+    char *llama = xasprintf("--checkout '%s'", b->llama ? b->llama : "");
+    if (b->torch)
+        TRY(run_peer(b, "peer_torch.py", torch));
+    if (b->llama && strcmp(section, "decode") == 0)
+        TRY(run_peer(b, "peer_llama.py", llama));
+fail:
+    free(torch);
+    free(llama);
+    return rc;
 }
 
 static int measure(Bench *b)
@@ -416,7 +436,7 @@ static int measure(Bench *b)
         if (b->only && !listed(b->only, sections[i].name))
             continue;
         sections[i].run(b);
-        if (b->torch && sections[i].in_torch && (rc = run_torch(b, sections[i].name)) < 0)
+        if (sections[i].has_peer && (rc = run_peers(b, sections[i].name)) < 0)
             return rc;
     }
     rows_print_targets(&b->rows);
@@ -446,14 +466,14 @@ static int run(Bench *b, const Files *f)
         rows_print_targets(&b->rows);
     } else {
         TRY(dir_make(b->out));
-        if (b->torch)
+        if (b->torch || b->llama)
             TRY(file_write_atomic(peer, "", 0));
         TRY(measure(b));
         TRY(write_results(b));
     }
     if (f->peer)
         TRY(rows_print_peer(&b->rows, f->peer));
-    if (b->torch)
+    if (b->torch || b->llama)
         TRY(rows_print_peer(&b->rows, peer));
 fail:
     free(peer);

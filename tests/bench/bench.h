@@ -99,6 +99,7 @@ struct Bench {
     const char *point;            /* of growth, to be measured alone; NULL */
     const char *out;              /* folder of what is written */
     const char *torch;            /* a Python that has PyTorch; NULL */
+    const char *llama;            /* a checkout of llama.cpp; NULL */
     int threads[THREADS_MAX], n_threads;
     int repeat;
     double seconds;               /* a row is not repeated for longer */

@@ -11,19 +11,13 @@ cache laid out once), so it costs less per step than a model of transformers doe
 that is beaten by too. bf16 is autocast in training and bf16 weights in generation.
 
 Made with PyTorch 2.5.1; a comparison only, no test needs it."""
-import argparse
-import json
 import sys
 import time
 
 import torch
 import torch.nn.functional as F
 
-SHAPES = {  # C, L, H, K, F, V, sequences, tokens of a step; the same as in bench.c
-    "15m": (288, 6, 6, 6, 768, 32000, 8, 256),
-    "135m": (576, 30, 9, 3, 1536, 49152, 8, 256),
-    "tiny": (64, 2, 4, 2, 96, 160, 4, 24),
-}
+import peer
 
 
 class Model(torch.nn.Module):
@@ -81,7 +75,7 @@ class Model(torch.nn.Module):
         return F.linear(hidden, self.embed if self.score is None else self.score)
 
 
-class Peer:
+class Runs:
     def __init__(self, options):
         self.o = options
         self.device = torch.device(options.device)
@@ -102,17 +96,10 @@ class Peer:
         return self.now() - started
 
     def repeat(self, fn):
-        """Calls fn up to --repeat times within --seconds, at least twice; a list of its results."""
-        got, started = [], time.perf_counter()
-        while len(got) < 2 or (len(got) < self.o.repeat and time.perf_counter() - started < self.o.seconds):
-            got.append(fn())
-        return got
+        return peer.repeat(self.o, fn)
 
     def row(self, name, unit, values, variant):
-        v = sorted(values)
-        median = (v[(len(v) - 1) // 2] + v[len(v) // 2]) / 2
-        print(json.dumps({"name": name, "threads": self.threads, "unit": unit, "min": v[0], "median": median,
-                          "max": v[-1], "variant": f"torch {torch.__version__} {variant}"}), flush=True)
+        peer.print_row(name, self.threads, unit, values, f"torch {torch.__version__} {variant}")
 
     def ids(self, shape, B, T):
         return torch.randint(0, shape[5], (B, T), device=self.device)
@@ -182,12 +169,7 @@ class Peer:
 
     def decode(self, name, shape, variant):
         model, compiled = self.model(shape, dtype=torch.bfloat16 if "bf16" in variant else None), "compile" in variant
-        loads = [(1, 16, 64), (16, 16, 64), (64, 16, 64), (1, 256, 256), (16, 256, 256), (64, 256, 256)]
-        if shape[0] > 512 and not self.o.full:
-            loads = [(1, 16, 32), (16, 16, 32), (64, 16, 32), (1, 256, 32), (16, 256, 32)]
-        for B, n, new in [(1, 16, 16), (4, 16, 16)] if self.o.quick else loads:
-            if self.o.match not in f"decode {name} B={B} {n}+{new}":
-                continue
+        for B, n, new in peer.decode_loads(self.o, name):
             torch._dynamo.reset()
             prompt, forward = self.ids(shape, B, n), torch.compile(model) if compiled else None
             self.generate(model, prompt, 4, forward, new)
@@ -200,7 +182,7 @@ class Peer:
             got = self.repeat(once)
             if n >= 256:
                 self.row(f"prompt {name} B={B} {n}", "tok/s", [B * n / prompts for prompts, _ in got], variant)
-            self.row(f"decode {name} B={B} {n}+{new}", "tok/s", [B * (new - 1) / alone for _, alone in got], variant)
+            self.row(peer.decode_name(name, B, n, new), "tok/s", [B * (new - 1) / alone for _, alone in got], variant)
 
     # ---- one PPO iteration
 
@@ -294,34 +276,24 @@ class Peer:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = peer.options(__doc__)
     p.add_argument("--device", default="cpu")
-    p.add_argument("--threads", type=int, default=0)
     p.add_argument("--only", default="ops,steps,decode,ppo")
-    p.add_argument("--shapes", default="15m,135m")
-    p.add_argument("--variants", default="f32,bf16")
     p.add_argument("--compile", action="store_true", help="training, decoding and PPO with torch.compile too")
-    p.add_argument("--match", default="", help="of steps and decode only rows whose name holds it")
-    p.add_argument("--repeat", type=int, default=5)
-    p.add_argument("--seconds", type=float, default=8)
-    p.add_argument("--quick", action="store_true")
-    p.add_argument("--full", action="store_true")
-    o = p.parse_args()
+    o = peer.parsed(p)
     if o.threads:
         torch.set_num_threads(o.threads)
-    if o.quick:
-        o.shapes, o.repeat, o.seconds = "tiny", 2, 1
     torch.manual_seed(1)
     torch._dynamo.config.cache_size_limit = 64  # behind it a shape runs uncompiled, without a word
-    peer, only = Peer(o), o.only.split(",")
+    runs, only = Runs(o), o.only.split(",")
     for kind in o.variants.split(","):
         if "ops" in only:
-            peer.ops(f"{kind} eager")
+            runs.ops(f"{kind} eager")
         for name in o.shapes.split(","):
-            shape = SHAPES[name]
+            shape = peer.SHAPES[name]
             for mode in ("eager", "compile") if o.compile else ("eager",):
-                for section in (peer.steps, peer.decode, peer.ppo):
-                    costly = section == peer.ppo and name == "135m" and not o.full
+                for section in (runs.steps, runs.decode, runs.ppo):
+                    costly = section == runs.ppo and name == "135m" and not o.full
                     if section.__name__ not in only or costly:
                         continue
                     try:

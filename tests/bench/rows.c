@@ -251,7 +251,7 @@ static void print_ratio(Join *join, const Row *r, const char *variant, double pe
     row_number(here, own);
     row_number(there, peer);
     printf("%-44s %-4s %3d %-32s %10s %10s %-7s %6.2fx", r->name, r->dtype, r->threads, variant, here, there, r->unit, ratio);
-    if (strstr(variant, "f32") && r->floor > 0)
+    if (strstr(variant, "torch") && strstr(variant, "f32") && r->floor > 0)
         printf("  floor %.2fx %s", r->floor, ratio >= r->floor ? "met" : "missed");
     putchar('\n');
     join->n_joined++;
