@@ -20,6 +20,8 @@ import peer
 
 
 def bench_program(checkout):
+    if not os.path.isdir(os.path.join(checkout, "tools", "batched-bench")):
+        sys.exit(f"peer_llama.py: {checkout}: no checkout of llama.cpp, it has no tools/batched-bench")
     program = os.path.join(checkout, "build", "bin", "llama-batched-bench")
     if not os.path.exists(program):
         build = os.path.join(checkout, "build")
