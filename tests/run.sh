@@ -132,7 +132,7 @@ run_cuda() {
         return
     fi
     rm -rf build/cuda
-    if build "cuda" CUDA=1 WERROR=1 RESOURCES=1 BUILD=build/cuda build/cuda/bin/librlhf_cuda.so; then
+    if build "cuda" CUDA=1 RESOURCES=1 BUILD=build/cuda build/cuda/bin/librlhf_cuda.so; then
         cp -p build/cuda/bin/librlhf_cuda.so "$BUILD/bin/"
         echo "cuda_resources 60 sh tests/gpu/resources.sh $SCRATCH/build_cuda.log build/cuda/bin/librlhf_cuda.so" | later
     fi
@@ -148,10 +148,10 @@ exact_job() { # LIMIT GCC-BUILD
 run_check() {
     limit=${TIMEOUT:-400}
     [ -z "${LONG:-}" ] || limit=${TIMEOUT:-14400}
-    CHECK=1; export CHECK
-    build "gcc -Werror" CC=gcc CUDA=0 BUILD="$given" WERROR=1 all tests || return
+    CHECK=1 WERROR=1; export CHECK WERROR # of every build, so that none compiles again what another has
+    build "gcc -Werror" CC=gcc CUDA=0 BUILD="$given" all tests || return
     if command -v clang >/dev/null; then
-        build "clang -Werror" CC=clang CUDA=0 BUILD=build/clang WERROR=1 all tests
+        build "clang -Werror" CC=clang CUDA=0 BUILD=build/clang all tests
     else
         echo "skip    build clang: clang is not installed"
         echo "0 0 1" >"$SCRATCH/build_clang.counts"
@@ -188,8 +188,8 @@ emu_ops() { # PREFIX DIR LIMIT EVERY ORDER...
 run_emu() {
     limit=${TIMEOUT:-400}
     lines=
-    build "emu lines" BUILD="$given" WERROR=1 COV=1 emu-tests && lines="emu_lines $limit tests/emu/coverage.sh $BUILD" # forward
-    if build "emu" BUILD="$given" WERROR=1 emu emu-tests; then
+    build "emu lines" BUILD="$given" COV=1 emu-tests && lines="emu_lines $limit tests/emu/coverage.sh $BUILD" # forward
+    if build "emu" BUILD="$given" emu emu-tests; then
         { [ -z "$lines" ] || echo "$lines"
           emu_own emu_ "$BUILD/emu" "$limit"
           echo "emu_test_generate $limit env EMU_PROTECT=1 $BUILD/emu/tests/test_generate"
@@ -202,7 +202,7 @@ run_emu() {
         dir=$ROOT/build/san-address-undefined/emu
         { emu_own emu_sanitized_ "$dir" "$limit"; emu_ops emu_sanitized_ "$dir" "$limit" "$([ -n "${LONG:-}" ] && echo 1 || echo 3)" random:3; } | later
     fi
-    if build "emu races" BUILD="$given" WERROR=1 RACES=1 emu-tests; then
+    if build "emu races" BUILD="$given" RACES=1 emu-tests; then
         dir=$BUILD/emu-races
         { emu_own emu_races_ "$dir" "$limit"
           # the large ones: one variant in five, all of them with LONG
