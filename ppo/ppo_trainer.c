@@ -92,7 +92,7 @@ fail:
     return rc;
 }
 
-static int alloc_models(Trainer *t, Ppo *p, int64_t tokens, int64_t longest)
+static int alloc_policy(Trainer *t, Ppo *p, int64_t tokens, int64_t longest)
 {
     const PpoConfig *c = p->c;
     int64_t positions = c->ptx.coef > 0 && c->ptx.max_length > longest ? c->ptx.max_length : longest;
@@ -102,19 +102,46 @@ static int alloc_models(Trainer *t, Ppo *p, int64_t tokens, int64_t longest)
     params_alloc(&p->reference, &p->model.table, &p->weights, "reference", true);
     grads_alloc(&p->policy_grads, &p->model.table, &p->grads);
     optim_alloc(&p->policy_optim, &c->policy, &p->policy, &p->policy_grads, &p->optim);
-    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens, (int)longest, false,
-                           trainer_dtype(t)));
-    if (p->has_safety)
-        TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens, (int)longest, false,
-                           trainer_dtype(t)));
-    if (has_critic(p))
-        TRY(alloc_critic(t, p, tokens, longest));
+    if (!p->acts) {
+        p->acts = acts_new(&p->model, tokens, true, (Recompute)c->recompute);
+        p->gen = generator_new(&p->model, c->slots, longest, tokens);
+        pack_init(&p->pack, (int)tokens, (int)tokens);
+        p->pack.unit_tokens = trainer_unit_tokens(t);
+    }
+    acts_alloc(p->acts, &p->work);
+    lm_head_alloc(&p->head, &p->model, &p->work, &p->host, tokens, true);
 fail:
     return rc;
 }
 
-static void note_parts(Trainer *t, const Ppo *p)
+/* Models take turns, in an iteration and in a pack of an update, and leave nothing on the device but weights and
+ * gradients: their work lies on the same bytes. */
+static int alloc_models(Trainer *t, Ppo *p, ArenaShare *s, int64_t tokens, int64_t longest)
 {
+    const DType dtype = trainer_dtype(t);
+    int rc = 0;
+    arena_share_part(s, "policy");
+    TRY(alloc_policy(t, p, tokens, longest));
+    arena_share_part(s, "answers");
+    generator_alloc(p->gen, &p->work, &p->host);
+    arena_share_part(s, "helpfulness");
+    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens, (int)longest, false, dtype));
+    if (p->has_safety) {
+        arena_share_part(s, "safety");
+        TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens, (int)longest, false, dtype));
+    }
+    if (has_critic(p)) {
+        arena_share_part(s, "critic");
+        TRY(alloc_critic(t, p, tokens, longest));
+    }
+    arena_share_end(s);
+fail:
+    return rc;
+}
+
+static void note_parts(Trainer *t, const Ppo *p, const ArenaShare *s)
+{
+    memory_plan_note_share(&t->plan, s);
     acts_note(p->acts, &t->plan, &p->work, "policy ");
     if (has_critic(p))
         acts_note(p->critic_acts, &t->plan, &p->work, "critic ");
@@ -129,19 +156,11 @@ static int ppo_alloc(Trainer *t)
     int rc = 0;
     if (t->planning)
         plan_arenas(t, p);
-    TRY(alloc_models(t, p, tokens, longest));
-    if (!p->acts) {
-        p->acts = acts_new(&p->model, tokens, true, (Recompute)c->recompute);
-        p->gen = generator_new(&p->model, c->slots, longest, tokens);
-        pack_init(&p->pack, (int)tokens, (int)tokens);
-        p->pack.unit_tokens = trainer_unit_tokens(t);
-    }
-    acts_alloc(p->acts, &p->work);
-    batch_alloc(&p->batch, &p->work, t->dev, tokens, tokens);
-    lm_head_alloc(&p->head, &p->model, &p->work, &p->host, tokens, true);
+    ArenaShare share = arena_share(&p->work);
+    TRY(alloc_models(t, p, &share, tokens, longest));
     if (t->planning)
-        note_parts(t, p);
-    generator_alloc(p->gen, &p->work, &p->host);
+        note_parts(t, p, &share);
+    batch_alloc(&p->batch, &p->work, t->dev, tokens, tokens);
     rollout_alloc(&p->roll, &p->host, c->batch_size, c->max_new_tokens, has_critic(p));
     rollout_alloc(&p->probe, &p->host, p->held_out.n > 0 ? p->held_out.n : 1, c->max_new_tokens, false);
     alloc_stage(p, tokens);

@@ -121,18 +121,26 @@ static int rejection_alloc(Trainer *t)
         memory_plan_add(&t->plan, &p->work);
         memory_plan_add(&t->plan, &p->host);
     }
+    ArenaShare share = arena_share(&p->work); /* answers, then scores */
+    arena_share_part(&share, "helpfulness");
     TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens, (int)longest, false,
                            trainer_dtype(t)));
-    if (p->has_safety)
+    if (p->has_safety) {
+        arena_share_part(&share, "safety");
         TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens, (int)longest, false,
-                           trainer_dtype(t)));
+                               trainer_dtype(t)));
+    }
     if (c->k) {
         TRY(model_init(&p->model, &p->policy_config, trainer_dtype(t), t->dev, &p->weights, longest));
         params_alloc(&p->policy, &p->model.table, &p->weights, "policy", true);
         if (!p->gen)
             p->gen = generator_new(&p->model, c->slots, longest, tokens);
+        arena_share_part(&share, "answers");
         generator_alloc(p->gen, &p->work, &p->host);
     }
+    arena_share_end(&share);
+    if (t->planning)
+        memory_plan_note_share(&t->plan, &share);
     block_alloc(p);
 fail:
     return rc;

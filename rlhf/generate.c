@@ -187,11 +187,17 @@ static int alloc(Generate *g, bool planning)
     params_alloc(&g->policy, &g->model.table, &g->weights, "model", true);
     if (!g->gen)
         g->gen = generator_new(&g->model, c->slots, longest, tokens);
+    ArenaShare share = arena_share(&g->work);
+    arena_share_part(&share, "answers");
     generator_alloc(g->gen, &g->work, &g->host);
     if (c->reference[0]) {
         params_alloc(&g->reference, &g->model.table, &g->weights, "reference", true);
+        arena_share_part(&share, "reference");
         logp_alloc(&g->logp, &g->model, &g->work, &g->host, tokens);
     }
+    arena_share_end(&share);
+    if (planning)
+        memory_plan_note_share(&g->plan, &share);
 fail:
     return rc;
 }

@@ -43,7 +43,7 @@ int generate_stop_ids(int32_t *out, int32_t end, const ModelConfig *c);
 typedef struct Generator Generator;
 
 /* Room for n_slots sequences of at most max_length tokens (prompt + answer) and prefill in chunks of
- * max_rows rows. */
+ * max_rows rows. Between calls of generate() the device's part may serve others (arena_share). */
 Generator *generator_new(const Model *m, int64_t n_slots, int64_t max_length, int64_t max_rows);
 void generator_alloc(Generator *g, Arena *device, Arena *host);
 void generator_free(Generator *g);

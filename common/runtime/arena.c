@@ -161,6 +161,34 @@ void arena_reset(Arena *a, size_t mark)
     a->used = mark;
 }
 
+ArenaShare arena_share(Arena *a)
+{
+    return (ArenaShare){.arena = a, .from = a->used, .end = a->used};
+}
+
+/* Not arena_reset: the bytes stay in use. */
+static void part_end(ArenaShare *s)
+{
+    Arena *a = s->arena;
+    if (s->n > 0)
+        s->part[s->n - 1].bytes = a->used - s->from;
+    s->end = a->used > s->end ? a->used : s->end;
+    a->used = s->from;
+}
+
+void arena_share_part(ArenaShare *s, const char *name)
+{
+    CHECK(s->n < ARENA_PARTS_MAX, "arena '%s': more than %d parts", s->arena->name, ARENA_PARTS_MAX);
+    part_end(s);
+    s->part[s->n++].name = name;
+}
+
+void arena_share_end(ArenaShare *s)
+{
+    part_end(s);
+    s->arena->used = s->end;
+}
+
 size_t arena_planned(const Arena *a)
 {
     return a->planned;
@@ -214,6 +242,19 @@ void memory_plan_note(MemoryPlan *p, const Arena *of, const char *fmt, ...)
     note->of = of;
     vsnprintf(note->text, sizeof note->text, fmt, ap);
     va_end(ap);
+}
+
+void memory_plan_note_share(MemoryPlan *p, const ArenaShare *s)
+{
+    char size[32];
+    Str parts = {0};
+    if (s->n < 2)
+        return;
+    for (int i = 0; i < s->n; i++)
+        str_addf(&parts, "%s %s %s", i ? "," : "", s->part[i].name, memory_size_text(size, s->part[i].bytes));
+    memory_plan_note(p, s->arena, "one at a time in the same %s:%s", memory_size_text(size, s->end - s->from),
+                     str_get(&parts));
+    str_free(&parts);
 }
 
 void memory_plan_print(const MemoryPlan *p)

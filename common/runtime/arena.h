@@ -44,6 +44,32 @@ void *arena_bytes(Arena *a, size_t n); /* host and pinned arenas; NULL while pla
 
 size_t arena_mark(const Arena *a);
 void arena_reset(Arena *a, size_t mark);
+
+/* Parts that are never in use at the same time, on the same bytes:
+ *
+ *     ArenaShare s = arena_share(&a);
+ *     arena_share_part(&s, "policy");
+ *     build(&a, &policy);
+ *     arena_share_part(&s, "critic");
+ *     build(&a, &critic);
+ *     arena_share_end(&s);            what follows lies behind the largest
+ *
+ * Once another part was used, a part's memory holds whatever bits that one left: it writes before it reads. */
+enum { ARENA_PARTS_MAX = 8 };
+typedef struct {
+    Arena *arena;
+    size_t from, end; /* offsets */
+    int n;
+    struct {
+        const char *name;
+        size_t bytes;
+    } part[ARENA_PARTS_MAX];
+} ArenaShare;
+
+ArenaShare arena_share(Arena *a);
+void arena_share_part(ArenaShare *s, const char *name);
+void arena_share_end(ArenaShare *s);
+
 size_t arena_planned(const Arena *a); /* bytes the plan asked for */
 bool arena_is_on_card(const Arena *a); /* else its bytes are the host's */
 const char *arena_kind_text(const Arena *a); /* "device" */
@@ -64,6 +90,7 @@ typedef struct {
 
 void memory_plan_add(MemoryPlan *p, Arena *a);
 void memory_plan_note(MemoryPlan *p, const Arena *of, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void memory_plan_note_share(MemoryPlan *p, const ArenaShare *s); /* its parts and their sizes */
 const char *memory_size_text(char s[32], size_t bytes); /* "1.50 GiB" */
 /* A table: name, kind, bytes, with the notes under each; total; memory of the machine. */
 void memory_plan_print(const MemoryPlan *p);

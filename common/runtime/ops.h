@@ -148,7 +148,8 @@ void op_kv_write(Tensor *k_pages, Tensor *v_pages, const Tensor *k, const Tensor
  * no destination is a source. pairs: i32 (n, 2), dense; n may be 0. */
 void op_kv_copy(Tensor *k_pages, Tensor *v_pages, const Tensor *pairs);
 /* Row r attends to positions 0..row_pos[r] of slot row_seq[r]: bit for bit the row that
- * op_attention gives. row_seq = -1: there is no such row, its o stays as it is. o, q: (R, H * D). */
+ * op_attention gives, whatever bits lie behind the last position of a page. row_seq = -1: there is no such
+ * row, its o stays as it is. o, q: (R, H * D). */
 void op_attention_paged(Tensor *o, const Tensor *q, const Tensor *k_pages, const Tensor *v_pages,
                         const Tensor *page_table, const Tensor *row_seq, const Tensor *row_pos,
                         int64_t head_dim, double scale);

@@ -368,6 +368,65 @@ static void graphs_change_nothing(void **state)
     free(w);
 }
 
+/* The generator's memory serves others between calls (arena_share), and they leave NaNs: in the pages too, behind
+ * the last position of a slot. */
+static void others_leave_no_trace(const char *device, DType dtype)
+{
+    Fixture f = {.config = long_config, .device = device, .dtype = dtype};
+    Shared *w = xcalloc(1, sizeof *w), *first = xcalloc(1, sizeof *first);
+    enum { K = 3, LENGTH_OF_PROMPT = 70 };
+    Arena alone, memory, host;
+    Tensor others;
+    fixture_open(&f, NULL, 2, 64);
+    Generator *g = generator_new(&f.m, 5, LONG_PROMPT, 50);
+    arena_init(&alone, f.dev, ARENA_DEVICE, "rollout");
+    arena_init(&memory, f.dev, ARENA_DEVICE, "shared");
+    arena_init(&host, f.dev, ARENA_HOST, "host");
+    generator_alloc(g, &alone, &host);
+    const int64_t bytes = (int64_t)arena_planned(&alone);
+    for (int pass = 0; pass < 2; pass++) {
+        ArenaShare s = arena_share(&memory);
+        arena_share_part(&s, "others");
+        others = arena_rows1(&memory, DTYPE_I32, bytes / 4);
+        arena_share_part(&s, "answers");
+        host.used = 0;
+        generator_alloc(g, &memory, &host);
+        arena_share_end(&s);
+        if (!pass && (arena_commit(&memory) < 0 || arena_commit(&host) < 0))
+            fail_msg("%s", error_text());
+    }
+    assert_int_equal(arena_high(&memory), bytes);
+    for (int call = 0; call < 3; call++) {
+        Shared *to = call ? w : first;
+        int n = shared_make(to, LENGTH_OF_PROMPT, K);
+        if (call)
+            op_fill(&others, -1);
+        assert_int_equal(generate(g, &f.p, to->req, n, mixed, to->out, NULL, NULL, NULL), 0);
+        assert_memory_equal(to->ids, first->ids, sizeof to->ids);
+        assert_memory_equal(to->logp, first->logp, sizeof to->logp);
+    }
+    generator_free(g);
+    arena_free(&memory);
+    arena_free(&host);
+    free(w);
+    free(first);
+    fixture_close(&f);
+}
+
+static void memory_may_be_shared(void **state)
+{
+    others_leave_no_trace("cpu", dtype_of(state));
+}
+
+static void memory_may_be_shared_on_a_card(void **state)
+{
+    Device *card;
+    if (device_open(&card, &(DeviceOptions){.name = "cuda"}) < 0)
+        skip();
+    device_close(card);
+    others_leave_no_trace("cuda", dtype_of(state));
+}
+
 /* 16 answers to one prompt of 256 tokens cost at most 1.3 of decoding them alone, counted in rows of the
  * model (make bench has the time), and the pages of one prompt instead of 16. */
 static void a_shared_prompt_costs_little(void **state)
@@ -595,6 +654,8 @@ int main(void)
         cmocka_unit_test(sampler_is_trainer), cmocka_unit_test(company_changes_nothing),
         cmocka_unit_test(refusals_and_stop),  cmocka_unit_test(shared_prompts_change_nothing),
         cmocka_unit_test(a_shared_prompt_runs_once), cmocka_unit_test(graphs_change_nothing),
+        cmocka_unit_test(memory_may_be_shared), IN_BF16(memory_may_be_shared),
+        cmocka_unit_test(memory_may_be_shared_on_a_card), IN_BF16(memory_may_be_shared_on_a_card),
         cmocka_unit_test(a_shared_prompt_costs_little),
         cmocka_unit_test(choices_are_answers_of_one_token), IN_BF16(choices_are_answers_of_one_token),
         cmocka_unit_test(stories_greedy),     cmocka_unit_test(stories_losses),

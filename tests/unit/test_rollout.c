@@ -18,7 +18,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-enum { B = 6, M = 8, TOKENS = 40, LONGEST = 20, V = 40, N_PTX = 3 };
+enum { B = 6, M = 8, TOKENS = 40, LONGEST = 20, V = 40, N_PTX = 3, SHARED_BYTES = 1 << 20 };
 
 typedef struct {
     char dir[64];
@@ -48,23 +48,34 @@ static int build(World *w)
     grads_alloc(&p->critic_grads, &p->critic_model.table, &p->weights);
     optim_alloc(&p->policy_optim, &w->c.policy, &p->policy, &p->policy_grads, &p->weights);
     optim_alloc(&p->critic_optim, &w->c.critic, &p->critic, &p->critic_grads, &p->weights);
-    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, TOKENS, LONGEST, false, w->dtype));
     if (!p->acts) {
         p->acts = acts_new(&p->model, TOKENS, true, RECOMPUTE_NONE);
         p->critic_acts = acts_new(&p->critic_model, TOKENS, true, RECOMPUTE_NONE);
         p->gen = generator_new(&p->model, 4, LONGEST, TOKENS);
         pack_init(&p->pack, TOKENS, TOKENS);
     }
+    ArenaShare s = arena_share(&p->work);
+    arena_share_part(&s, "not a number"); /* as a first part leaves the memory to the others */
+    Tensor others = arena_rows1(&p->work, DTYPE_I32, SHARED_BYTES / 4);
+    if (others.data)
+        op_fill(&others, -1);
+    arena_share_part(&s, "helpfulness");
+    TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, TOKENS, LONGEST, false, w->dtype));
+    arena_share_part(&s, "policy");
     acts_alloc(p->acts, &p->work);
-    acts_alloc(p->critic_acts, &p->work);
-    batch_alloc(&p->batch, &p->work, w->dev, TOKENS, TOKENS);
     lm_head_alloc(&p->head, &p->model, &p->work, &p->host, TOKENS, true);
+    arena_share_part(&s, "critic");
+    acts_alloc(p->critic_acts, &p->work);
     scalar_head_alloc(&p->value_head, &p->critic_model, &p->work, TOKENS, true);
     p->value_loss = arena_rows1(&p->work, DTYPE_F32, TOKENS);
     p->value_old = arena_rows1(&p->work, DTYPE_F32, TOKENS);
     p->value_ret = arena_rows1(&p->work, DTYPE_F32, TOKENS);
     p->value_weight = arena_rows1(&p->work, DTYPE_F32, TOKENS);
+    arena_share_part(&s, "answers");
     generator_alloc(p->gen, &p->work, &p->host);
+    arena_share_end(&s);
+    assert_int_equal(s.end, SHARED_BYTES); /* the others lie within the first */
+    batch_alloc(&p->batch, &p->work, w->dev, TOKENS, TOKENS);
     rollout_alloc(&p->roll, &p->host, B, M, true);
     p->stage = arena_bytes(&p->host, TOKENS * sizeof *p->stage);
     p->stage_ratio = arena_bytes(&p->host, TOKENS * sizeof *p->stage_ratio);

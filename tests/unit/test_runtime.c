@@ -101,6 +101,47 @@ static void arena_plan_is_what_is_used(void **state)
     device_close(dev);
 }
 
+static ArenaShare build_parts(Arena *a, Tensor *t)
+{
+    t[0] = arena_rows1(a, DTYPE_F32, 64);
+    ArenaShare s = arena_share(a);
+    arena_share_part(&s, "one");
+    t[1] = arena_rows1(a, DTYPE_F32, 65);
+    t[2] = arena_rows1(a, DTYPE_F32, 1);
+    arena_share_part(&s, "other");
+    t[3] = arena_rows1(a, DTYPE_F32, 64);
+    arena_share_end(&s);
+    t[4] = arena_rows1(a, DTYPE_F32, 64);
+    return s;
+}
+
+static void arena_parts_share_bytes(void **state)
+{
+    (void)state;
+    Device *dev = open_cpu(1);
+    Arena a;
+    Tensor t[5];
+    arena_init(&a, dev, ARENA_DEVICE, "shared");
+    build_parts(&a, t);
+    assert_int_equal(arena_planned(&a), 256 + (512 + 256) + 256); /* the larger part alone */
+    assert_int_equal(arena_commit(&a), 0);
+    ArenaShare s = build_parts(&a, t);
+    assert_int_equal(arena_high(&a), arena_planned(&a));
+    assert_int_equal(s.n, 2);
+    assert_string_equal(s.part[1].name, "other");
+    assert_int_equal(s.part[0].bytes, 768);
+    assert_int_equal(s.part[1].bytes, 256);
+    assert_ptr_equal(t[3].data, t[1].data);
+    assert_ptr_equal(t[4].data, (char *)t[1].data + 768);
+    /* both may be written, under AddressSanitizer too */
+    memset(t[1].data, 1, tensor_bytes(&t[1]));
+    memset(t[2].data, 2, tensor_bytes(&t[2]));
+    memset(t[3].data, 3, tensor_bytes(&t[3]));
+    assert_int_equal(*(unsigned char *)t[2].data, 2);
+    arena_free(&a);
+    device_close(dev);
+}
+
 static void arena_of_huge_pages_is_aligned(void **state)
 {
     (void)state;
@@ -481,6 +522,7 @@ int main(void)
         cmocka_unit_test(tensor_sizes),
         cmocka_unit_test(tensor_views),
         cmocka_unit_test(arena_plan_is_what_is_used),
+        cmocka_unit_test(arena_parts_share_bytes),
         cmocka_unit_test(arena_of_huge_pages_is_aligned),
         cmocka_unit_test(our_mistakes_abort),
         cmocka_unit_test(plan_that_does_not_fit_is_refused),
