@@ -76,6 +76,8 @@ bool fuzz_seed(int k, Str *out)
         pack(".zst", texts[0], out);
         str_add_bytes(out, "\x5f\x2a\x4d\x18\0\0\0\0", 8);
         str_add_bytes(out, "\x28\xb5\x2f\xfd\0\x58\x21\0\0[7]\n", 13);
+        if (k % 3 == 2) /* a byte 199,077 times in a block, more than there may be */
+            str_add_bytes(out, "\x28\xb5\x2f\xfd\0\x50\x2b\x4d\x18x", 10);
         if (k % 3)
             str_add_bytes(out, "\x53\x2a\x4d\x18\1\0\0\0x", 9);
     } else {
@@ -138,13 +140,33 @@ enum { PLAIN_MAX = 1 << 20 };
 static char plain[PLAIN_MAX]; /* what one frame or member holds */
 static const uint64_t WINDOW_MAX = (uint64_t)1 << 27; /* what zstd's decoder takes unless told otherwise */
 
-typedef enum { WHOLE, DAMAGED, TOO_LARGE } Verdict;
+typedef enum { WHOLE, DAMAGED, UNTOLD /* too large for `plain`, or what the one-shot decoder alone takes */ } Verdict;
 
 /* Bytes a decoder must keep for a frame that has `n` bytes of content. */
 static uint64_t window_of(const uint8_t *frame, size_t n)
 {
     const bool skippable = frame[0] != 0x28, single = frame[4] & 0x20;
     return skippable ? 0 : single ? n : ((uint64_t)1 << (10 + (frame[5] >> 3))) / 8 * (8 + (frame[5] & 7));
+}
+
+/* Whether no block of a frame is larger than the format allows (RFC 8878, 3.1.1.2.4): the one-shot decoder
+ * takes a repeated byte of any number, the streaming one, which is ours and that of zstd -d, does not. */
+static bool blocks_fit(const uint8_t *frame, uint64_t window)
+{
+    enum { BLOCK_MAX = 128 << 10, REPEATED = 1 };
+    static const int id_bytes[] = {0, 1, 2, 4}, size_bytes[] = {0, 2, 4, 8};
+    const bool skippable = frame[0] != 0x28, single = frame[4] & 0x20;
+    const int size = frame[4] >> 6;
+    const uint8_t *at = frame + 5 + !single + id_bytes[frame[4] & 3] + (size ? size_bytes[size] : single);
+    const uint64_t most = window < BLOCK_MAX ? window : BLOCK_MAX;
+    for (bool last = skippable; !last;) {
+        const uint32_t head = at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16;
+        if (head >> 3 > most)
+            return false;
+        last = head & 1;
+        at += 3 + ((head >> 1 & 3) == REPEATED ? 1 : head >> 3);
+    }
+    return true;
 }
 
 /* Frame by frame. *window: the largest. */
@@ -155,12 +177,14 @@ static Verdict zstd_whole(const uint8_t *data, size_t n, Str *out, uint64_t *win
         frame = ZSTD_findFrameCompressedSize(data, n);
         const size_t got = ZSTD_isError(frame) ? frame : ZSTD_decompress(plain, PLAIN_MAX, data, frame);
         if (ZSTD_isError(got)) {
-            v = ZSTD_getErrorCode(got) == ZSTD_error_dstSize_tooSmall ? TOO_LARGE : DAMAGED;
+            v = ZSTD_getErrorCode(got) == ZSTD_error_dstSize_tooSmall ? UNTOLD : DAMAGED;
             break;
         }
+        const uint64_t need = window_of(data, got);
         str_add_bytes(out, plain, got);
-        if (window_of(data, got) > *window)
-            *window = window_of(data, got);
+        *window = need > *window ? need : *window;
+        if (!blocks_fit(data, need))
+            v = UNTOLD;
     }
     return v;
 }
@@ -179,7 +203,7 @@ static Verdict gzip_whole(const uint8_t *data, size_t n, Str *out)
         }
         CHECK(inflateInit2(&z, 15 + 16) == Z_OK, "zlib does not start");
         if (inflate(&z, Z_FINISH) != Z_STREAM_END)
-            v = z.avail_out ? DAMAGED : TOO_LARGE;
+            v = z.avail_out ? DAMAGED : UNTOLD;
         str_add_bytes(out, plain, PLAIN_MAX - z.avail_out);
         data += n - z.avail_in;
         n = z.avail_in;
@@ -196,7 +220,7 @@ static void check_library(const uint8_t *data, size_t n, int rc, const Str *rest
     const bool zstd = n >= 4 && (!memcmp(data, "\x28\xb5\x2f\xfd", 4) ||
                                  ((data[0] & 0xf0) == 0x50 && !memcmp(data + 1, "\x2a\x4d\x18", 3)));
     const bool gzip = n >= 2 && data[0] == 0x1f && data[1] == 0x8b;
-    const Verdict v = zstd ? zstd_whole(data, n, &whole, &window) : gzip ? gzip_whole(data, n, &whole) : TOO_LARGE;
+    const Verdict v = zstd ? zstd_whole(data, n, &whole, &window) : gzip ? gzip_whole(data, n, &whole) : UNTOLD;
     CHECK(rc < 0 || v != DAMAGED, "the reader accepts what the library refuses");
     CHECK(rc == 0 || v != WHOLE || window > WINDOW_MAX, "refused, but whole: %s", error_text());
     if (rc == 0 && v == WHOLE) {
