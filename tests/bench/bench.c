@@ -18,7 +18,8 @@ static const char usage_text[] =
     "  --threads N,N...           thread counts, ascending; 0 = all cores (1,0)\n"
     "  --only SECTION,...         ceilings, ops, steps, decode, ppo, growth, text,\n"
     "                             products, attention (all of them)\n"
-    "  --shapes SHAPE,...         15m, 135m; 1.5b, of a card in bf16 (all); large ones run with the last thread count\n"
+    "  --shapes SHAPE,...         15m, 135m; of a card in bf16 1.5b, 7b, and of ppo 1.3b (all); large ones run with the\n"
+    "                             last thread count, those that the card cannot hold are left out\n"
     "  --dtypes DTYPE,...         f32, bf16 (both) of steps, decode and ppo\n"
     "  --recompute LEVEL,...      none, elementwise, mlp, layer (none): gradient_checkpointing of steps\n"
     "  --match TEXT               of steps, decode and text only rows whose name holds it, PyTorch's too; of growth\n"
@@ -103,19 +104,23 @@ bool bench_again(const Bench *b, int n, double started)
 
 /* ---- shapes ------------------------------------------------------------------------------------- */
 
-#define LLAMA(c, f, v, l, h, k, d, theta)                                                                              \
+#define LLAMA(c, f, v, l, h, k, d, theta, tie)                                                                         \
     {                                                                                                                  \
         .architecture = "Llama", .head = HEAD_LM, .C = c, .F = f, .V = v, .L = l, .H = h, .K = k, .D = d,              \
-        .norm_eps = 1e-5, .rope_theta = theta, .tied = true, .max_position = 2048, .bos = -1, .pad = -1                \
+        .norm_eps = 1e-5, .rope_theta = theta, .tied = tie, .max_position = 2048, .bos = -1, .pad = -1                 \
     }
 static const Shape shapes[] = {
-    {.name = "15m", .config = LLAMA(288, 768, 32000, 6, 6, 6, 48, 1e4), .S = 8, .T = 256,
+    {.name = "15m", .config = LLAMA(288, 768, 32000, 6, 6, 6, 48, 1e4, true), .S = 8, .T = 256, .ppo = {32, 64, 64},
      .target = {{0.68, 0.85, 0.55}, {0.50, 0.85, 0.40}}},
-    {.name = "135m", .config = LLAMA(576, 1536, 49152, 30, 9, 3, 64, 1e5), .S = 8, .T = 256,
+    {.name = "135m", .config = LLAMA(576, 1536, 49152, 30, 9, 3, 64, 1e5, true), .S = 8, .T = 256, .ppo = {32, 64, 64},
      .target = {{0.75, 0.85, 0.75}, {0.62, 0.85, 0.65}}},
-    {.name = "1.5b", .config = LLAMA(1536, 8960, 151936, 28, 12, 2, 128, 1e6), .S = 8, .T = 1024, .of_cards = true},
+    {.name = "1.5b", .config = LLAMA(1536, 8960, 151936, 28, 12, 2, 128, 1e6, true), .S = 8, .T = 1024, .of_cards = true,
+     .target = {{0}, {.decode_one = 0.50}}},
+    {.name = "7b", .config = LLAMA(4096, 11008, 32000, 32, 32, 32, 128, 1e4, false), .S = 4, .T = 1024, .of_cards = true,
+     .target = {{0}, {.decode_one = 0.70}}},
+    {.name = "1.3b", .config = LLAMA(2048, 5440, 50272, 24, 32, 32, 64, 1e4, true), .ppo = {64, 256, 256}, .of_cards = true},
 };
-static const Shape tiny = {.name = "tiny", .config = LLAMA(64, 96, 160, 2, 4, 2, 16, 1e4), .S = 4, .T = 24};
+static const Shape tiny = {.name = "tiny", .config = LLAMA(64, 96, 160, 2, 4, 2, 16, 1e4, true), .S = 4, .T = 24, .ppo = {4, 16, 16}};
 enum { N_SHAPES = sizeof shapes / sizeof *shapes, COSTLY = 1 };
 
 double shape_layer_weights(const Shape *s)
@@ -194,7 +199,7 @@ const char *const bench_levels[] = {"none", "elementwise", "mlp", "layer"};
 
 static void every_level(Bench *b, const Shape *s, int which)
 {
-    for (b->level = RECOMPUTE_NONE; b->level < RECOMPUTE_LEVELS; b->level++)
+    for (b->level = RECOMPUTE_NONE; s->S && b->level < RECOMPUTE_LEVELS; b->level++)
         if (listed(b->recompute, bench_levels[b->level]))
             steps_run(b, s, which);
     b->level = RECOMPUTE_NONE;
@@ -205,14 +210,21 @@ static void run_steps(Bench *b)
     bench_shapes(b, every_level);
 }
 
-static void run_decode(Bench *b)
+static void decode_all(Bench *b, const Shape *s, int which)
 {
-    bench_shapes(b, decode_run);
+    if (s->S)
+        decode_run(b, s, which);
 }
 
+static void run_decode(Bench *b)
+{
+    bench_shapes(b, decode_all);
+}
+
+/* 135m takes minutes on a CPU. */
 static void ppo_small(Bench *b, const Shape *s, int which)
 {
-    if (s == &tiny || s == &shapes[0] || b->full)
+    if (s->ppo.B && (s != &shapes[COSTLY] || b->full || bench_is_cuda(b)))
         ppo_run(b, s, which);
 }
 

@@ -82,7 +82,10 @@ double dot_rate(CpuIsa isa, int threads, double seconds);
 typedef struct {
     const char *name;
     ModelConfig config;
-    int S, T;                     /* sequences and tokens of each in a training step */
+    int S, T;                     /* sequences and tokens of each in a training step; 0: neither steps nor decode */
+    struct {
+        int B, n_prompt, n_new;   /* answers of an iteration; 0: none */
+    } ppo;
     struct {
         double step, decode_one, decode_many; /* fractions of a roof; 0 = none */
     } target[2];                  /* f32, bf16 */

@@ -14,17 +14,18 @@
 
 #include <stdlib.h>
 
-void decoding_open(Decoding *g, const Bench *b, const Shape *s, Load l, int threads)
+bool decoding_open(Decoding *g, const Bench *b, const Shape *s, Load l, int threads, const char *row)
 {
-    g->load = l;
-    g->threads = threads;
-    rig_open_generation(&g->rig, b, s, l.B, l.n_prompt + l.n_new, threads);
+    *g = (Decoding){.load = l, .threads = threads};
+    if (!rig_open_generation(&g->rig, b, s, l.B, l.n_prompt + l.n_new, threads, row))
+        return false;
     g->prompts = xmalloc((size_t)l.B * (size_t)l.n_prompt * sizeof *g->prompts);
     g->answers = xmalloc((size_t)l.B * (size_t)l.n_new * sizeof *g->answers);
     g->req = xcalloc((size_t)l.B, sizeof *g->req);
     g->res = xcalloc((size_t)l.B, sizeof *g->res);
     rig_random_ids(g->prompts, (int64_t)l.B * l.n_prompt, s->config.V, 7);
     decoding_run(g, 2, false); /* touches all memory but the end of the cache */
+    return true;
 }
 
 void decoding_close(Decoding *g)
@@ -69,11 +70,12 @@ double decoding_alone(Decoding *g, double *prompts)
     return all > *prompts ? all - *prompts : all;
 }
 
-static double decode_roof(const Shape *s, const Ceiling *c, DType dtype, Load l)
+/* cached: of a key or value. */
+static double decode_roof(const Shape *s, const Ceiling *c, DType dtype, DType cached, Load l)
 {
     const ModelConfig *m = &s->config;
     double N = shape_layer_weights(s) + shape_head_weights(s);
-    double per_position = 2.0 * (double)(m->L * m->K * m->D) * sizeof(float);
+    double per_position = 2.0 * (double)(m->L * m->K * m->D) * (double)dtype_bytes(cached);
     double cache = l.B * per_position * (l.n_prompt + 0.5 * l.n_new); /* of a step in the middle */
     double weights = N * (double)dtype_bytes(dtype);
     double time = l.B == 1 ? (weights + cache) / ceiling_read(c, weights)
@@ -93,7 +95,8 @@ static void measure(Bench *b, const Shape *s, int which, Load l)
     Row prompt = bench_row(b, which, "tok/s", 0), by_op;
     Row decode = bench_row(b, which, "tok/s", l.B == 16 ? 3 : l.B == 64 ? 2.2 : 0);
     prompt.roof = prompt_roof(s, c, b->dtype, l);
-    decode.roof = decode_roof(s, c, b->dtype, l);
+    decode.roof = decode_roof(s, c, b->dtype, bench_is_cuda(b) ? b->dtype : DTYPE_F32, l);
+    decode.of_card = s->of_cards;
     if (l.B == 1 || l.B == 64)
         decode.target = l.B == 1 ? s->target[bench_is_bf16(b)].decode_one : s->target[bench_is_bf16(b)].decode_many;
     snprintf(prompt.name, sizeof prompt.name, "prompt %s B=%d %d", s->name, l.B, l.n_prompt);
@@ -104,7 +107,8 @@ static void measure(Bench *b, const Shape *s, int which, Load l)
     if (!bench_wanted(b, prompt.name) && !bench_wanted(b, decode.name))
         return;
     Decoding g;
-    decoding_open(&g, b, s, l, b->threads[which]);
+    if (!decoding_open(&g, b, s, l, b->threads[which], decode.name))
+        return;
     bench_share(b, which);
     for (double from = bench_now(0); bench_again(b, decode.n, from);) {
         double first, alone = decoding_alone(&g, &first), share = bench_share(b, which);
@@ -140,7 +144,8 @@ static void measure_shared(Bench *b, const Shape *s, int which, Load l)
     if (!bench_wanted(b, row.name))
         return;
     Decoding g;
-    decoding_open(&g, b, s, l, b->threads[which]);
+    if (!decoding_open(&g, b, s, l, b->threads[which], row.name))
+        return;
     for (double from = bench_now(0); bench_again(b, row.n, from);) {
         double first, alone = decoding_alone(&g, &first), shared = decoding_run(&g, l.n_new, true);
         bench_take(&row, shared / alone, 1);
@@ -156,7 +161,7 @@ void decode_run(Bench *b, const Shape *s, int which)
     static const Load large[] = {{1, 16, 32}, {16, 16, 32}, {64, 16, 32}, {1, 256, 32}, {16, 256, 32}};
     bool short_ones = s->config.C > 512 && !b->full;
     const Load *loads = b->quick ? quick : short_ones ? large : small;
-    int n = b->quick ? 2 : short_ones ? 5 : 6;
+    int n = b->quick ? 2 : s->of_cards ? 3 : short_ones ? 5 : 6;
     for (int i = 0; i < n; i++)
         measure(b, s, which, loads[i]);
     if (!short_ones)

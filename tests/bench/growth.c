@@ -81,7 +81,7 @@ static void take_rate(Point *p, double rate)
 static void measure_step(Bench *b, const Shape *s, int threads, Point *p)
 {
     Rig rig;
-    rig_open_training(&rig, b, s, HEAD_LM, threads);
+    CHECK(rig_open_training(&rig, b, s, HEAD_LM, threads, "a point"), "%s", error_text());
     steps_fill(&rig, s, s->S);
     steps_sft(&rig);
     for (double from = bench_now(0); bench_again(b, p->n, from);) {
@@ -96,7 +96,7 @@ static void measure_step(Bench *b, const Shape *s, int threads, Point *p)
 static void measure_decode(Bench *b, const Shape *s, int threads, Point *p)
 {
     Decoding d;
-    decoding_open(&d, b, s, (Load){s->S, s->T, NEW}, threads);
+    CHECK(decoding_open(&d, b, s, (Load){s->S, s->T, NEW}, threads, "a point"), "%s", error_text());
     for (double from = bench_now(0); bench_again(b, p->n, from);) {
         double prompts, alone = decoding_alone(&d, &prompts);
         take_rate(p, (double)s->S * (NEW - 1) / alone);

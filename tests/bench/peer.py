@@ -9,7 +9,12 @@ SHAPES = {  # C, L, H, K, F, V, sequences, tokens of a step; the same as in benc
     "15m": (288, 6, 6, 6, 768, 32000, 8, 256),
     "135m": (576, 30, 9, 3, 1536, 49152, 8, 256),
     "tiny": (64, 2, 4, 2, 96, 160, 4, 24),
+    "1.5b": (1536, 28, 12, 2, 8960, 151936, 8, 1024),
+    "7b": (4096, 32, 32, 32, 11008, 32000, 4, 1024),
+    "1.3b": (2048, 24, 32, 32, 5440, 50272, 0, 0),  # of PPO alone
 }
+OF_CARDS = ("1.5b", "7b", "1.3b")  # in bf16 on a card
+PPO = {"15m": (32, 64, 64), "135m": (32, 64, 64), "tiny": (4, 16, 16), "1.3b": (64, 256, 256)}  # answers, tokens of prompt and answer
 
 
 def options(doc):
@@ -41,7 +46,7 @@ def decode_loads(o, name):
     """(sequences, tokens of a prompt, new tokens) of the decoding rows that are asked for; the same as in decode.c."""
     loads = [(1, 16, 64), (16, 16, 64), (64, 16, 64), (1, 256, 256), (16, 256, 256), (64, 256, 256)]
     if SHAPES[name][0] > 512 and not o.full:
-        loads = [(1, 16, 32), (16, 16, 32), (64, 16, 32), (1, 256, 32), (16, 256, 32)]
+        loads = [(1, 16, 32), (16, 16, 32), (64, 16, 32), (1, 256, 32), (16, 256, 32)][:3 if name in OF_CARDS else 5]
     if o.quick:
         loads = [(1, 16, 16), (4, 16, 16)]
     return [load for load in loads if o.match in decode_name(name, *load)]

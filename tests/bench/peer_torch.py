@@ -2,7 +2,7 @@
 """PyTorch on the shapes of `make bench`: JSON lines with the same row names.
 
     python3 tests/bench/peer_torch.py [--device cpu|cuda] [--threads N] [--only steps,decode,ppo,ops]
-        [--shapes 15m,135m] [--variants f32,bf16] [--compile] [--repeat 5] [--seconds 8] [--quick]
+        [--shapes 15m,135m,1.5b,7b,1.3b] [--variants f32,bf16] [--compile] [--repeat 5] [--seconds 8] [--quick]
         [--match TEXT] > peer.jsonl
     build/tests/bench --from build/bench.jsonl --peer peer.jsonl
 
@@ -105,7 +105,8 @@ class Runs:
         return torch.randint(0, shape[5], (B, T), device=self.device)
 
     def model(self, shape, scalar=False, dtype=None):
-        m = Model(shape, scalar).to(self.device)
+        with self.device:
+            m = Model(shape, scalar)
         return m.to(dtype) if dtype else m
 
     def autocast(self, bf16):
@@ -187,7 +188,7 @@ class Runs:
     # ---- one PPO iteration
 
     def ppo(self, name, shape, variant):
-        B, n, M = (4, 16, 16) if self.o.quick else (32, 64, 64)
+        B, n, M = peer.PPO[name]
         policy, reference = self.model(shape), self.model(shape)
         critic, helpful, safety = (self.model(shape, True) for _ in range(3))
         opt_p, opt_c = self.optimizer(policy), self.optimizer(critic)
@@ -257,6 +258,7 @@ class Runs:
         got = self.repeat(iteration)
         for i, phase in enumerate(phases):
             self.row(f"ppo {phase} {name} {B}x({n}+{M})", "s", [g[i] for g in got], variant)
+        self.row(f"ppo samples {name} {B}x({n}+{M})", "samples/s", [B / g[-1] for g in got], variant)
 
     # ---- products
 
@@ -291,18 +293,28 @@ def main():
             runs.ops(f"{kind} eager")
         for name in o.shapes.split(","):
             shape = peer.SHAPES[name]
+            if name in peer.OF_CARDS and (o.device == "cpu" or kind != "bf16"):
+                continue
             for mode in ("eager", "compile") if o.compile else ("eager",):
-                for section in (runs.steps, runs.decode, runs.ppo):
-                    costly = section == runs.ppo and name == "135m" and not o.full
-                    if section.__name__ not in only or costly:
-                        continue
+                for section in sections(o, runs, name, only):
                     try:
                         section(name, shape, f"{kind} {mode}")
+                    except torch.cuda.OutOfMemoryError:
+                        print(f"peer_torch.py: {section.__name__} {name} {kind} {mode}: the card has too little memory", file=sys.stderr)
                     except Exception as e:  # no compiler, no such backend: said, and the rest goes on
                         if mode == "eager":
                             raise
                         print(f"peer_torch.py: {section.__name__} {name} {kind}: torch.compile does not work here: {e}",
                               file=sys.stderr)
+                    if o.device != "cpu":
+                        torch.cuda.empty_cache()
+
+
+def sections(o, runs, name, only):
+    """Those of `only` that bench.c runs for this shape."""
+    asked = {runs.steps: peer.SHAPES[name][6] > 0, runs.decode: peer.SHAPES[name][6] > 0,
+             runs.ppo: name in peer.PPO and (name != "135m" or o.full or o.device != "cpu")}
+    return [section for section, has in asked.items() if has and section.__name__ in only]
 
 
 main()

@@ -24,16 +24,19 @@ typedef struct {
     Row row[N_PHASES];
 } PpoBench;
 
-static PpoConfig ppo_config(int64_t B, int64_t n_prompt, int64_t n_new)
+/* Micro-batches of 16 answers. */
+static PpoConfig ppo_config(const Shape *s)
 {
-    return (PpoConfig){.max_prompt_length = n_prompt,
-                       .max_new_tokens = n_new,
+    const int64_t B = s->ppo.B, tokens = 16 * (s->ppo.n_prompt + s->ppo.n_new);
+    return (PpoConfig){.max_prompt_length = s->ppo.n_prompt,
+                       .max_new_tokens = s->ppo.n_new,
                        .temperature = 1,
                        .batch_size = B,
                        .minibatch_size = B,
                        .iterations = 1,
                        .samples_per_prompt = 1,
-                       .micro_batch_tokens = 2048,
+                       .micro_batch_tokens = tokens,
+                       .run.unit_tokens = tokens,
                        .slots = B,
                        .kl_coef = 0.01,
                        .gamma = 1,
@@ -72,7 +75,8 @@ static void make_inputs(Ppo *p, const Shape *s, Device *dev)
     }
 }
 
-static void alloc_all(PpoBench *g, Device *dev)
+/* False: the machine has not that much memory, and the row is left out. */
+static bool alloc_all(PpoBench *g, Device *dev, const char *row)
 {
     Trainer *t = &g->trainer;
     Ppo *p = &g->ppo;
@@ -84,7 +88,8 @@ static void alloc_all(PpoBench *g, Device *dev)
     logp_alloc(&g->logp, &p->model, &g->work, &g->host, tokens);
     memory_plan_add(&t->plan, &g->work);
     memory_plan_add(&t->plan, &g->host);
-    CHECK(memory_plan_commit(&t->plan, "--shapes") == 0, "%s", error_text());
+    if (!rig_fits(&t->plan, row))
+        return false;
     t->planning = false;
     CHECK(ppo_trainer.alloc(t) == 0, "%s", error_text());
     logp_alloc(&g->logp, &p->model, &g->work, &g->host, tokens);
@@ -93,6 +98,7 @@ static void alloc_all(PpoBench *g, Device *dev)
         calibrate_fill(sets[i]);
     grads_zero(&p->policy_grads);
     grads_zero(&p->critic_grads);
+    return true;
 }
 
 static void sample(Ppo *p, Rollout *r)
@@ -190,36 +196,48 @@ static void iterate(PpoBench *g, double seconds[N_PHASES])
     free(len);
 }
 
+static void measure(Bench *b, const Shape *s, int which, PpoBench *g)
+{
+    const int B = s->ppo.B, n = s->ppo.n_prompt, M = s->ppo.n_new;
+    Row samples = bench_row(b, which, "samples/s", 0);
+    double seconds[N_PHASES];
+    samples.of_card = true;
+    samples.target = s->of_cards ? 6 : 0;
+    snprintf(samples.name, sizeof samples.name, "ppo samples %s %dx(%d+%d)", s->name, B, n, M);
+    for (int i = 0; i < N_PHASES; i++)
+        g->row[i] = bench_row(b, which, "s", i == WHOLE ? 1.4 : 0);
+    iterate(g, seconds); /* touches all memory */
+    for (double from = bench_now(0); bench_again(b, samples.n, from);) {
+        iterate(g, seconds);
+        for (int i = 0; i < N_PHASES; i++)
+            bench_take(&g->row[i], seconds[i], 1);
+        bench_take(&samples, B / seconds[WHOLE], 1);
+    }
+    for (int i = 0; i < N_PHASES; i++) {
+        Row *row = &g->row[i];
+        snprintf(row->name, sizeof row->name, "ppo %s %s %dx(%d+%d)", phase_names[i], s->name, B, n, M);
+        row_add(&b->rows, *row);
+    }
+    row_add(&b->rows, samples);
+}
+
 void ppo_run(Bench *b, const Shape *s, int which)
 {
-    int64_t B = b->quick ? 4 : 32, n = b->quick ? 16 : 64;
     PpoBench *g = xcalloc(1, sizeof *g);
     Device *dev = bench_open_device(b, b->threads[which]);
-    g->config = ppo_config(B, n, n);
+    char *name = xasprintf("ppo %s", s->name);
+    g->config = ppo_config(s);
     g->config.run.dtype = (int)b->dtype;
     g->ppo.c = &g->config;
     g->trainer = (Trainer){.dev = dev, .state = &g->ppo, .config = &g->config, .run = &g->config.run};
     make_inputs(&g->ppo, s, dev);
-    alloc_all(g, dev);
-    double seconds[N_PHASES];
-    for (int i = 0; i < N_PHASES; i++)
-        g->row[i] = bench_row(b, which, "s", i == WHOLE ? 1.4 : 0);
-    iterate(g, seconds); /* touches all memory */
-    int taken = 0;
-    for (double from = bench_now(0); bench_again(b, taken, from); taken++) {
-        iterate(g, seconds);
-        for (int i = 0; i < N_PHASES; i++)
-            bench_take(&g->row[i], seconds[i], 1);
-    }
-    for (int i = 0; i < N_PHASES; i++) {
-        Row *row = &g->row[i];
-        snprintf(row->name, sizeof row->name, "ppo %s %s %dx(%d+%d)", phase_names[i], s->name, (int)B, (int)n, (int)n);
-        row_add(&b->rows, *row);
-    }
+    if (alloc_all(g, dev, name))
+        measure(b, s, which, g);
     logp_free(&g->logp);
     ppo_trainer.free(&g->trainer);
     arena_free(&g->work);
     arena_free(&g->host);
     device_close(dev);
+    free(name);
     free(g);
 }

@@ -27,14 +27,27 @@ static void begin(Rig *r, const Bench *b, const Shape *s, int threads)
     arena_init(&r->host, r->dev, ARENA_HOST, "host");
 }
 
-static void commit(Rig *r)
+bool rig_fits(MemoryPlan *plan, const char *row)
 {
-    Arena *all[] = {&r->weights, &r->work, &r->host};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        CHECK(arena_commit(all[i]) == 0, "%s", error_text());
+    if (memory_plan_commit(plan, "") == 0)
+        return true;
+    printf("%s is left out: %s\n", row, error_text());
+    return false;
 }
 
-void rig_open_training(Rig *r, const Bench *b, const Shape *s, HeadKind head, int threads)
+static bool commit(Rig *r, const char *row)
+{
+    MemoryPlan plan = {0};
+    memory_plan_add(&plan, &r->weights);
+    memory_plan_add(&plan, &r->work);
+    memory_plan_add(&plan, &r->host);
+    if (rig_fits(&plan, row))
+        return true;
+    rig_close(r);
+    return false;
+}
+
+bool rig_open_training(Rig *r, const Bench *b, const Shape *s, HeadKind head, int threads, const char *row)
 {
     const int64_t tokens = (int64_t)s->S * s->T;
     begin(r, b, s, threads);
@@ -59,14 +72,15 @@ void rig_open_training(Rig *r, const Bench *b, const Shape *s, HeadKind head, in
         r->loss = arena_rows1(&r->work, DTYPE_REAL, s->S);
         r->margin = arena_rows1(&r->work, DTYPE_REAL, s->S);
         r->weight = arena_rows1(&r->work, DTYPE_REAL, s->S);
-        if (!pass)
-            commit(r);
+        if (!pass && !commit(r, row))
+            return false;
     }
     calibrate_fill(&r->params);
     grads_zero(&r->grads);
+    return true;
 }
 
-void rig_open_generation(Rig *r, const Bench *b, const Shape *s, int64_t slots, int64_t max_length, int threads)
+bool rig_open_generation(Rig *r, const Bench *b, const Shape *s, int64_t slots, int64_t max_length, int threads, const char *row)
 {
     begin(r, b, s, threads);
     for (int pass = 0; pass < 2; pass++) {
@@ -75,10 +89,11 @@ void rig_open_generation(Rig *r, const Bench *b, const Shape *s, int64_t slots, 
         if (!pass)
             r->gen = generator_new(&r->model, slots, max_length, PREFILL_ROWS);
         generator_alloc(r->gen, &r->work, &r->host);
-        if (!pass)
-            commit(r);
+        if (!pass && !commit(r, row))
+            return false;
     }
     calibrate_fill(&r->params);
+    return true;
 }
 
 void rig_close(Rig *r)

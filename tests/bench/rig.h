@@ -26,10 +26,14 @@ typedef struct {
     Generator *gen;
 } Rig;
 
-/* For steps of S sequences of T tokens, with a language-model or a scalar head (untied then). */
-void rig_open_training(Rig *r, const Bench *b, const Shape *s, HeadKind head, int threads);
+/* Commits the arenas of a row; where there is not that much memory, says so, and the row is left out. */
+bool rig_fits(MemoryPlan *plan, const char *row);
+
+/* For steps of S sequences of T tokens, with a language-model or a scalar head (untied then). False, and nothing is open:
+ * rig_fits says no; so do the others. */
+bool rig_open_training(Rig *r, const Bench *b, const Shape *s, HeadKind head, int threads, const char *row);
 /* For `slots` sequences of at most max_length tokens. */
-void rig_open_generation(Rig *r, const Bench *b, const Shape *s, int64_t slots, int64_t max_length, int threads);
+bool rig_open_generation(Rig *r, const Bench *b, const Shape *s, int64_t slots, int64_t max_length, int threads, const char *row);
 void rig_close(Rig *r);
 
 /* ---- training steps (steps.c) ------------------------------------------------------------------- */
@@ -54,7 +58,7 @@ typedef struct {
     double started, first; /* of the last run: when, and seconds to its first token */
 } Decoding;
 
-void decoding_open(Decoding *d, const Bench *b, const Shape *s, Load l, int threads);
+bool decoding_open(Decoding *d, const Bench *b, const Shape *s, Load l, int threads, const char *row);
 /* Seconds of B answers of n_new tokens; shared: to one prompt. Nothing ends an answer early. */
 double decoding_run(Decoding *d, int n_new, bool shared);
 /* Seconds of that without the prompts: all but the first token of each answer; *prompts: those of the rest. */

@@ -104,7 +104,8 @@ static void measure(Bench *b, const Shape *s, int which, HeadKind head)
              s->T, b->level ? " " : "", b->level ? bench_levels[b->level] : "");
     if (!bench_wanted(b, row.name))
         return;
-    rig_open_training(&rig, b, s, head, b->threads[which]);
+    if (!rig_open_training(&rig, b, s, head, b->threads[which], row.name))
+        return;
     steps_fill(&rig, s, 2);
     step(&rig); /* touches all memory but most of the activations */
     steps_fill(&rig, s, s->S);

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # run.sh OUT - everything that needs a card, in one go of at most ten minutes: probe, build, every op
 # against the CPU with guard zones, whole programs against the CPU byte for byte, the sampler against the
-# trainer over a million tokens, fifty equal runs, the sanitizer, the demo on device: cuda, and figures with their ceilings.
+# trainer over a million tokens in each dtype, fifty equal runs, the sanitizer, the demo on device: cuda, figures with their
+# ceilings, and PyTorch at the same work.
 #
 # Runs in the unpacked archive of `make gpu-bundle` or in a checkout with DEPS_DIR set. Writes OUT/run.log,
-# OUT/ops.txt, OUT/summary.json. Needs nvcc and a driver; python3 with torch is used when it is there.
+# OUT/ops.txt, OUT/peer.txt, OUT/summary.json. Needs nvcc and a driver; python3 with torch is used when it is there.
 # ONLY="ops programs": some parts alone.
 set -u
 OUT=$(mkdir -p "${1:?usage: tests/gpu/run.sh OUT}" && cd "$1" && pwd)
 cd "$(dirname "$0")/../.." || exit 1
 DEPS=${DEPS_DIR:-$([ -d deps ] && echo deps || true)}
-ONLY=${ONLY:-ops programs exact reruns sanitizer demo bench}
+ONLY=${ONLY:-ops programs exact reruns sanitizer demo bench peer}
 JOBS=$(nproc)
 BUILD=build/gpu
 passed=0 failed=0 skipped=0
@@ -46,21 +47,24 @@ fi
 if part programs; then
     BUILD=$BUILD TMP=$(mktemp -d) timeout 200 tests/e2e/test_cuda.sh >"$OUT/programs.log" 2>&1; count "$OUT/programs.log"
 fi
-if part exact; then
-    # the sampler's log-probabilities against the trainer's: the sequence KL of a model to itself
-    W=$(mktemp -d)
-    $BUILD/bin/rlhf-demo world "$W/world" n_base=64 n_sft=64 n_rejection=64 n_ppo=16384 seed=5 >/dev/null 2>&1
-    $BUILD/bin/rlhf-sft out_dir="$W/sft" device=cuda model="$W/world/model" init=random template=plain max_length=64 \
-        "data.train=[{path: $W/world/sft.jsonl}]" max_steps=1 >"$OUT/exact.log" 2>&1
-    tokens=0 off=0
+sampled() { # sampled DTYPE: the sampler's log-probabilities against the trainer's: the sequence KL of a model to itself
+    local tokens=0 off=0 round
+    $BUILD/bin/rlhf-sft out_dir="$W/$1" device=cuda dtype="$1" model="$W/world/model" init=random template=plain max_length=64 \
+        "data.train=[{path: $W/world/sft.jsonl}]" max_steps=1 >>"$OUT/exact.log" 2>&1
     for round in 1 2; do
-        $BUILD/bin/rlhf generate device=cuda model="$W/sft/export" reference="$W/sft/export" template=plain round=$round \
+        $BUILD/bin/rlhf generate device=cuda dtype="$1" model="$W/$1/export" reference="$W/$1/export" template=plain round=$round \
             data.prompts="$W/world/prompts_ppo.jsonl" temperature=1.3 max_prompt_length=16 max_new_tokens=48 slots=512 \
-            micro_batch_tokens=32768 --out "$W/s.jsonl" >>"$OUT/exact.log" 2>&1 || not_ok "generate, round $round" "$(tail -n 1 "$OUT/exact.log")"
+            micro_batch_tokens=32768 --out "$W/s.jsonl" >>"$OUT/exact.log" 2>&1 || not_ok "generate in $1, round $round" "$(tail -n 1 "$OUT/exact.log")"
         tokens=$((tokens + $(grep -o '"tokens": *[0-9]*' "$W/s.jsonl" | awk '{ n += $2 } END { print n + 0 }')))
         off=$((off + $(grep -vc '"kl": 0[,}]' "$W/s.jsonl")))
     done
-    [ "$tokens" -gt 1000000 ] && [ "$off" = 0 ] && ok "sampler = trainer over $tokens tokens" || not_ok "sampler = trainer" "$off answers differ, $tokens tokens"
+    [ "$tokens" -gt 1000000 ] && [ "$off" = 0 ] && ok "sampler = trainer in $1 over $tokens tokens" || not_ok "sampler = trainer in $1" "$off answers differ, $tokens tokens"
+}
+if part exact; then
+    W=$(mktemp -d)
+    $BUILD/bin/rlhf-demo world "$W/world" n_base=64 n_sft=64 n_rejection=64 n_ppo=16384 seed=5 >/dev/null 2>&1
+    sampled f32
+    sampled bf16
     rm -rf "$W"
 fi
 if part reruns; then
@@ -95,13 +99,18 @@ if part demo; then
 fi
 if part bench; then
     timeout 200 $BUILD/tests/test_ops -b cuda perf >"$OUT/ops.txt" 2>&1; count "$OUT/ops.txt"
-    timeout 200 $BUILD/tests/bench --device cuda --only steps,decode,ppo --repeat 3 --seconds 4 --out "$OUT" >"$OUT/bench.txt" 2>&1 || echo "bench: exit $?"
+    timeout 300 $BUILD/tests/bench --device cuda --only steps,decode,ppo --repeat 3 --seconds 4 --out "$OUT" >"$OUT/bench.txt" 2>&1 || echo "bench: exit $?"
     timeout 240 $BUILD/tests/bench --device cuda --only products,attention --repeat 3 --out "$OUT/products" >"$OUT/products.txt" 2>&1 || echo "products: exit $?"
     [ -e "$OUT/products/bench.jsonl" ] && tail -n +2 "$OUT/products/bench.jsonl" >>"$OUT/bench.jsonl" # behind the machine's line
     cat "$OUT/bench.txt" "$OUT/products.txt"
     python3 tests/gpu/ceilings.py 2>"$OUT/ceilings.err" | tee "$OUT/ceilings.txt" || echo "no python3 with torch: no ceilings of PyTorch"
 fi
-# rows: the lines of bench.jsonl; probe: which shapes of bf16 products cuBLASLt may serve; torch: those of ceilings.py as they are
+if part peer; then # of the rows that a part "bench" left in OUT, in this call or in one before
+    timeout 300 python3 tests/bench/peer_torch.py --device cuda --only steps,decode,ppo --shapes 15m,135m,1.5b,1.3b,7b --repeat 3 --seconds 3 \
+        >"$OUT/peer.jsonl" 2>"$OUT/peer.err" || echo "peer_torch.py: exit $?: $(tail -n 1 "$OUT/peer.err")"
+    [ -s "$OUT/peer.jsonl" ] && [ -e "$OUT/bench.jsonl" ] && $BUILD/tests/bench --from "$OUT/bench.jsonl" --peer "$OUT/peer.jsonl" >"$OUT/peer.txt" && sed -n '/torch/p' "$OUT/peer.txt"
+fi
+# rows: the lines of bench.jsonl; peer: those of peer_torch.py; probe: which shapes of bf16 products cuBLASLt may serve; torch: those of ceilings.py as they are
 {
     printf '{"card": "%s", "nvcc": "%s", "commit": "%s", "passed": %d, "failed": %d, "skipped": %d, "seconds": %d,\n"rows": [' "$card" \
         "$(nvcc --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p')" "$(git rev-parse --short HEAD 2>/dev/null)" \
@@ -109,6 +118,8 @@ fi
     [ -e "$OUT/bench.jsonl" ] && sed '$!s/$/,/' "$OUT/bench.jsonl"
     printf '],\n"probe": ['
     [ -e "$OUT/products.txt" ] && sed -n 's/^probe: //p' "$OUT/products.txt" | sed 's/.*/"&"/; $!s/$/,/'
+    printf '],\n"peer": ['
+    [ -e "$OUT/peer.jsonl" ] && sed '$!s/$/,/' "$OUT/peer.jsonl"
     printf '],\n"torch": ['
     [ -e "$OUT/ceilings.txt" ] && sed 's/"/\\"/g; s/.*/"&"/; $!s/$/,/' "$OUT/ceilings.txt"
     printf ']}\n'
