@@ -13,6 +13,7 @@
 #include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/progress.h"
+#include "common/model/weights.h"
 #include "rlhf/experiment.h"
 
 #include <errno.h>
@@ -86,19 +87,30 @@ static int parse(Args *a, int argc, char **argv)
     return a->path ? 0 : error_set(ERR_USAGE, "no experiment file given; see 'rlhf run --help'");
 }
 
-/* Content of a file, or of the files of a model folder. Logs, metrics and checkpoints do not count. */
+static void add_hash(Str *out, const char *path, const Hash128 *h)
+{
+    char hex[33];
+    hash128_hex(*h, hex);
+    str_addf(out, "%s %s\n", path, hex);
+}
+
+/* Content of a file; of a folder, what makes it a model: programs read no other folders. Its metrics and checkpoints
+ * do not count. */
 static int hash_input(const char *path, Str *out)
 {
-    static const char *const parts[] = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer.model"};
+    static const char *const parts[] = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
+                                        "tokenizer_config.json", "chat_template.jinja"};
     Hash128 h;
-    char hex[33];
     int rc = 0;
     if (!file_is_dir(path)) {
-        if ((rc = hash128_file(path, &h)) < 0)
+        if ((rc = hash128_file(path, &h)) == 0)
+            add_hash(out, path, &h);
+        return rc;
+    }
+    if (weights_exist(path)) {
+        if ((rc = weights_hash(path, &h)) < 0)
             return rc;
-        hash128_hex(h, hex);
-        str_addf(out, "%s %s\n", path, hex);
-        return 0;
+        add_hash(out, path, &h);
     }
     for (size_t i = 0; i < sizeof parts / sizeof *parts && rc == 0; i++) {
         char *p = path_join(path, parts[i]);

@@ -47,6 +47,15 @@ head -n 20 "$TMP/root/world/sft.jsonl" >"$TMP/short" && cp "$TMP/short" "$TMP/ro
 "${R[@]}" >"$TMP/log" 2>&1
 compares "a changed input runs its stage and those after it" "$(grep -c ': done' "$TMP/log") == 1"
 check "with another result" sh -c "test '$sum' != \"\$(md5sum $TMP/root/sft/export/model.safetensors)\""
+# what a model folder is: its weights in shards too, and what says how to talk to it
+sed 's/micro_batch_tokens: 512/micro_batch_tokens: 512\n      max_shard_size: 1e-5/' "$TMP/e.yaml" >"$TMP/shards.yaml"
+S=("$BIN/rlhf" run "$TMP/shards.yaml" root="$TMP/shards")
+check "a model in shards" "${S[@]}"
+check "it is in shards" test -s "$TMP/shards/sft/export/model.safetensors.index.json"
+sed -i 's/epochs: 2/epochs: 1/' "$TMP/shards.yaml"; "${S[@]}" >"$TMP/log" 2>&1
+compares "other weights in shards run the stages behind them" "$(grep -c ': done' "$TMP/log") == 1"
+echo ' ' >>"$TMP/shards/sft/export/tokenizer_config.json"; "${S[@]}" >"$TMP/log" 2>&1
+compares "so does another tokenizer_config.json" "$(grep -c ': done' "$TMP/log") == 2"
 "${R[@]}" vars.extra=false >"$TMP/log" 2>&1
 compares "a stage left out by its condition" "$(grep -c '\[' "$TMP/log") == 2"
 cp -r "$TMP/root" "$TMP/moved"; "${R[@]}" root="$TMP/moved" >"$TMP/log" 2>&1
