@@ -78,6 +78,8 @@ bool fuzz_seed(int k, Str *out)
         str_add_bytes(out, "\x28\xb5\x2f\xfd\0\x58\x21\0\0[7]\n", 13);
         if (k % 3 == 2) /* a byte 199,077 times in a block, more than there may be */
             str_add_bytes(out, "\x28\xb5\x2f\xfd\0\x50\x2b\x4d\x18x", 10);
+        if (k % 3 == 1) /* an empty compressed block */
+            str_add_bytes(out, "\x28\xb5\x2f\xfd\0\x58\5\0\0", 9);
         if (k % 3)
             str_add_bytes(out, "\x53\x2a\x4d\x18\1\0\0\0x", 9);
     } else {
@@ -140,33 +142,49 @@ enum { PLAIN_MAX = 1 << 20 };
 static char plain[PLAIN_MAX]; /* what one frame or member holds */
 static const uint64_t WINDOW_MAX = (uint64_t)1 << 27; /* what zstd's decoder takes unless told otherwise */
 
-typedef enum { WHOLE, DAMAGED, UNTOLD /* too large for `plain`, or what the one-shot decoder alone takes */ } Verdict;
+typedef enum { WHOLE, DAMAGED, UNTOLD /* too large for `plain`, or what zstd's two decoders disagree on */ } Verdict;
 
-/* Bytes a decoder must keep for a frame that has `n` bytes of content. */
+/* Bytes a decoder must keep for a frame. */
 static uint64_t window_of(const uint8_t *frame, size_t n)
 {
     const bool skippable = frame[0] != 0x28, single = frame[4] & 0x20;
-    return skippable ? 0 : single ? n : ((uint64_t)1 << (10 + (frame[5] >> 3))) / 8 * (8 + (frame[5] & 7));
+    return skippable ? 0
+           : single  ? ZSTD_getFrameContentSize(frame, n)
+                     : ((uint64_t)1 << (10 + (frame[5] >> 3))) / 8 * (8 + (frame[5] & 7));
 }
 
-/* Whether no block of a frame is larger than the format allows (RFC 8878, 3.1.1.2.4): the one-shot decoder
- * takes a repeated byte of any number, the streaming one, which is ours and that of zstd -d, does not. */
-static bool blocks_fit(const uint8_t *frame, uint64_t window)
+/* Whether the blocks of a frame are such as the format allows (RFC 8878, 3.1.1.2). Of others zstd's one-shot
+ * decoder takes a byte repeated more often than a block may be long, and its streaming one, which is ours and that
+ * of zstd -d, an empty compressed block as one that holds nothing; each refuses what the other takes. */
+static bool blocks_allowed(const uint8_t *frame, uint64_t window)
 {
-    enum { BLOCK_MAX = 128 << 10, REPEATED = 1 };
+    enum { BLOCK_MAX = 128 << 10, REPEATED = 1, COMPRESSED = 2 };
     static const int id_bytes[] = {0, 1, 2, 4}, size_bytes[] = {0, 2, 4, 8};
     const bool skippable = frame[0] != 0x28, single = frame[4] & 0x20;
     const int size = frame[4] >> 6;
     const uint8_t *at = frame + 5 + !single + id_bytes[frame[4] & 3] + (size ? size_bytes[size] : single);
     const uint64_t most = window < BLOCK_MAX ? window : BLOCK_MAX;
     for (bool last = skippable; !last;) {
-        const uint32_t head = at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16;
-        if (head >> 3 > most)
+        const uint32_t head = at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16, n = head >> 3;
+        const int kind = head >> 1 & 3;
+        if (n > most || (n == 0 && kind == COMPRESSED))
             return false;
         last = head & 1;
-        at += 3 + ((head >> 1 & 3) == REPEATED ? 1 : head >> 3);
+        at += 3 + (kind == REPEATED ? 1 : n);
     }
     return true;
+}
+
+/* A frame of n bytes. */
+static Verdict frame_whole(const uint8_t *frame, size_t n, Str *out, uint64_t window)
+{
+    if (!blocks_allowed(frame, window))
+        return UNTOLD;
+    const size_t got = ZSTD_decompress(plain, PLAIN_MAX, frame, n);
+    if (ZSTD_isError(got))
+        return ZSTD_getErrorCode(got) == ZSTD_error_dstSize_tooSmall ? UNTOLD : DAMAGED;
+    str_add_bytes(out, plain, got);
+    return WHOLE;
 }
 
 /* Frame by frame. *window: the largest. */
@@ -175,16 +193,11 @@ static Verdict zstd_whole(const uint8_t *data, size_t n, Str *out, uint64_t *win
     Verdict v = WHOLE;
     for (size_t frame; n && v == WHOLE; data += frame, n -= frame) {
         frame = ZSTD_findFrameCompressedSize(data, n);
-        const size_t got = ZSTD_isError(frame) ? frame : ZSTD_decompress(plain, PLAIN_MAX, data, frame);
-        if (ZSTD_isError(got)) {
-            v = ZSTD_getErrorCode(got) == ZSTD_error_dstSize_tooSmall ? UNTOLD : DAMAGED;
-            break;
-        }
-        const uint64_t need = window_of(data, got);
-        str_add_bytes(out, plain, got);
+        if (ZSTD_isError(frame))
+            return DAMAGED;
+        const uint64_t need = window_of(data, frame);
         *window = need > *window ? need : *window;
-        if (!blocks_fit(data, need))
-            v = UNTOLD;
+        v = frame_whole(data, frame, out, need);
     }
     return v;
 }
