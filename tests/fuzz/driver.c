@@ -122,6 +122,14 @@ static void run_exact(const char *data, size_t n)
     free(exact);
 }
 
+/* Freed memory that the address sanitizer keeps from use: far more than one input frees, and little enough that it
+ * stays in the caches (a third more inputs a second than with its own 256 MB). ASAN_OPTIONS wins. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+    return "quarantine_size_mb=8";
+}
+
 /* The leak sanitizer's, where the build has it. */
 int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
 
@@ -181,6 +189,7 @@ static int run_inputs(const Seeds *seeds, double seconds, uint64_t seed)
         mmap(NULL, sizeof *at, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     int status = 0;
     CHECK(at != MAP_FAILED, "no shared memory");
+    const double started = now();
     const pid_t child = fork();
     if (child == 0) {
         run_child(seeds, seconds, seed, at);
@@ -194,8 +203,8 @@ static int run_inputs(const Seeds *seeds, double seconds, uint64_t seed)
                (unsigned long long)*at, (unsigned long long)seed, (unsigned long long)*at,
                (unsigned long long)seed);
     const double cpu = seconds_of(&used.ru_utime) + seconds_of(&used.ru_stime);
-    printf("%llu inputs of seed %llu in %.1f s, %.0f a second of processor time\n",
-           (unsigned long long)*at, (unsigned long long)seed, seconds, (double)*at / (cpu + 1e-3));
+    printf("%llu inputs of seed %llu in %.1f s, %.1f of them of the processor: %.0f a second\n", (unsigned long long)*at,
+           (unsigned long long)seed, now() - started, cpu, (double)*at / (cpu + 1e-3));
     printf("%d passed, %d failed, 0 skipped\n", good, !good);
     return !good;
 }
