@@ -135,9 +135,11 @@ typedef struct {
  * rows of the answers' predictions go to p->stage_rows, the tokens to p->stage_target; *rows counts. */
 bool ppo_next_pack(Ppo *p, const Rollout *r, const ExampleSet *set, int64_t *next, int64_t to,
                    int64_t *rows);
-/* Gradients of one minibatch into policy_grads (with the language-model loss) and critic_grads; policy
- * false: the critic's alone. */
-void ppo_gradients(Ppo *p, const Rollout *r, int64_t from, int64_t to, bool policy, UpdateStats *s);
+/* Gradients of one minibatch, answers [from, to), into policy_grads, with the language-model loss, or into
+ * critic_grads, and into s what is said of them. Both lie on the same bytes, so the step of the optimizer, which leaves
+ * zeros, comes before the other's. */
+void ppo_policy_gradients(Ppo *p, const Rollout *r, int64_t from, int64_t to, UpdateStats *s);
+void ppo_critic_gradients(Ppo *p, const Rollout *r, int64_t from, int64_t to, UpdateStats *s);
 
 /* ppo_ptx.c: the language-model loss that keeps a policy to its data (InstructGPT, "PPO-ptx"). */
 int ptx_read(Ppo *p);
@@ -165,6 +167,6 @@ void ppo_plan(Trainer *t, RunPlan *plan);
 /* `step` of `total` is the first minibatch of the iteration. */
 int ppo_dump_rollout(Ppo *p, const char *dir, bool flat, int64_t step, int64_t total);
 int ppo_dump_weights(Ppo *p, const char *dir, const char *when); /* "before" (and moments), "after" */
-int ppo_dump_gradients(Ppo *p, const char *dir); /* of the first minibatch */
+int ppo_dump_gradients(const Grads *g, const char *dir, const char *name); /* of the first minibatch; "policy", "critic" */
 
 #endif

@@ -243,16 +243,10 @@ int ppo_dump_weights(Ppo *p, const char *dir, const char *when)
     return rc;
 }
 
-static int dump_grads(const Grads *g, const char *dir, const char *name)
+int ppo_dump_gradients(const Grads *g, const char *dir, const char *name)
 {
-    char *path = path_join(dir, name);
+    char *path = xasprintf("%s/gradients-%s.safetensors", dir, name);
     int rc = grads_write(g, path);
     free(path);
     return rc;
-}
-
-int ppo_dump_gradients(Ppo *p, const char *dir)
-{
-    int rc = dump_grads(&p->policy_grads, dir, "gradients-policy.safetensors");
-    return rc < 0 || !ppo_has_critic(p->c) ? rc : dump_grads(&p->critic_grads, dir, "gradients-critic.safetensors");
 }

@@ -114,34 +114,43 @@ fail:
     return rc;
 }
 
-/* Models take turns, in an iteration and in a pack of an update, and leave nothing on the device but weights and
- * gradients: their work lies on the same bytes. */
-static int alloc_models(Trainer *t, Ppo *p, ArenaShare *s, int64_t tokens, int64_t longest)
+/* What lies on the same bytes, a part at a time. */
+typedef struct {
+    ArenaShare work, grads;
+} Shares;
+
+/* Models take turns, in an iteration and in an update, and leave nothing on the device but their weights: neither
+ * activations nor, behind the optimizer's step, gradients. */
+static int alloc_models(Trainer *t, Ppo *p, Shares *s, int64_t tokens, int64_t longest)
 {
     const DType dtype = trainer_dtype(t);
     int rc = 0;
-    arena_share_part(s, "policy");
+    arena_share_part(&s->work, "policy");
+    arena_share_part(&s->grads, "policy");
     TRY(alloc_policy(t, p, tokens, longest));
-    arena_share_part(s, "answers");
+    arena_share_part(&s->work, "answers");
     generator_alloc(p->gen, &p->work, &p->host);
-    arena_share_part(s, "helpfulness");
+    arena_share_part(&s->work, "helpfulness");
     TRY(reward_model_alloc(&p->helpful, &p->weights, &p->work, (int)tokens, (int)longest, false, dtype));
     if (p->has_safety) {
-        arena_share_part(s, "safety");
+        arena_share_part(&s->work, "safety");
         TRY(reward_model_alloc(&p->safety, &p->weights, &p->work, (int)tokens, (int)longest, false, dtype));
     }
     if (has_critic(p)) {
-        arena_share_part(s, "critic");
+        arena_share_part(&s->work, "critic");
+        arena_share_part(&s->grads, "critic");
         TRY(alloc_critic(t, p, tokens, longest));
     }
-    arena_share_end(s);
+    arena_share_end(&s->work);
+    arena_share_end(&s->grads);
 fail:
     return rc;
 }
 
-static void note_parts(Trainer *t, const Ppo *p, const ArenaShare *s)
+static void note_parts(Trainer *t, const Ppo *p, const Shares *s)
 {
-    memory_plan_note_share(&t->plan, s);
+    memory_plan_note_share(&t->plan, &s->grads);
+    memory_plan_note_share(&t->plan, &s->work);
     acts_note(p->acts, &t->plan, &p->work, "policy ");
     if (has_critic(p))
         acts_note(p->critic_acts, &t->plan, &p->work, "critic ");
@@ -156,10 +165,10 @@ static int ppo_alloc(Trainer *t)
     int rc = 0;
     if (t->planning)
         plan_arenas(t, p);
-    ArenaShare share = arena_share(&p->work);
-    TRY(alloc_models(t, p, &share, tokens, longest));
+    Shares shares = {arena_share(&p->work), arena_share(&p->grads)};
+    TRY(alloc_models(t, p, &shares, tokens, longest));
     if (t->planning)
-        note_parts(t, p, &share);
+        note_parts(t, p, &shares);
     batch_alloc(&p->batch, &p->work, t->dev, tokens, tokens);
     rollout_alloc(&p->roll, &p->host, c->batch_size, c->max_new_tokens, has_critic(p));
     rollout_alloc(&p->probe, &p->host, p->held_out.n > 0 ? p->held_out.n : 1, c->max_new_tokens, false);
@@ -322,43 +331,48 @@ static int begin_iteration(Trainer *t, Ppo *p, int64_t iteration)
 
 /* ---- step ---------------------------------------------------------------------------------------- */
 
-static int dump(Trainer *t, Ppo *p, int64_t iteration, int64_t mini, const char *when)
+static bool dumps(const Ppo *p, int64_t iteration)
 {
-    if (!p->c->dump_dir[0] || iteration != p->c->dump_iteration)
-        return 0;
-    if (!strcmp(when, "gradients"))
-        return mini == 0 ? ppo_dump_gradients(p, p->c->dump_dir) : 0;
-    if (!strcmp(when, "after"))
-        return mini == t->total_steps / p->c->iterations - 1 ? ppo_dump_weights(p, p->c->dump_dir, when) : 0;
-    return ppo_dump_weights(p, p->c->dump_dir, when);
+    return p->c->dump_dir[0] && iteration == p->c->dump_iteration;
 }
 
-static int update(Trainer *t, Ppo *p, int64_t iteration, int64_t mini, UpdateStats *s)
+static int dump_gradients(const Ppo *p, const Grads *g, int64_t iteration, int64_t mini, const char *name)
+{
+    return dumps(p, iteration) && mini == 0 ? ppo_dump_gradients(g, p->c->dump_dir, name) : 0;
+}
+
+/* One step of the policy, or none while the critic trains alone. */
+static int update_policy(Trainer *t, Ppo *p, int64_t iteration, int64_t mini, UpdateStats *s)
 {
     const PpoConfig *c = p->c;
-    bool policy = iteration >= ppo_warmup(c);
-    const char *bad = NULL;
-    int rc = 0;
-    ppo_gradients(p, &p->roll, mini * c->minibatch_size, (mini + 1) * c->minibatch_size, policy, s);
-    if (policy && mini == 0 && s->ratio_max_dev != 0)
+    const int64_t from = mini * c->minibatch_size, first = ppo_warmup(c) * (c->batch_size / c->minibatch_size);
+    const bool moves = iteration >= ppo_warmup(c);
+    const char *bad;
+    if (moves)
+        ppo_policy_gradients(p, &p->roll, from, from + c->minibatch_size, s);
+    if (moves && mini == 0 && s->ratio_max_dev != 0)
         return error_set(ERR_INTERNAL, "iteration %lld: the ratio of the first minibatch is off by %g; "
                                        "sampler and trainer must give the same bits",
                          (long long)iteration, s->ratio_max_dev);
-    if ((rc = dump(t, p, iteration, mini, "gradients")) < 0)
+    int rc = dump_gradients(p, &p->policy_grads, iteration, mini, "policy");
+    if (rc < 0 || !moves)
         return rc;
-    int64_t first = ppo_warmup(c) * (c->batch_size / c->minibatch_size);
-    s->lr = policy ? schedule_lr(&c->policy, t->step - first, t->total_steps - first) : 0;
-    if (policy) {
-        s->policy_norm = optim_step(&p->policy_optim, s->lr, &bad);
-        if ((rc = optim_check(&p->policy_optim, t->step + 1, bad)) < 0)
-            return rc;
-    }
-    if (has_critic(p)) {
-        s->value_norm = optim_step(&p->critic_optim, schedule_lr(&c->critic, t->step, t->total_steps), &bad);
-        if ((rc = optim_check(&p->critic_optim, t->step + 1, bad)) < 0)
-            return rc;
-    }
-    return dump(t, p, iteration, mini, "after");
+    s->lr = schedule_lr(&c->policy, t->step - first, t->total_steps - first);
+    s->policy_norm = optim_step(&p->policy_optim, s->lr, &bad);
+    return optim_check(&p->policy_optim, t->step + 1, bad);
+}
+
+static int update_critic(Trainer *t, Ppo *p, int64_t iteration, int64_t mini, UpdateStats *s)
+{
+    const PpoConfig *c = p->c;
+    const int64_t from = mini * c->minibatch_size;
+    const char *bad;
+    ppo_critic_gradients(p, &p->roll, from, from + c->minibatch_size, s);
+    int rc = dump_gradients(p, &p->critic_grads, iteration, mini, "critic");
+    if (rc < 0)
+        return rc;
+    s->value_norm = optim_step(&p->critic_optim, schedule_lr(&c->critic, t->step, t->total_steps), &bad);
+    return optim_check(&p->critic_optim, t->step + 1, bad);
 }
 
 static int ppo_step(Trainer *t)
@@ -373,13 +387,17 @@ static int ppo_step(Trainer *t)
         TRY(begin_iteration(t, p, iteration));
         if (rc > 0)
             return rc;
-        if (p->c->dump_dir[0] && iteration == p->c->dump_iteration) {
+        if (dumps(p, iteration)) {
             TRY(ppo_dump_rollout(p, p->c->dump_dir, metrics_get(&t->metrics, "objective/flat_scores") > 0,
                                  t->step, t->total_steps));
-            TRY(dump(t, p, iteration, mini, "before"));
+            TRY(ppo_dump_weights(p, p->c->dump_dir, "before"));
         }
     }
-    TRY(update(t, p, iteration, mini, &s));
+    TRY(update_policy(t, p, iteration, mini, &s));
+    if (has_critic(p))
+        TRY(update_critic(t, p, iteration, mini, &s));
+    if (dumps(p, iteration) && mini == per - 1)
+        TRY(ppo_dump_weights(p, p->c->dump_dir, "after"));
     ppo_update_metrics(t, p, &s, iteration, iteration >= ppo_warmup(p->c));
     bool last = t->step + 1 == t->total_steps;
     if (p->held_out.n && mini == per - 1 && (last || (iteration + 1) % p->c->eval_iterations == 0))

@@ -119,28 +119,35 @@ static void critic_pack(Ppo *p, const Rollout *r, int64_t from, int64_t to, int6
     }
 }
 
-void ppo_gradients(Ppo *p, const Rollout *r, int64_t from, int64_t to, bool policy, UpdateStats *s)
+typedef void PackFn(Ppo *p, const Rollout *r, int64_t from, int64_t to, int64_t rows, float weight, UpdateStats *s);
+
+/* All packs of a minibatch; 1 / its answer tokens. */
+static double each_pack(PackFn *run, Ppo *p, const Rollout *r, int64_t from, int64_t to, UpdateStats *s)
 {
     int64_t total = 0, rows;
     for (int64_t b = from; b < to; b++)
         total += r->n[b];
-    float weight = (float)(1.0 / (double)total);
-    memset(s, 0, sizeof *s);
-    for (int64_t next = from, first = from; ppo_next_pack(p, r, &p->prompts, &next, to, &rows);
-         first = next) {
-        if (policy)
-            policy_pack(p, r, first, next, rows, weight, s);
-        if (ppo_has_critic(p->c))
-            critic_pack(p, r, first, next, rows, weight, s);
-    }
-    if (policy && p->c->ptx.coef > 0)
-        s->ptx_loss = ptx_gradients(p);
-    double inv = 1.0 / (double)total;
+    const float weight = (float)(1.0 / (double)total);
+    for (int64_t next = from, first = from; ppo_next_pack(p, r, &p->prompts, &next, to, &rows); first = next)
+        run(p, r, first, next, rows, weight, s);
+    return 1.0 / (double)total;
+}
+
+void ppo_policy_gradients(Ppo *p, const Rollout *r, int64_t from, int64_t to, UpdateStats *s)
+{
+    const double inv = each_pack(policy_pack, p, r, from, to, s);
     s->policy_loss *= inv;
-    s->value_loss *= inv;
     s->ratio *= inv;
     s->clipfrac *= inv;
     s->approxkl *= inv;
-    s->value_clipfrac *= inv;
     s->entropy *= inv;
+    if (p->c->ptx.coef > 0)
+        s->ptx_loss = ptx_gradients(p);
+}
+
+void ppo_critic_gradients(Ppo *p, const Rollout *r, int64_t from, int64_t to, UpdateStats *s)
+{
+    const double inv = each_pack(critic_pack, p, r, from, to, s);
+    s->value_loss *= inv;
+    s->value_clipfrac *= inv;
 }

@@ -157,10 +157,11 @@ static void reference(PpoBench *g, Rollout *r, const int32_t *const *ids, const 
 
 static void update(Ppo *p, Rollout *r)
 {
-    UpdateStats s;
+    UpdateStats s = {0};
     const char *bad;
-    ppo_gradients(p, r, 0, r->B, true, &s);
+    ppo_policy_gradients(p, r, 0, r->B, &s);
     CHECK(isfinite(optim_step(&p->policy_optim, 1e-6, &bad)), "%s is not finite", bad);
+    ppo_critic_gradients(p, r, 0, r->B, &s);
     CHECK(isfinite(optim_step(&p->critic_optim, 1e-6, &bad)), "%s is not finite", bad);
 }
 

@@ -85,6 +85,6 @@ compares "and the policy moves" "$(metric "$M" objective/kl) != 0"
 same "ppo: other threads, micro-batches, slots: weights" "$TMP/ppo/export/model.safetensors" "$TMP/ppo2/export/model.safetensors"
 same "ppo: the same metrics" "$M" "$TMP/ppo2/metrics.jsonl"
 kills_in rlhf-ppo "$TMP/ppo" "export/model.safetensors best/model.safetensors metrics.jsonl STATUS" \
-"- ppo_gradients between minibatches
+"- ppo_policy_gradients between minibatches
 optim_step op_adamw inside an update" "${P[@]}"
 finish

@@ -28,7 +28,8 @@ same "their metrics" "$TMP/t1/metrics.jsonl" "$TMP/t4/metrics.jsonl"
 compares "answers to read in the report" "$(sed -n '/<h2>samples/,/<.table>/p' "$TMP/ref/report.html" | grep -c "^<tr><td>") > 3"
 kills_in rlhf-ppo "$TMP/ref" "export/model.safetensors best/model.safetensors samples.jsonl metrics.jsonl STATUS" \
 "rollout_run step_run in a rollout
-- ppo_gradients between minibatches
+- ppo_policy_gradients between minibatches
+- ppo_critic_gradients between the steps of policy and critic
 checkpoint_save syscall while a checkpoint is written
 optim_step op_adamw inside an update" "${P[@]}"
 # every checkpoint of this run is written between minibatches, some inside an iteration
@@ -76,10 +77,10 @@ check "a key of the critic is named" grep -q "trains no critic: critic.optim.lea
 check "and nothing of a critic is kept" sh -c "! grep -q critic '$TMP/rloo/checkpoints'/*/manifest.json '$TMP/rloo/metrics.jsonl'"
 "${P[@]}" out_dir="$TMP/x" --dry-run >"$TMP/plan" 2>/dev/null
 "${RLOO[@]}" out_dir="$TMP/x" --dry-run >"$TMP/plan-rloo" 2>/dev/null
-parts() { sed -n 's/.*one at a time in the same [0-9.]* [A-Za-z]*://p' "$1" | sed 's/ [0-9.]* [A-Za-z]*//g'; }
+parts() { sed -n 's/.*one at a time in the same [0-9.]* [A-Za-z]*://p' "$1" | sed 's/ [0-9.]* [A-Za-z]*//g' | tr '\n' ';'; }
 says() { [ "$2" = "$3" ] && ok "$1" || not_ok "$1" "'$2', not '$3'"; }
-says "one part of the work at a time is in memory" "$(parts "$TMP/plan")" " policy, answers, helpfulness, safety, critic"
-says "without a critic, none is planned" "$(parts "$TMP/plan-rloo")$(grep -c critic "$TMP/plan-rloo")" " policy, answers, helpfulness, safety0"
+says "one part at a time is in memory, of the gradients and of the work" "$(parts "$TMP/plan")" " policy, critic; policy, answers, helpfulness, safety, critic;"
+says "without a critic, none is planned" "$(parts "$TMP/plan-rloo")$(grep -c critic "$TMP/plan-rloo")" " policy, answers, helpfulness, safety;0"
 for name in max rloo grpo; do
     declare -n command=${name^^}
     "${command[@]}" out_dir="$TMP/$name-other" threads=3 micro_batch_tokens=150 slots=3 >/dev/null 2>&1

@@ -44,8 +44,12 @@ static int build(World *w)
     params_alloc(&p->policy, &p->model.table, &p->weights, "policy", false);
     params_alloc(&p->reference, &p->model.table, &p->weights, "reference", true);
     params_alloc(&p->critic, &p->critic_model.table, &p->weights, "critic", false);
+    ArenaShare g = arena_share(&p->weights);
+    arena_share_part(&g, "policy");
     grads_alloc(&p->policy_grads, &p->model.table, &p->weights);
+    arena_share_part(&g, "critic");
     grads_alloc(&p->critic_grads, &p->critic_model.table, &p->weights);
+    arena_share_end(&g);
     optim_alloc(&p->policy_optim, &w->c.policy, &p->policy, &p->policy_grads, &p->weights);
     optim_alloc(&p->critic_optim, &w->c.critic, &p->critic, &p->critic_grads, &p->weights);
     if (!p->acts) {
@@ -327,7 +331,7 @@ static void old_log_probabilities_stay(void **state)
     World *w = *state;
     Ppo *p = &w->p;
     Rollout *r = &p->roll;
-    UpdateStats s;
+    UpdateStats s = {0};
     bool flat;
     double sum = 0, n = 0;
     sample(w);
@@ -335,8 +339,9 @@ static void old_log_probabilities_stay(void **state)
     rollout_scale(p, r);
     rollout_shape(p, r, &flat);
     rollout_advantages(p, r);
-    ppo_gradients(p, r, 0, B, true, &s);
+    ppo_policy_gradients(p, r, 0, B, &s);
     assert_true(s.ratio_max_dev == 0 && s.approxkl == 0);
+    s = (UpdateStats){0};
     params_init_random(&p->policy, 9);
     for (int b = 0; b < B; b++) {
         float now[M];
@@ -344,7 +349,7 @@ static void old_log_probabilities_stay(void **state)
         for (int t = 0; t < r->n[b]; t++, n++)
             sum += exp((double)now[t] - (double)r->logp[b * M + t]);
     }
-    ppo_gradients(p, r, 0, B, true, &s);
+    ppo_policy_gradients(p, r, 0, B, &s);
     assert_true(s.ratio_max_dev > 0);
     assert_true(fabs(s.ratio - sum / n) < 1e-5);
 }
@@ -495,14 +500,14 @@ static void the_language_model_loss_is_added(void **state)
 {
     World *w = *state;
     Ppo *p = &w->p;
-    UpdateStats s;
+    UpdateStats s = {0};
     sample(w);
     critic_values(p, &p->roll, &p->prompts);
     memset(p->roll.adv, 0, B * M * sizeof *p->roll.adv);
     add_ptx(w);
     const Example *const first[2] = {ptx_item(p, 0), ptx_item(p, 1)};
     const double at = ptx_loss_alone(w, first);
-    ppo_gradients(p, &p->roll, 0, B, true, &s);
+    ppo_policy_gradients(p, &p->roll, 0, B, &s);
     assert_int_equal(p->ptx.cursor, 2);
     assert_true(fabs(s.ptx_loss - at) < 1e-6);
     grads_finish(&p->policy_grads);
@@ -518,10 +523,11 @@ static void the_language_model_loss_is_added(void **state)
     /* the next two are the third and, of the next epoch, the first; without the policy none is taken */
     const Example *const next[2] = {ptx_item(p, 2), ptx_item(p, 3)};
     assert_true(next[0] != first[0] && next[0] != first[1] && p->ptx.epoch == 1);
-    ppo_gradients(p, &p->roll, 0, B, true, &s);
+    ppo_policy_gradients(p, &p->roll, 0, B, &s);
     assert_true(fabs(s.ptx_loss - ptx_loss_alone(w, next)) < 1e-6 && p->ptx.cursor == 4);
-    ppo_gradients(p, &p->roll, 0, B, false, &s);
-    assert_true(p->ptx.cursor == 4 && s.ptx_loss == 0);
+    s = (UpdateStats){0};
+    ppo_critic_gradients(p, &p->roll, 0, B, &s);
+    assert_true(p->ptx.cursor == 4 && s.ptx_loss == 0 && s.value_loss > 0);
 }
 
 /* Without a critic each token has its answer's reward minus the mean of the other answers to the prompt. */
@@ -531,7 +537,7 @@ static void groups_need_no_critic(void **state)
     Ppo *p = &w->p;
     Rollout *r = &p->roll;
     const double raw[B] = {1, -2, 0.5, 3, 7, -1};
-    UpdateStats s;
+    UpdateStats s = {0};
     bool flat;
     w->c.advantage = ADV_RLOO;
     w->c.samples_per_prompt = 3;
@@ -554,7 +560,7 @@ static void groups_need_no_critic(void **state)
             assert_true(fabs((double)r->adv[b * M + t] - (raw[b] - 0.5 * r->k1[b] - others)) < 1e-6);
     }
     assert_true(memcmp(r->ids, r->ids + M, M * sizeof *r->ids) != 0); /* samples of a prompt differ */
-    ppo_gradients(p, r, 0, B, true, &s);
+    ppo_policy_gradients(p, r, 0, B, &s);
     assert_true(s.ratio_max_dev == 0 && s.value_loss == 0);
 }
 
