@@ -153,24 +153,25 @@ static uint64_t window_of(const uint8_t *frame, size_t n)
                      : ((uint64_t)1 << (10 + (frame[5] >> 3))) / 8 * (8 + (frame[5] & 7));
 }
 
-/* Whether the blocks of a frame are such as the format allows (RFC 8878, 3.1.1.2). Of others zstd's one-shot
- * decoder takes a byte repeated more often than a block may be long, and its streaming one, which is ours and that
- * of zstd -d, an empty compressed block as one that holds nothing; each refuses what the other takes. */
-static bool blocks_allowed(const uint8_t *frame, uint64_t window)
+/* Whether zstd's two decoders see the same in the blocks of a frame (RFC 8878, 3.1.1.2). The one-shot one takes a
+ * byte repeated more often than a block may be long. The streaming one, which is ours and that of zstd -d, takes an
+ * empty compressed block as one that holds nothing, and behind an empty last block it does not ask whether the frame
+ * had as many bytes as it said. Each refuses what the other takes. */
+static bool blocks_agreed(const uint8_t *frame, size_t n, uint64_t window)
 {
     enum { BLOCK_MAX = 128 << 10, REPEATED = 1, COMPRESSED = 2 };
     static const int id_bytes[] = {0, 1, 2, 4}, size_bytes[] = {0, 2, 4, 8};
     const bool skippable = frame[0] != 0x28, single = frame[4] & 0x20;
     const int size = frame[4] >> 6;
+    const uint64_t said = ZSTD_getFrameContentSize(frame, n), most = window < BLOCK_MAX ? window : BLOCK_MAX;
     const uint8_t *at = frame + 5 + !single + id_bytes[frame[4] & 3] + (size ? size_bytes[size] : single);
-    const uint64_t most = window < BLOCK_MAX ? window : BLOCK_MAX;
     for (bool last = skippable; !last;) {
-        const uint32_t head = at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16, n = head >> 3;
+        const uint32_t head = at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16, bytes = head >> 3;
         const int kind = head >> 1 & 3;
-        if (n > most || (n == 0 && kind == COMPRESSED))
-            return false;
         last = head & 1;
-        at += 3 + (kind == REPEATED ? 1 : n);
+        if (bytes > most || (bytes == 0 && (kind == COMPRESSED || (last && said > 0 && said != ZSTD_CONTENTSIZE_UNKNOWN))))
+            return false;
+        at += 3 + (kind == REPEATED ? 1 : bytes);
     }
     return true;
 }
@@ -178,7 +179,7 @@ static bool blocks_allowed(const uint8_t *frame, uint64_t window)
 /* A frame of n bytes. */
 static Verdict frame_whole(const uint8_t *frame, size_t n, Str *out, uint64_t window)
 {
-    if (!blocks_allowed(frame, window))
+    if (!blocks_agreed(frame, n, window))
         return UNTOLD;
     const size_t got = ZSTD_decompress(plain, PLAIN_MAX, frame, n);
     if (ZSTD_isError(got))
