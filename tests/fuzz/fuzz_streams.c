@@ -185,7 +185,7 @@ static Verdict frame_whole(const uint8_t *frame, size_t n, Str *out, uint64_t wi
     if (ZSTD_isError(got))
         return ZSTD_getErrorCode(got) == ZSTD_error_dstSize_tooSmall ? UNTOLD : DAMAGED;
     str_add_bytes(out, plain, got);
-    return WHOLE;
+    return got <= window ? WHOLE : UNTOLD; /* with all of the output at hand it looks behind the window too */
 }
 
 /* Frame by frame. *window: the largest. */
