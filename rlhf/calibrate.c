@@ -67,31 +67,52 @@ void calibrate_slice(ModelConfig *c, double params)
     c->max_position = PROMPT + MOST_TOKENS; /* no weight depends on it */
 }
 
-/* xorshift over [-0.05, 0.05): the spread of a usual initialization. */
-static void fill_run(void *ctx, int64_t first, int64_t n, real_t *dst)
+/* Values over [-0.05, 0.05), the spread of a usual initialization, by xorshift: a prime number of them, again and
+ * again, since a clock does not see more and billions are asked for. */
+enum { FILL_VALUES = 65521 };
+typedef struct {
+    real_t value[FILL_VALUES];
+    int64_t at;
+} Filling;
+
+static void filling_init(Filling *f)
 {
-    uint32_t x = *(uint32_t *)ctx;
-    (void)first;
-    for (int64_t i = 0; i < n; i++) {
+    uint32_t x = 2463534242U;
+    f->at = 0;
+    for (int i = 0; i < FILL_VALUES; i++) {
         x ^= x << 13;
         x ^= x >> 17;
         x ^= x << 5;
-        dst[i] = (real_t)(0.1 * ((double)x / 4294967296.0 - 0.5));
+        f->value[i] = (real_t)(0.1 * ((double)x / 4294967296.0 - 0.5));
     }
-    *(uint32_t *)ctx = x;
+}
+
+static void fill_run(void *ctx, int64_t first, int64_t n, real_t *dst)
+{
+    Filling *f = ctx;
+    (void)first;
+    while (n > 0) {
+        const int64_t some = n < FILL_VALUES - f->at ? n : FILL_VALUES - f->at;
+        memcpy(dst, f->value + f->at, (size_t)some * sizeof *dst);
+        f->at = (f->at + some) % FILL_VALUES;
+        dst += some;
+        n -= some;
+    }
 }
 
 void calibrate_fill(ParamSet *p)
 {
-    uint32_t state = 2463534242U;
+    Filling *f = xmalloc(sizeof *f);
+    filling_init(f);
     for (int i = 0; i < p->table->n; i++) {
         if (p->table->def[i].tied_to >= 0)
             continue;
         if (p->w[i].n_dims == 1)
             op_fill(&p->w[i], 1);
         else
-            param_store(&p->w[i], fill_run, &state);
+            param_store(&p->w[i], fill_run, f);
     }
+    free(f);
     params_refresh(p);
 }
 
