@@ -199,7 +199,7 @@ const char *const bench_levels[] = {"none", "elementwise", "mlp", "layer"};
 
 static void every_level(Bench *b, const Shape *s, int which)
 {
-    for (b->level = RECOMPUTE_NONE; s->S && b->level < RECOMPUTE_LEVELS; b->level++)
+    for (b->level = RECOMPUTE_NONE; b->level < RECOMPUTE_LEVELS; b->level++)
         if (listed(b->recompute, bench_levels[b->level]))
             steps_run(b, s, which);
     b->level = RECOMPUTE_NONE;
@@ -210,21 +210,15 @@ static void run_steps(Bench *b)
     bench_shapes(b, every_level);
 }
 
-static void decode_all(Bench *b, const Shape *s, int which)
-{
-    if (s->S)
-        decode_run(b, s, which);
-}
-
 static void run_decode(Bench *b)
 {
-    bench_shapes(b, decode_all);
+    bench_shapes(b, decode_run);
 }
 
 /* 135m takes minutes on a CPU. */
 static void ppo_small(Bench *b, const Shape *s, int which)
 {
-    if (s->ppo.B && (s != &shapes[COSTLY] || b->full || bench_is_cuda(b)))
+    if (s != &shapes[COSTLY] || b->full || bench_is_cuda(b))
         ppo_run(b, s, which);
 }
 

@@ -154,7 +154,7 @@ void profile_begin(Device *dev);
 /* Prints the ops by their share of the time and as fractions of their roofs; share: of bench_share. */
 void profile_end(Bench *b, int which, double share);
 
-/* ---- sections: each for thread count number `which` or for all ---------------------------------- */
+/* ---- sections: each for thread count number `which` or for all; nothing where a shape has no sizes for it ---- */
 
 void ceilings_measure(Bench *b, int which); /* fills b->ceiling[which] and adds rows */
 void ops_run(Bench *b, int which);          /* ops.c: the perf cases of test_ops */

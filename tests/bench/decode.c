@@ -160,6 +160,8 @@ void decode_run(Bench *b, const Shape *s, int which)
     static const Load small[] = {{1, 16, 64}, {16, 16, 64}, {64, 16, 64}, {1, 256, 256}, {16, 256, 256}, {64, 256, 256}};
     static const Load large[] = {{1, 16, 32}, {16, 16, 32}, {64, 16, 32}, {1, 256, 32}, {16, 256, 32}};
     bool short_ones = s->config.C > 512 && !b->full;
+    if (!s->S)
+        return;
     const Load *loads = b->quick ? quick : short_ones ? large : small;
     int n = b->quick ? 2 : s->of_cards ? 3 : short_ones ? 5 : 6;
     for (int i = 0; i < n; i++)

@@ -224,6 +224,8 @@ static void measure(Bench *b, const Shape *s, int which, PpoBench *g)
 
 void ppo_run(Bench *b, const Shape *s, int which)
 {
+    if (!s->ppo.B)
+        return;
     PpoBench *g = xcalloc(1, sizeof *g);
     Device *dev = bench_open_device(b, b->threads[which]);
     char *name = xasprintf("ppo %s", s->name);

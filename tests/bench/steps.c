@@ -126,6 +126,8 @@ static void measure(Bench *b, const Shape *s, int which, HeadKind head)
 
 void steps_run(Bench *b, const Shape *s, int which)
 {
+    if (!s->S)
+        return;
     measure(b, s, which, HEAD_LM);
     measure(b, s, which, HEAD_SCALAR);
 }

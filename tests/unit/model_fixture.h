@@ -43,6 +43,16 @@ static inline DType dtype_of(void **state)
     return *state ? *(const DType *)*state : DTYPE_F32;
 }
 
+/* A card, or the shim of tests/emu. */
+static inline bool fixture_has_card(void)
+{
+    Device *dev;
+    if (device_open(&dev, &(DeviceOptions){.name = "cuda"}) < 0)
+        return false;
+    device_close(dev);
+    return true;
+}
+
 /* A folder of tests/golden, or NULL to take f->config as it is with random weights of seed 1.
  */
 static inline void fixture_open(Fixture *f, const char *folder, int threads, int max_tokens)

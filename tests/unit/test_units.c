@@ -223,19 +223,10 @@ static void nothing_on_the_cpu(void **state)
     units_change_nothing("cpu", DTYPE_BF16);
 }
 
-static bool has_card(void)
-{
-    Device *dev;
-    if (device_open(&dev, &(DeviceOptions){.name = "cuda"}) < 0)
-        return false;
-    device_close(dev);
-    return true;
-}
-
 static void nothing_in_f32_on_a_card(void **state)
 {
     (void)state;
-    if (!has_card())
+    if (!fixture_has_card())
         skip();
     units_change_nothing("cuda", DTYPE_F32);
 }
